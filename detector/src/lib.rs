@@ -1,0 +1,44 @@
+//! The detector: publishes the RDMA devices of this machine as the kernel knows them.
+//!
+//! Responsible for listening to the kernel (uevents, sysfs, `NETLINK_RDMA`) and for one record
+//! a device that is right again soon after anything was lost. Must never load, start or decide
+//! anything, and must never open a `NETLINK_RDMA` socket before `ib_core` is there: opening
+//! one makes the kernel load it.
+//!
+//! In reading order:
+//! - [`uevent`], [`nldev`]: what the kernel says, decoded (pure).
+//! - [`device`]: the record of one device, put together (pure).
+//! - [`inventory`]: all records, and what changed between two scans (pure).
+//! - [`netlink`], [`sysfs`]: where the kernel is asked.
+//! - [`run`]: the loop: listen, scan, publish.
+//! - [`server`]: the varlink methods.
+//! - [`config`]: the command line.
+
+pub mod config;
+pub mod device;
+pub mod inventory;
+pub mod netlink;
+pub mod nldev;
+pub mod run;
+pub mod server;
+pub mod sysfs;
+pub mod uevent;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing::level_filters::LevelFilter;
+
+/// Runs the program with the arguments and descriptors of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let config = config::Config::parse();
+    interfaces::log::init(LevelFilter::INFO);
+    match run::main(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!("{}", interfaces::log::Chain(&e));
+            ExitCode::FAILURE
+        }
+    }
+}

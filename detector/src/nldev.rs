@@ -1,0 +1,360 @@
+//! `NETLINK_RDMA` requests and replies of the client `RDMA_NL_NLDEV`, encoded and decoded
+//! (`include/uapi/rdma/rdma_netlink.h`, `netlink(7)`). Pure. Must never believe a length that
+//! the bytes themselves do not bear out.
+
+use interfaces::names::{DeviceName, NameError};
+
+const HEADER_LEN: usize = 16;
+const ATTRIBUTE_HEADER_LEN: usize = 4;
+/// The two flag bits of an attribute's type (`NLA_F_NESTED`, `NLA_F_NET_BYTEORDER`).
+const ATTRIBUTE_FLAGS: u16 = 0xc000;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_DUMP: u16 = 0x300;
+
+/// `RDMA_NL_NLDEV`, in the place where it stands in a message type.
+const CLIENT: u16 = 5 << 10;
+
+const DEV_INDEX: u16 = 1;
+const DEV_NAME: u16 = 2;
+const PORT_INDEX: u16 = 3;
+const FW_VERSION: u16 = 5;
+const NODE_GUID: u16 = 6;
+const PORT_STATE: u16 = 12;
+const DEV_NODE_TYPE: u16 = 14;
+const NDEV_NAME: u16 = 51;
+const DEV_PROTOCOL: u16 = 67;
+
+/// What is asked for. Both are dumps and need no privilege.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// `RDMA_NLDEV_CMD_GET`: every device.
+    Devices,
+    /// `RDMA_NLDEV_CMD_PORT_GET`: every port of the device with this index.
+    Ports(u32),
+}
+
+impl Query {
+    fn operation(self) -> u16 {
+        match self {
+            Self::Devices => 1,
+            Self::Ports(_) => 5,
+        }
+    }
+
+    /// The request as one datagram. `sequence` comes back in every reply to it.
+    #[must_use]
+    pub fn encode(self, sequence: u32) -> Vec<u8> {
+        let mut attributes = Vec::new();
+        if let Self::Ports(index) = self {
+            attributes.extend(8u16.to_ne_bytes());
+            attributes.extend(DEV_INDEX.to_ne_bytes());
+            attributes.extend(index.to_ne_bytes());
+        }
+        encode_message(
+            CLIENT + self.operation(),
+            NLM_F_REQUEST | NLM_F_DUMP,
+            sequence,
+            &attributes,
+        )
+    }
+}
+
+/// One netlink message around `payload`.
+fn encode_message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(HEADER_LEN + payload.len()).unwrap_or(u32::MAX);
+    let mut message = Vec::with_capacity(HEADER_LEN + payload.len());
+    message.extend(len.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend(sequence.to_ne_bytes());
+    message.extend(0u32.to_ne_bytes());
+    message.extend(payload);
+    message
+}
+
+/// Why a reply cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NldevError {
+    /// A header or attribute is longer than the bytes that are there.
+    #[error("a message is cut")]
+    Cut,
+    /// The kernel refused the request with this errno.
+    #[error("the kernel answered with errno {0}")]
+    Refused(i32),
+    /// The devices changed while they were dumped: the dump must be asked for again.
+    #[error("the dump was interrupted by a change")]
+    Interrupted,
+    /// An attribute that every reply has is not there or has the wrong length.
+    #[error("attribute {0} is missing or wrong")]
+    Attribute(u16),
+    /// The device's name is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+/// The replies in one datagram, and whether it ends the dump.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Batch<'d> {
+    /// The payload of each reply to the request.
+    pub payloads: Vec<&'d [u8]>,
+    /// Whether nothing follows.
+    pub done: bool,
+}
+
+/// Takes the replies to the request `sequence` out of one datagram. Replies to other requests,
+/// left over from one that was given up, are passed over.
+///
+/// # Errors
+/// When the datagram is cut, the kernel refused the request, or the dump was interrupted.
+pub fn batch(datagram: &[u8], sequence: u32) -> Result<Batch<'_>, NldevError> {
+    let mut batch = Batch {
+        payloads: Vec::new(),
+        done: false,
+    };
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let len = u32_at(rest, 0).ok_or(NldevError::Cut)? as usize;
+        let kind = u16_at(rest, 4).ok_or(NldevError::Cut)?;
+        let flags = u16_at(rest, 6).ok_or(NldevError::Cut)?;
+        let of = u32_at(rest, 8).ok_or(NldevError::Cut)?;
+        let payload = rest.get(HEADER_LEN..len).ok_or(NldevError::Cut)?;
+        rest = rest.get(aligned(len)..).unwrap_or_default();
+        if of != sequence {
+            continue;
+        }
+        if flags & NLM_F_DUMP_INTR != 0 {
+            return Err(NldevError::Interrupted);
+        }
+        match kind {
+            NLMSG_ERROR | NLMSG_DONE => {
+                // Both carry a negative errno; 0 is an acknowledgement or a complete dump.
+                match u32_at(payload, 0).map_or(0, u32::cast_signed) {
+                    0 => batch.done = true,
+                    errno => return Err(NldevError::Refused(errno.wrapping_neg())),
+                }
+            }
+            _ => batch.payloads.push(payload),
+        }
+    }
+    Ok(batch)
+}
+
+/// A device as `NETLINK_RDMA` describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NldevDevice {
+    /// The kernel's device index.
+    pub index: u32,
+    /// The current name.
+    pub name: DeviceName,
+    /// The node GUID in host order.
+    pub node_guid: Option<u64>,
+    /// `enum rdma_node_type`.
+    pub node_type: Option<u8>,
+    /// `ib`, `roce`, `iw`, `opa`, `usnic`, or nothing: decided by the kernel on the first port.
+    pub protocol: Option<String>,
+    /// The firmware's version.
+    pub firmware_version: Option<String>,
+}
+
+impl NldevDevice {
+    /// Decodes one reply to [`Query::Devices`].
+    ///
+    /// # Errors
+    /// When index or name are missing, or the reply is cut.
+    pub fn parse(payload: &[u8]) -> Result<Self, NldevError> {
+        let attributes = Attributes::parse(payload)?;
+        let name = attributes.text(DEV_NAME);
+        Ok(Self {
+            index: attributes
+                .u32(DEV_INDEX)
+                .ok_or(NldevError::Attribute(DEV_INDEX))?,
+            name: DeviceName::parse(name.ok_or(NldevError::Attribute(DEV_NAME))?)?,
+            node_guid: attributes.u64(NODE_GUID),
+            node_type: attributes.u8(DEV_NODE_TYPE),
+            protocol: attributes.text(DEV_PROTOCOL).map(str::to_owned),
+            firmware_version: attributes.text(FW_VERSION).map(str::to_owned),
+        })
+    }
+}
+
+/// A port as `NETLINK_RDMA` describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NldevPort {
+    /// The port's number, from 1.
+    pub number: u32,
+    /// `enum ib_port_state`.
+    pub state: Option<u8>,
+    /// The network interface behind the port, when it is in our network namespace.
+    pub netdev: Option<String>,
+}
+
+impl NldevPort {
+    /// Decodes one reply to [`Query::Ports`].
+    ///
+    /// # Errors
+    /// When the number is missing, or the reply is cut.
+    pub fn parse(payload: &[u8]) -> Result<Self, NldevError> {
+        let attributes = Attributes::parse(payload)?;
+        Ok(Self {
+            number: attributes
+                .u32(PORT_INDEX)
+                .ok_or(NldevError::Attribute(PORT_INDEX))?,
+            state: attributes.u8(PORT_STATE),
+            netdev: attributes.text(NDEV_NAME).map(str::to_owned),
+        })
+    }
+}
+
+/// The attributes of one reply.
+struct Attributes<'d>(Vec<(u16, &'d [u8])>);
+
+impl<'d> Attributes<'d> {
+    fn parse(mut rest: &'d [u8]) -> Result<Self, NldevError> {
+        let mut attributes = Vec::new();
+        while !rest.is_empty() {
+            let len = usize::from(u16_at(rest, 0).ok_or(NldevError::Cut)?);
+            let kind = u16_at(rest, 2).ok_or(NldevError::Cut)? & !ATTRIBUTE_FLAGS;
+            let value = rest.get(ATTRIBUTE_HEADER_LEN..len).ok_or(NldevError::Cut)?;
+            attributes.push((kind, value));
+            rest = rest.get(aligned(len)..).unwrap_or_default();
+        }
+        Ok(Self(attributes))
+    }
+
+    fn get(&self, kind: u16) -> Option<&'d [u8]> {
+        self.0.iter().find(|(k, _)| *k == kind).map(|(_, v)| *v)
+    }
+
+    fn u8(&self, kind: u16) -> Option<u8> {
+        self.get(kind)?.first().copied()
+    }
+
+    fn u32(&self, kind: u16) -> Option<u32> {
+        u32_at(self.get(kind)?, 0)
+    }
+
+    fn u64(&self, kind: u16) -> Option<u64> {
+        let bytes = self.get(kind)?.get(..8)?;
+        Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+    }
+
+    /// A string, which the kernel ends with a NUL.
+    fn text(&self, kind: u16) -> Option<&'d str> {
+        let value = self.get(kind)?.split(|&byte| byte == 0).next()?;
+        str::from_utf8(value)
+            .ok()
+            .filter(|text| !text.is_empty() && !text.contains(char::is_control))
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    let bytes = bytes.get(at..at + 2)?;
+    Some(u16::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at + 4)?;
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// Headers and attributes begin at multiples of four bytes (`NLMSG_ALIGN`).
+fn aligned(len: usize) -> usize {
+    len.saturating_add(3) & !3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(ATTRIBUTE_HEADER_LEN + value.len()).unwrap();
+        let mut attribute = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        attribute.extend(value);
+        attribute.resize(aligned(attribute.len()), 0);
+        attribute
+    }
+
+    fn rxe0() -> Vec<u8> {
+        [
+            attribute(DEV_INDEX, &7u32.to_ne_bytes()),
+            attribute(DEV_NAME, b"rxe0\0"),
+            attribute(NODE_GUID, &0x5054_00ff_fe12_3456u64.to_ne_bytes()),
+            attribute(DEV_NODE_TYPE, &[1]),
+            attribute(DEV_PROTOCOL, b"roce\0"),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn a_device_is_decoded() {
+        let device = NldevDevice::parse(&rxe0()).unwrap();
+        assert_eq!(device.index, 7);
+        assert_eq!(device.name.as_str(), "rxe0");
+        assert_eq!(device.node_guid, Some(0x5054_00ff_fe12_3456));
+        assert_eq!(device.protocol.as_deref(), Some("roce"));
+    }
+
+    #[test]
+    fn a_device_cut_anywhere_is_an_error_or_lacks_what_was_cut() {
+        let whole = rxe0();
+        let padding = 3;
+        for end in 0..whole.len() - padding {
+            if let Ok(device) = NldevDevice::parse(&whole[..end]) {
+                assert_ne!(device, NldevDevice::parse(&whole).unwrap(), "cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hostile_name_is_refused() {
+        let payload = [
+            attribute(DEV_INDEX, &7u32.to_ne_bytes()),
+            attribute(DEV_NAME, b"../../etc\0"),
+        ]
+        .concat();
+        assert!(matches!(
+            NldevDevice::parse(&payload),
+            Err(NldevError::Name(_))
+        ));
+    }
+
+    #[test]
+    fn a_dump_ends_with_done_and_replies_to_others_are_passed_over() {
+        let ours = encode_message(CLIENT + 1, 2, 9, &rxe0());
+        let others = encode_message(CLIENT + 1, 2, 8, &rxe0());
+        let done = encode_message(NLMSG_DONE, 2, 9, &0i32.to_ne_bytes());
+        let datagram = [others, ours, done].concat();
+        let batch = batch(&datagram, 9).unwrap();
+        assert_eq!(batch.payloads.len(), 1);
+        assert!(batch.done);
+    }
+
+    #[test]
+    fn a_refusal_and_an_interrupted_dump_are_errors() {
+        let refused = encode_message(NLMSG_ERROR, 0, 9, &(-22i32).to_ne_bytes());
+        assert_eq!(batch(&refused, 9), Err(NldevError::Refused(22)));
+        let interrupted = encode_message(CLIENT + 1, NLM_F_DUMP_INTR, 9, &rxe0());
+        assert_eq!(batch(&interrupted, 9), Err(NldevError::Interrupted));
+    }
+
+    #[test]
+    fn a_length_beyond_or_below_the_bytes_is_an_error_and_never_loops() {
+        let mut message = encode_message(CLIENT + 1, 2, 9, &rxe0());
+        for len in [0u32, 1, 15, 4096, u32::MAX] {
+            message[..4].copy_from_slice(&len.to_ne_bytes());
+            assert_eq!(batch(&message, 9), Err(NldevError::Cut), "length {len}");
+        }
+    }
+
+    #[test]
+    fn a_port_query_names_its_device() {
+        let request = Query::Ports(7).encode(3);
+        assert_eq!(request.len(), HEADER_LEN + 8);
+        assert_eq!(u16_at(&request, 4), Some(0x1405));
+        assert_eq!(u32_at(&request, HEADER_LEN + 4), Some(7));
+    }
+}

@@ -1,0 +1,213 @@
+//! A varlink client over one connection: one call with one reply, or one call with a stream
+//! of replies. Every error says which socket and which method. Must never retry by itself:
+//! whether to try again is the caller's decision.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use varlink::{Reply, Request};
+
+/// The longest reply that is read, in bytes.
+const MAX_REPLY_LEN: u64 = 16 * 1024 * 1024;
+
+/// What went wrong with a call, where.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {method}", .socket.display())]
+pub struct ClientError {
+    /// The socket that was called.
+    pub socket: PathBuf,
+    /// The full name of the method; empty when connecting failed.
+    pub method: String,
+    /// What went wrong.
+    #[source]
+    pub kind: ClientErrorKind,
+}
+
+/// What went wrong with a call.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientErrorKind {
+    /// The socket cannot be connected to, written or read.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The service ended the connection before the last reply.
+    #[error("the service ended the connection")]
+    Disconnected,
+    /// No reply came within the deadline.
+    #[error("no reply within {0:?}")]
+    TimedOut(Duration),
+    /// A reply is longer than this client reads.
+    #[error("a reply is longer than {MAX_REPLY_LEN} bytes")]
+    TooLong,
+    /// The reply is not what the interface says.
+    #[error("a reply cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    /// The service answered with a varlink error.
+    #[error("{name}{}", .parameters.as_ref().map(|p| format!(" {p}")).unwrap_or_default())]
+    Answered {
+        /// The error's full name.
+        name: String,
+        /// Its parameters.
+        parameters: Option<Value>,
+    },
+}
+
+/// One connection to a varlink service.
+#[derive(Debug)]
+pub struct Client {
+    socket: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the socket at `path`.
+    ///
+    /// # Errors
+    /// When nothing listens there.
+    pub async fn connect(path: &Path) -> Result<Self, ClientError> {
+        match UnixStream::connect(path).await {
+            Ok(stream) => Ok(Self {
+                socket: path.to_owned(),
+                stream: BufReader::new(stream),
+            }),
+            Err(e) => Err(ClientError {
+                socket: path.to_owned(),
+                method: String::new(),
+                kind: e.into(),
+            }),
+        }
+    }
+
+    /// Calls `method` and waits for its one reply, for `deadline` at most.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`]. After an error other than
+    /// [`Answered`](ClientErrorKind::Answered) the connection is of no more use.
+    pub async fn call<R: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        arguments: &impl Serialize,
+        deadline: Duration,
+    ) -> Result<R, ClientError> {
+        let exchange = async {
+            self.send(method, arguments, None).await?;
+            let (reply, _) = self.receive().await?;
+            Ok(reply)
+        };
+        let outcome = match tokio::time::timeout(deadline, exchange).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ClientErrorKind::TimedOut(deadline)),
+        };
+        outcome.map_err(|kind| self.error(method, kind))
+    }
+
+    /// Calls `method` with the `more` flag. The connection is the stream's from then on.
+    ///
+    /// # Errors
+    /// When the call cannot be sent.
+    pub async fn stream(
+        mut self,
+        method: &'static str,
+        arguments: &impl Serialize,
+    ) -> Result<Replies, ClientError> {
+        match self.send(method, arguments, Some(true)).await {
+            Ok(()) => Ok(Replies {
+                client: self,
+                method,
+                ended: false,
+            }),
+            Err(kind) => Err(self.error(method, kind)),
+        }
+    }
+
+    async fn send(
+        &mut self,
+        method: &str,
+        arguments: &impl Serialize,
+        more: Option<bool>,
+    ) -> Result<(), ClientErrorKind> {
+        let request = Request {
+            more,
+            ..Request::create(method, Some(serde_json::to_value(arguments)?))
+        };
+        let mut message = serde_json::to_vec(&request)?;
+        message.push(0);
+        Ok(self.stream.write_all(&message).await?)
+    }
+
+    /// The next reply, and whether another one follows.
+    async fn receive<R: DeserializeOwned>(&mut self) -> Result<(R, bool), ClientErrorKind> {
+        let mut message = Vec::new();
+        (&mut self.stream)
+            .take(MAX_REPLY_LEN)
+            .read_until(0, &mut message)
+            .await?;
+        if message.pop() != Some(0) {
+            let cut = message.len() as u64 + 1 >= MAX_REPLY_LEN;
+            return Err(if cut {
+                ClientErrorKind::TooLong
+            } else {
+                ClientErrorKind::Disconnected
+            });
+        }
+        let reply: Reply = serde_json::from_slice(&message)?;
+        if let Some(name) = reply.error {
+            return Err(ClientErrorKind::Answered {
+                name: name.into_owned(),
+                parameters: reply.parameters,
+            });
+        }
+        let parameters = reply
+            .parameters
+            .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        Ok((
+            serde_json::from_value(parameters)?,
+            reply.continues == Some(true),
+        ))
+    }
+
+    fn error(&self, method: &str, kind: ClientErrorKind) -> ClientError {
+        ClientError {
+            socket: self.socket.clone(),
+            method: method.to_owned(),
+            kind,
+        }
+    }
+}
+
+/// The replies to one call with the `more` flag.
+#[derive(Debug)]
+pub struct Replies {
+    client: Client,
+    method: &'static str,
+    ended: bool,
+}
+
+impl Replies {
+    /// The next reply, or nothing after the last one. Waits without a deadline.
+    ///
+    /// Not cancel safe: a future that was dropped may have taken a part of a reply with it.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`].
+    pub async fn next<R: DeserializeOwned>(&mut self) -> Result<Option<R>, ClientError> {
+        if self.ended {
+            return Ok(None);
+        }
+        match self.client.receive().await {
+            Ok((reply, continues)) => {
+                self.ended = !continues;
+                Ok(Some(reply))
+            }
+            Err(kind) => {
+                self.ended = true;
+                Err(self.client.error(self.method, kind))
+            }
+        }
+    }
+}

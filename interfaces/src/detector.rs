@@ -1,0 +1,20 @@
+//! The contract of the detector, `org.rdmahotplug.Detector`. Must never hold anything that is
+//! not in its interface file.
+
+use crate::Interface;
+pub use crate::generated::detector::*;
+
+/// The interface as it is served.
+pub const INTERFACE: Interface = Interface {
+    name: "org.rdmahotplug.Detector",
+    text: include_str!("../varlink/org.rdmahotplug.Detector.varlink"),
+};
+
+/// Lists the RDMA devices.
+pub const LIST: &str = "org.rdmahotplug.Detector.List";
+/// Follows the RDMA devices.
+pub const SUBSCRIBE_DEVICES: &str = "org.rdmahotplug.Detector.SubscribeDevices";
+/// Counters, and what can be seen.
+pub const DESCRIBE: &str = "org.rdmahotplug.Detector.Describe";
+/// No device matches, or there is none at all.
+pub const NO_SUCH_DEVICE: &str = "org.rdmahotplug.Detector.NoSuchDevice";

@@ -1,0 +1,34 @@
+//! What the three services of rdma-hotplug share: their varlink contracts, and the one way in
+//! which all of them speak varlink, adopt sockets and log.
+//!
+//! Responsible for the wire and for nothing behind it. Must never depend on a service, decide
+//! what a device needs, or touch a device or a module.
+//!
+//! In reading order:
+//! - [`detector`], [`loader`], [`orchestrator`]: the contracts, their types generated from
+//!   `interfaces/varlink/*.varlink`.
+//! - [`names`]: names that crossed a boundary, validated once.
+//! - [`server`], [`client`]: varlink over `AF_UNIX` stream sockets.
+//! - [`activation`]: the sockets that the service manager hands over.
+//! - [`dropin`]: configuration directories, as systemd merges them.
+//! - [`log`]: where log records go.
+
+pub mod activation;
+pub mod client;
+pub mod detector;
+pub mod dropin;
+mod generated;
+pub mod loader;
+pub mod log;
+pub mod names;
+pub mod orchestrator;
+pub mod server;
+
+/// One varlink interface: its name and the text that clients read.
+#[derive(Clone, Copy, Debug)]
+pub struct Interface {
+    /// The reverse-DNS name.
+    pub name: &'static str,
+    /// The interface definition, word for word as in `interfaces/varlink`.
+    pub text: &'static str,
+}

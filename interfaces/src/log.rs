@@ -1,0 +1,51 @@
+//! Where log records go: the journal when standard error is connected to it
+//! (`$JOURNAL_STREAM`, `systemd.exec(5)`), so that fields stay fields; otherwise standard
+//! error, for people. Must never be called by anything but a program's `main`.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Starts logging at `level` and above. A second call changes nothing.
+pub fn init(level: LevelFilter) {
+    let registry = tracing_subscriber::registry().with(level);
+    let journal = stderr_is_the_journal().then(tracing_journald::layer);
+    // The first subscriber stays: there is nobody to tell that a second one came too late.
+    let _ = match journal {
+        Some(Ok(journal)) => registry.with(journal).try_init(),
+        _ => {
+            let stderr = tracing_subscriber::fmt::layer()
+                .with_writer(io::stderr)
+                .with_ansi(io::stderr().is_terminal());
+            registry.with(stderr).try_init()
+        }
+    };
+}
+
+/// `$JOURNAL_STREAM` is `DEVICE:INODE` of the stream that the service manager connected; a
+/// program that inherited the variable but writes elsewhere must not take it for its own.
+fn stderr_is_the_journal() -> bool {
+    let Some(stream) = std::env::var_os("JOURNAL_STREAM") else {
+        return false;
+    };
+    rustix::fs::fstat(io::stderr().as_fd())
+        .is_ok_and(|stat| stream.to_str() == Some(&format!("{}:{}", stat.st_dev, stat.st_ino)))
+}
+
+/// An error with all its causes, in one line: `what was done: why it failed: why that failed`.
+pub struct Chain<'e>(pub &'e dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! Names that cross a boundary, validated once when they do. Everything behind the boundary
+//! may rely on them. Must never read or look up anything.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a string is not a name of the kind that was wanted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} is not a {kind}: {reason}")]
+pub struct NameError {
+    kind: &'static str,
+    name: String,
+    reason: &'static str,
+}
+
+impl NameError {
+    fn new(kind: &'static str, name: &str, reason: &'static str) -> Self {
+        // Whoever logs or answers this must not be made to repeat a megabyte.
+        let name = name.chars().take(80).collect();
+        Self { kind, name, reason }
+    }
+}
+
+/// The name of a kernel module, or an alias of the same form, in the kernel's spelling: `_`
+/// stands for every `-`, as in `modprobe(8)`.
+///
+/// 1 to 55 of the characters `A-Z a-z 0-9 _ -` (`MODULE_NAME_LEN` in the kernel's
+/// `include/linux/module.h` is 56 with the final NUL). No path, option or pattern is one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ModuleName(String);
+
+impl ModuleName {
+    /// The most bytes that a name may have.
+    pub const MAX_LEN: usize = 55;
+
+    /// Checks `name` and gives it the kernel's spelling.
+    ///
+    /// # Errors
+    /// When `name` is empty, longer than [`Self::MAX_LEN`] bytes, or has any other character.
+    pub fn parse(name: &str) -> Result<Self, NameError> {
+        const KIND: &str = "module name";
+        if name.is_empty() {
+            return Err(NameError::new(KIND, name, "it is empty"));
+        }
+        if name.len() > Self::MAX_LEN {
+            return Err(NameError::new(KIND, name, "it is longer than 55 bytes"));
+        }
+        if name.starts_with('-') {
+            return Err(NameError::new(KIND, name, "it begins with '-'"));
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if !name.chars().all(allowed) {
+            let reason = "only A-Z, a-z, 0-9, '_' and '-' may stand in it";
+            return Err(NameError::new(KIND, name, reason));
+        }
+        Ok(Self(name.replace('-', "_")))
+    }
+
+    /// The name in the kernel's spelling.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The name of an RDMA device: an entry of `/sys/class/infiniband`.
+///
+/// 1 to 63 bytes (`IB_DEVICE_NAME_MAX` in `rdma_netlink.h` is 64 with the final NUL), without
+/// `/`, white space and control characters, and neither `.` nor `..`: it can stand in a path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DeviceName(String);
+
+impl DeviceName {
+    /// The most bytes that a name may have.
+    pub const MAX_LEN: usize = 63;
+
+    /// Checks `name`.
+    ///
+    /// # Errors
+    /// When `name` cannot be an entry of `/sys/class/infiniband`.
+    pub fn parse(name: &str) -> Result<Self, NameError> {
+        const KIND: &str = "device name";
+        if name.is_empty() {
+            return Err(NameError::new(KIND, name, "it is empty"));
+        }
+        if name.len() > Self::MAX_LEN {
+            return Err(NameError::new(KIND, name, "it is longer than 63 bytes"));
+        }
+        if name == "." || name == ".." {
+            return Err(NameError::new(KIND, name, "it means a directory"));
+        }
+        if name.contains(|c: char| c == '/' || c.is_control() || c.is_whitespace()) {
+            let reason = "'/', white space and control characters may not stand in it";
+            return Err(NameError::new(KIND, name, reason));
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What every validated name can do.
+macro_rules! name {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(name: String) -> Result<Self, NameError> {
+                Self::parse(&name)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(ModuleName);
+name!(DeviceName);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dash_in_a_module_name_is_an_underscore() {
+        assert_eq!(ModuleName::parse("ib-core").unwrap().as_str(), "ib_core");
+    }
+
+    #[test]
+    fn a_module_name_has_55_bytes_at_most() {
+        assert!(ModuleName::parse(&"a".repeat(55)).is_ok());
+        assert!(ModuleName::parse(&"a".repeat(56)).is_err());
+    }
+
+    #[test]
+    fn paths_options_and_patterns_are_no_module_names() {
+        for name in [
+            "",
+            ".",
+            "..",
+            "../../etc/passwd",
+            "/lib/modules/x.ko",
+            "./x.ko",
+            "ib_core.ko",
+            "ib_core\0evil",
+            "ib_core\n",
+            " ib_core",
+            "ib_core ",
+            "ib core",
+            "ib_core nosuch=1",
+            "ib_core;reboot",
+            "$(id)",
+            "`id`",
+            "-r",
+            "--remove",
+            "-C/etc/x",
+            "*",
+            "?b_core",
+            "ib_c[o]re",
+            "]",
+            "ib\\core",
+            "symbol:ib_register_device",
+            "pci:v000015B3d*",
+            "İB_CORE",
+            "іb_core",
+            "ib\u{2011}core",
+        ] {
+            assert!(ModuleName::parse(name).is_err(), "{name:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_device_name_cannot_leave_its_directory() {
+        for name in ["", ".", "..", "a/b", "/", "a\nb", "a b", "\u{1b}[2J"] {
+            assert!(DeviceName::parse(name).is_err(), "{name:?} was accepted");
+        }
+        for name in ["rxe0", "mlx5_0", "rocep3s0f1v2", "a:b", "a-b"] {
+            assert_eq!(DeviceName::parse(name).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn an_error_repeats_only_the_start_of_a_long_name() {
+        let error = ModuleName::parse(&"x".repeat(1 << 20)).unwrap_err();
+        assert!(error.to_string().len() < 200);
+    }
+}

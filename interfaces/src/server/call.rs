@@ -1,0 +1,306 @@
+//! One call and its replies. Responsible for what a caller is told; must never decide whether
+//! a caller may do what it asks.
+
+use std::borrow::Cow;
+use std::io;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::OwnedWriteHalf;
+use varlink::Reply;
+
+use super::message::Request;
+
+/// How long a peer may leave a reply unread before its connection ends.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Who is calling, as the kernel says (`SO_PEERCRED`, `unix(7)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The effective user at the time of `connect(2)`.
+    pub uid: u32,
+    /// The process, where it is visible from here.
+    pub pid: Option<i32>,
+}
+
+/// Why a call did not end with a reply.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// It is answered with this varlink error.
+    #[error("answered {name}")]
+    Answer {
+        /// The error's full name.
+        name: Cow<'static, str>,
+        /// Its parameters.
+        parameters: Map<String, Value>,
+    },
+    /// The peer is gone, or has not read for too long: there is nobody to answer.
+    #[error("the connection is lost")]
+    ConnectionLost(#[from] io::Error),
+}
+
+impl CallError {
+    /// An error of the service's own interface, without parameters.
+    #[must_use]
+    pub fn named(name: &'static str) -> Self {
+        Self::Answer {
+            name: Cow::Borrowed(name),
+            parameters: Map::new(),
+        }
+    }
+
+    /// `org.varlink.service.InvalidParameter`, naming the parameter.
+    #[must_use]
+    pub fn invalid_parameter(parameter: &str) -> Self {
+        Self::with(
+            "org.varlink.service.InvalidParameter",
+            "parameter",
+            parameter,
+        )
+    }
+
+    /// `org.varlink.service.PermissionDenied`.
+    #[must_use]
+    pub fn permission_denied() -> Self {
+        Self::named("org.varlink.service.PermissionDenied")
+    }
+
+    /// `org.varlink.service.MethodNotFound`, naming the method.
+    #[must_use]
+    pub fn method_not_found(method: &str) -> Self {
+        Self::with("org.varlink.service.MethodNotFound", "method", method)
+    }
+
+    pub(super) fn interface_not_found(interface: &str) -> Self {
+        Self::with(
+            "org.varlink.service.InterfaceNotFound",
+            "interface",
+            interface,
+        )
+    }
+
+    fn with(name: &'static str, key: &str, value: &str) -> Self {
+        let mut parameters = Map::new();
+        parameters.insert(key.to_owned(), value.into());
+        Self::Answer {
+            name: name.into(),
+            parameters,
+        }
+    }
+}
+
+/// One call that is being answered.
+pub struct Call<'c> {
+    request: Request,
+    peer: Peer,
+    socket: &'c mut OwnedWriteHalf,
+    answered: bool,
+}
+
+impl<'c> Call<'c> {
+    pub(super) fn new(request: Request, peer: Peer, socket: &'c mut OwnedWriteHalf) -> Self {
+        Self {
+            request,
+            peer,
+            socket,
+            answered: false,
+        }
+    }
+
+    /// The full name of the method.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        &self.request.method
+    }
+
+    /// Who is calling.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Whether the caller takes more than one reply.
+    #[must_use]
+    pub fn wants_more(&self) -> bool {
+        self.request.more
+    }
+
+    /// Refuses a caller that takes one reply only.
+    ///
+    /// # Errors
+    /// `org.varlink.service.ExpectedMore`.
+    pub fn require_more(&self) -> Result<(), CallError> {
+        if self.wants_more() {
+            Ok(())
+        } else {
+            Err(CallError::named("org.varlink.service.ExpectedMore"))
+        }
+    }
+
+    /// The arguments, decoded.
+    ///
+    /// # Errors
+    /// `org.varlink.service.InvalidParameter` that names the parameter which is missing,
+    /// unknown, or of the wrong type.
+    pub fn arguments<T: DeserializeOwned>(&mut self) -> Result<T, CallError> {
+        let parameters = Value::Object(std::mem::take(&mut self.request.parameters));
+        serde_path_to_error::deserialize(parameters)
+            .map_err(|e| CallError::invalid_parameter(&offending_parameter(&e)))
+    }
+
+    /// Sends the last reply.
+    ///
+    /// # Errors
+    /// When the peer is gone or does not read.
+    pub async fn reply(&mut self, parameters: &impl Serialize) -> Result<(), CallError> {
+        self.answered = true;
+        self.send(parameters, None).await
+    }
+
+    /// Sends a reply that others follow.
+    ///
+    /// # Errors
+    /// When the peer is gone or does not read.
+    pub async fn reply_continues(&mut self, parameters: &impl Serialize) -> Result<(), CallError> {
+        self.send(parameters, Some(true)).await
+    }
+
+    /// Sends one reply for each of `replies`, or `empty` when there are none. A caller that
+    /// takes one reply gets `ExpectedMore` unless there is just one and it asked for it.
+    ///
+    /// # Errors
+    /// `empty`, `ExpectedMore`, or when the peer is gone or does not read.
+    pub async fn reply_each<T: Serialize>(
+        &mut self,
+        mut replies: Vec<T>,
+        one_named: bool,
+        empty: CallError,
+    ) -> Result<(), CallError> {
+        if !one_named {
+            self.require_more()?;
+        }
+        let Some(last) = replies.pop() else {
+            return Err(empty);
+        };
+        if !replies.is_empty() {
+            self.require_more()?;
+        }
+        for reply in &replies {
+            self.reply_continues(reply).await?;
+        }
+        self.reply(&last).await
+    }
+
+    /// Ends the call: sends the error that it ended with, or an empty reply when it has sent
+    /// no last one.
+    pub(super) async fn finish(mut self, outcome: Result<(), CallError>) -> Result<(), CallError> {
+        match outcome {
+            Ok(()) if self.answered => Ok(()),
+            Ok(()) => self.reply(&Map::new()).await,
+            Err(error) if self.request.oneway => match error {
+                CallError::Answer { .. } => Ok(()),
+                lost @ CallError::ConnectionLost(_) => Err(lost),
+            },
+            Err(error) => answer(self.socket, &error).await,
+        }
+    }
+
+    async fn send(
+        &mut self,
+        parameters: &impl Serialize,
+        continues: Option<bool>,
+    ) -> Result<(), CallError> {
+        if self.request.oneway {
+            return Ok(());
+        }
+        let parameters = serde_json::to_value(parameters).map_err(io::Error::from)?;
+        let reply = Reply {
+            continues,
+            error: None,
+            parameters: Some(parameters),
+        };
+        write(self.socket, &reply).await
+    }
+}
+
+/// Sends `error`, when it is one that a peer can be told.
+pub(super) async fn answer(
+    socket: &mut OwnedWriteHalf,
+    error: &CallError,
+) -> Result<(), CallError> {
+    match error {
+        CallError::Answer { name, parameters } => {
+            let parameters = Some(Value::Object(parameters.clone()));
+            write(socket, &Reply::error(name.clone(), parameters)).await
+        }
+        CallError::ConnectionLost(e) => Err(CallError::ConnectionLost(e.kind().into())),
+    }
+}
+
+async fn write(socket: &mut OwnedWriteHalf, reply: &Reply) -> Result<(), CallError> {
+    let mut message = serde_json::to_vec(reply).map_err(io::Error::from)?;
+    message.push(0);
+    match tokio::time::timeout(WRITE_TIMEOUT, socket.write_all(&message)).await {
+        Ok(written) => Ok(written?),
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
+}
+
+/// The name of the parameter that could not be decoded.
+///
+/// The path covers a value of the wrong type. A missing or unknown field is reported by serde
+/// at the object that should hold it, with the field's name in the text alone.
+fn offending_parameter(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let text = error.inner().to_string();
+    let named = ["missing field `", "unknown field `"]
+        .iter()
+        .find_map(|prefix| text.strip_prefix(prefix)?.split_once('`'));
+    let path = error.path().to_string();
+    match (path.as_str(), named) {
+        (_, None) => path,
+        (".", Some((field, _))) => field.to_owned(),
+        (_, Some((field, _))) if path == field || path.ends_with(&format!(".{field}")) => path,
+        (_, Some((field, _))) => format!("{path}.{field}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only decoding is tested")]
+    struct Arguments {
+        modules: Vec<String>,
+        filter: Option<Filter>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only decoding is tested")]
+    struct Filter {
+        index: i64,
+    }
+
+    #[test]
+    fn the_offending_parameter_is_named() {
+        for (arguments, expected) in [
+            (r"{}", "modules"),
+            (r#"{"modules":"x"}"#, "modules"),
+            (r#"{"modules":["x",1]}"#, "modules[1]"),
+            (r#"{"modules":[],"zzz":1}"#, "zzz"),
+            (r#"{"modules":[],"filter":{}}"#, "filter.index"),
+            (r#"{"modules":[],"filter":{"index":1,"x":1}}"#, "filter.x"),
+            (r#"{"modules":[],"filter":{"index":1.5}}"#, "filter.index"),
+        ] {
+            let value: Value = serde_json::from_str(arguments).unwrap();
+            let error = serde_path_to_error::deserialize::<_, Arguments>(value).unwrap_err();
+            assert_eq!(offending_parameter(&error), expected, "{arguments}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Messages of the varlink wire: JSON objects, each ended by one NUL byte. Responsible for
+//! finding where a message ends and for what its envelope may hold; must never look into its
+//! parameters.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::{Map, Value};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::OwnedReadHalf;
+
+use super::CallError;
+
+/// The longest message that is read, in bytes.
+pub const MAX_MESSAGE_LEN: usize = 256 * 1024;
+
+/// Why a message ends its connection.
+#[derive(Debug, thiserror::Error)]
+pub enum Malformed {
+    /// Longer than [`MAX_MESSAGE_LEN`].
+    #[error("a message is longer than {MAX_MESSAGE_LEN} bytes")]
+    TooLong,
+    /// The peer went away in the middle of a message.
+    #[error("the connection ended within a message")]
+    Cut,
+    /// Not a JSON object.
+    #[error("a message is not a JSON object: {0}")]
+    NotJson(#[source] serde_json::Error),
+    /// A key of the envelope is missing, unknown, or has a value of the wrong type.
+    #[error("a message's envelope is wrong at {0:?}")]
+    Envelope(String),
+    /// The socket failed.
+    #[error("cannot read a message")]
+    Io(#[from] io::Error),
+}
+
+impl Malformed {
+    /// What the peer is told before its connection ends.
+    pub fn answer(&self) -> CallError {
+        match self {
+            Self::Envelope(key) => CallError::invalid_parameter(key),
+            _ => CallError::invalid_parameter("message"),
+        }
+    }
+}
+
+/// One call as it came in.
+#[derive(Debug)]
+pub struct Request {
+    pub method: String,
+    pub parameters: Map<String, Value>,
+    pub more: bool,
+    pub oneway: bool,
+}
+
+/// Checks the envelope of one message.
+pub fn parse(message: &[u8]) -> Result<Request, Malformed> {
+    let mut envelope: Map<String, Value> =
+        serde_json::from_slice(message).map_err(Malformed::NotJson)?;
+    let wrong = |key: &str| Malformed::Envelope(key.to_owned());
+    let mut flag = |key: &str| match envelope.remove(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(on)) => Ok(on),
+        Some(_) => Err(wrong(key)),
+    };
+    let (more, oneway) = (flag("more")?, flag("oneway")?);
+    if more && oneway {
+        return Err(wrong("oneway"));
+    }
+    let Some(Value::String(method)) = envelope.remove("method") else {
+        return Err(wrong("method"));
+    };
+    let parameters = match envelope.remove("parameters") {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(parameters)) => parameters,
+        Some(_) => return Err(wrong("parameters")),
+    };
+    match envelope.keys().next() {
+        Some(unknown) => Err(wrong(unknown)),
+        None => Ok(Request {
+            method,
+            parameters,
+            more,
+            oneway,
+        }),
+    }
+}
+
+/// Cuts the byte stream of one connection into messages.
+pub struct MessageReader {
+    socket: OwnedReadHalf,
+    buffer: Vec<u8>,
+    /// How much of `buffer` is known to hold no NUL, so that no byte is looked at twice.
+    searched: usize,
+    ended: bool,
+}
+
+impl MessageReader {
+    pub fn new(socket: OwnedReadHalf) -> Self {
+        Self {
+            socket,
+            buffer: Vec::new(),
+            searched: 0,
+            ended: false,
+        }
+    }
+
+    /// The next message without its NUL, or nothing at the end of the stream.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Malformed> {
+        loop {
+            let unseen = self.buffer.get(self.searched..).unwrap_or_default();
+            if let Some(at) = unseen.iter().position(|&byte| byte == 0) {
+                let mut message: Vec<u8> = self.buffer.drain(..=self.searched + at).collect();
+                message.pop();
+                self.searched = 0;
+                return Ok(Some(message));
+            }
+            self.searched = self.buffer.len();
+            if self.buffer.len() > MAX_MESSAGE_LEN {
+                return Err(Malformed::TooLong);
+            }
+            if self.ended {
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(Malformed::Cut)
+                };
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Completes when the peer cannot receive replies any more. Reads ahead meanwhile, because
+    /// the end of the stream stands behind what is still to be read.
+    ///
+    /// A peer that only shut down its sending side still waits for replies and is not gone.
+    pub async fn peer_gone(&mut self) {
+        while !self.ended && self.buffer.len() <= MAX_MESSAGE_LEN {
+            if self.fill().await.is_err() {
+                return;
+            }
+        }
+        if self.ended && hung_up(&self.socket) {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+
+    async fn fill(&mut self) -> io::Result<()> {
+        self.ended = self.socket.read_buf(&mut self.buffer).await? == 0;
+        Ok(())
+    }
+}
+
+/// Whether both directions of the connection are closed (`POLLHUP`, `poll(2)`).
+fn hung_up(socket: &OwnedReadHalf) -> bool {
+    let stream: &tokio::net::UnixStream = socket.as_ref();
+    let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::empty())];
+    let _ = poll(&mut fds, Some(&Timespec::default()));
+    fds.iter()
+        .any(|fd| fd.revents().intersects(PollFlags::HUP | PollFlags::ERR))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong_at(message: &str) -> String {
+        match parse(message.as_bytes()) {
+            Err(Malformed::Envelope(key)) => key,
+            other => panic!("{message}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_envelope_error_names_its_key() {
+        assert_eq!(wrong_at("{}"), "method");
+        assert_eq!(wrong_at(r#"{"method":1}"#), "method");
+        assert_eq!(
+            wrong_at(r#"{"method":"a.B","parameters":[]}"#),
+            "parameters"
+        );
+        assert_eq!(wrong_at(r#"{"method":"a.B","more":"yes"}"#), "more");
+        assert_eq!(
+            wrong_at(r#"{"method":"a.B","more":true,"oneway":true}"#),
+            "oneway"
+        );
+        assert_eq!(wrong_at(r#"{"method":"a.B","upgrade":true}"#), "upgrade");
+        assert_eq!(wrong_at(r#"{"method":"a.B","zzz":1}"#), "zzz");
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_malformed() {
+        for message in [
+            "",
+            "x",
+            "[]",
+            "1",
+            "{\"method\":\"a.B\"",
+            "{\"method\":\"\\ud800\"}",
+        ] {
+            assert!(matches!(
+                parse(message.as_bytes()),
+                Err(Malformed::NotJson(_))
+            ));
+        }
+        let deep = "[".repeat(100_000);
+        assert!(matches!(parse(deep.as_bytes()), Err(Malformed::NotJson(_))));
+    }
+
+    #[test]
+    fn missing_null_and_empty_parameters_are_equal() {
+        for message in [
+            r#"{"method":"a.B"}"#,
+            r#"{"method":"a.B","parameters":null}"#,
+            r#"{"method":"a.B","parameters":{}}"#,
+        ] {
+            assert!(parse(message.as_bytes()).unwrap().parameters.is_empty());
+        }
+    }
+}

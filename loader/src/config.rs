@@ -1,0 +1,39 @@
+//! The loader's command line. Must never read anything.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Inserts the kernel modules that its policy names, as org.rdmahotplug.Loader.
+///
+/// Needs CAP_SYS_MODULE in the initial user namespace. Takes the socket 'varlink' from the
+/// service manager.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "rdma-loader", version)]
+pub struct Config {
+    /// Where sysfs is mounted.
+    #[arg(long, value_name = "DIR", default_value = "/sys")]
+    pub sysfs: PathBuf,
+    /// Where the module trees are, one directory a kernel release.
+    #[arg(long, value_name = "DIR", default_value = "/lib/modules")]
+    pub modules: PathBuf,
+    /// The kernel release, by default the running kernel's.
+    #[arg(long, value_name = "RELEASE")]
+    pub release: Option<String>,
+    /// Directories of policy files (*.toml), in the order of their precedence. Repeatable.
+    #[arg(long = "policy", value_name = "DIR", default_values = [
+        "/etc/rdma-hotplug/loader.d",
+        "/run/rdma-hotplug/loader.d",
+        "/usr/lib/rdma-hotplug/loader.d",
+    ])]
+    pub policy: Vec<PathBuf>,
+    /// The user, by name or number, who may load beside root.
+    #[arg(long, value_name = "USER", default_value = "rdma-orchestrator")]
+    pub orchestrator: String,
+    /// Where user names are looked up.
+    #[arg(long, value_name = "FILE", default_value = "/etc/passwd")]
+    pub passwd: PathBuf,
+    /// Listen here when no socket was passed.
+    #[arg(long, value_name = "PATH", env = "SYSTEMD_VARLINK_LISTEN")]
+    pub listen: Option<PathBuf>,
+}

@@ -1,0 +1,276 @@
+//! depmod's binary index files (`modules.dep.bin` and its siblings; kmod's
+//! `libkmod/libkmod-index.c`): a trie of keys with values, numbers in big-endian order.
+//!
+//! Pure, and written for hostile bytes: every offset is checked, and the work on one search is
+//! bounded. Must never follow a reference without counting it.
+
+use crate::alias;
+
+const MAGIC: u32 = 0xB007_F457;
+const MAJOR_VERSION: u32 = 2;
+/// Which parts a node has stands in the high bits of the reference to it.
+const HAS_PREFIX: u32 = 0x8000_0000;
+const HAS_VALUES: u32 = 0x4000_0000;
+const HAS_CHILDREN: u32 = 0x2000_0000;
+const OFFSET: u32 = 0x0fff_ffff;
+
+/// The most nodes that one search may visit. Debian's largest index has fewer in all.
+const MAX_VISITS: usize = 1 << 20;
+/// The longest key that a search builds, in bytes, as in modprobe.
+const MAX_KEY_LEN: usize = 4096;
+
+/// Why a file is no usable index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IndexError {
+    /// It does not begin as an index does.
+    #[error("it is not a depmod index")]
+    Magic,
+    /// Its format is a newer or older one.
+    #[error("it has format {0}, not {MAJOR_VERSION}")]
+    Version(u32),
+    /// A reference or a length in it leads nowhere.
+    #[error("it is corrupt")]
+    Corrupt,
+}
+
+/// One index file in memory.
+#[derive(Clone, Debug)]
+pub struct Index {
+    bytes: Vec<u8>,
+    root: u32,
+}
+
+/// The parts of one node.
+#[derive(Clone, Copy)]
+struct Node<'i> {
+    prefix: &'i [u8],
+    first_child: u8,
+    /// References to the children, four bytes each; 0 where there is none.
+    children: &'i [u8],
+    /// Where the values are, when there are any.
+    values: Option<usize>,
+}
+
+impl Node<'_> {
+    fn child(&self, byte: u8) -> Option<u32> {
+        let slot = usize::from(byte.checked_sub(self.first_child)?);
+        self.child_at(slot)
+    }
+
+    fn child_at(&self, slot: usize) -> Option<u32> {
+        let reference = u32_at(self.children, slot.checked_mul(4)?)?;
+        (reference & OFFSET != 0).then_some(reference)
+    }
+}
+
+/// One value and its priority: the lower, the earlier.
+type Value<'i> = (u32, &'i [u8]);
+
+impl Index {
+    /// Takes a whole index file.
+    ///
+    /// # Errors
+    /// When the header is not that of an index in a format that is known here.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, IndexError> {
+        if u32_at(&bytes, 0) != Some(MAGIC) {
+            return Err(IndexError::Magic);
+        }
+        let version = u32_at(&bytes, 4).ok_or(IndexError::Corrupt)?;
+        if version >> 16 != MAJOR_VERSION {
+            return Err(IndexError::Version(version >> 16));
+        }
+        let root = u32_at(&bytes, 8).ok_or(IndexError::Corrupt)?;
+        Ok(Self { bytes, root })
+    }
+
+    /// The first value of exactly `key`.
+    ///
+    /// # Errors
+    /// When the way to it is corrupt.
+    pub fn find(&self, key: &[u8]) -> Result<Option<&[u8]>, IndexError> {
+        let mut reference = self.root;
+        let mut rest = key;
+        loop {
+            let node = self.node(reference)?;
+            let Some(after) = rest.strip_prefix(node.prefix) else {
+                return Ok(None);
+            };
+            let Some((&byte, after)) = after.split_first() else {
+                let values = self.values(&node)?;
+                return Ok(values.first().map(|(_, value)| *value));
+            };
+            match node.child(byte) {
+                Some(child) => reference = child,
+                None => return Ok(None),
+            }
+            rest = after;
+        }
+    }
+
+    /// The values of every key that, read as an `fnmatch(3)` pattern, matches `text`: by
+    /// priority, and of equal ones the last found first, as libkmod orders them.
+    ///
+    /// # Errors
+    /// When a node that has to be visited is corrupt, or there are too many.
+    pub fn matches(&self, text: &[u8]) -> Result<Vec<&[u8]>, IndexError> {
+        let mut search = Search {
+            index: self,
+            visits: 0,
+            found: Vec::new(),
+        };
+        search.descend(text)?;
+        Ok(search.found.into_iter().map(|(_, value)| value).collect())
+    }
+
+    fn node(&self, reference: u32) -> Result<Node<'_>, IndexError> {
+        let mut at = (reference & OFFSET) as usize;
+        let mut node = Node {
+            prefix: &[],
+            first_child: 0,
+            children: &[],
+            values: None,
+        };
+        if reference & HAS_PREFIX != 0 {
+            node.prefix = self.string(at)?;
+            at += node.prefix.len() + 1;
+        }
+        if reference & HAS_CHILDREN != 0 {
+            let range = self.bytes.get(at..).and_then(|rest| rest.get(..2));
+            let Some(&[first, last]) = range else {
+                return Err(IndexError::Corrupt);
+            };
+            if first > last || last >= 128 {
+                return Err(IndexError::Corrupt);
+            }
+            let len = (usize::from(last - first) + 1) * 4;
+            at += 2;
+            node.first_child = first;
+            node.children = self.bytes.get(at..at + len).ok_or(IndexError::Corrupt)?;
+            at += len;
+        }
+        if reference & HAS_VALUES != 0 {
+            node.values = Some(at);
+        }
+        Ok(node)
+    }
+
+    fn values(&self, node: &Node<'_>) -> Result<Vec<Value<'_>>, IndexError> {
+        let Some(mut at) = node.values else {
+            return Ok(Vec::new());
+        };
+        let count = u32_at(&self.bytes, at).ok_or(IndexError::Corrupt)?;
+        at += 4;
+        let mut values = Vec::new();
+        for _ in 0..count {
+            let priority = u32_at(&self.bytes, at).ok_or(IndexError::Corrupt)?;
+            let value = self.string(at + 4)?;
+            at += 4 + value.len() + 1;
+            values.push((priority, value));
+        }
+        Ok(values)
+    }
+
+    /// The bytes from `at` to the next NUL.
+    fn string(&self, at: usize) -> Result<&[u8], IndexError> {
+        let rest = self.bytes.get(at..).ok_or(IndexError::Corrupt)?;
+        let len = rest.iter().position(|&byte| byte == 0);
+        len.and_then(|len| rest.get(..len))
+            .ok_or(IndexError::Corrupt)
+    }
+}
+
+/// One search for the patterns that match a text.
+struct Search<'i> {
+    index: &'i Index,
+    visits: usize,
+    found: Vec<Value<'i>>,
+}
+
+impl<'i> Search<'i> {
+    /// Follows `text` literally, and looks into every pattern that begins on the way.
+    fn descend(&mut self, text: &[u8]) -> Result<(), IndexError> {
+        let mut reference = self.index.root;
+        let mut rest = text;
+        loop {
+            let node = self.visit(reference)?;
+            for (at, byte) in node.prefix.iter().enumerate() {
+                if alias::is_wildcard(*byte) {
+                    let pattern = node.prefix.get(at..).unwrap_or_default();
+                    return self.collect(node, pattern, rest);
+                }
+                match rest.split_first() {
+                    Some((first, after)) if first == byte => rest = after,
+                    _ => return Ok(()),
+                }
+            }
+            for wildcard in *b"*?[" {
+                if let Some(child) = node.child(wildcard) {
+                    let child = self.visit(child)?;
+                    let pattern = [&[wildcard], child.prefix].concat();
+                    self.collect(child, &pattern, rest)?;
+                }
+            }
+            let Some((&byte, after)) = rest.split_first() else {
+                return self.keep(&node);
+            };
+            match node.child(byte) {
+                // A wildcard's child was looked into above.
+                Some(child) if !alias::is_wildcard(byte) => reference = child,
+                _ => return Ok(()),
+            }
+            rest = after;
+        }
+    }
+
+    /// Keeps the values of every key below `node` that matches `text`, children first.
+    /// `pattern` is the key so far, from its first wildcard on, `node`'s prefix included.
+    fn collect(&mut self, node: Node<'i>, pattern: &[u8], text: &[u8]) -> Result<(), IndexError> {
+        // A stack of our own: the depth of the trie is not ours to trust.
+        let mut open = vec![(node, pattern.to_vec(), 0)];
+        while let Some((node, pattern, slot)) = open.pop() {
+            if slot < node.children.len() / 4 {
+                let byte = node
+                    .first_child
+                    .saturating_add(u8::try_from(slot).unwrap_or(u8::MAX));
+                let child = node.child_at(slot);
+                let key = pattern.clone();
+                open.push((node, pattern, slot + 1));
+                if let Some(child) = child {
+                    let child = self.visit(child)?;
+                    let key = [key.as_slice(), &[byte], child.prefix].concat();
+                    if key.len() > MAX_KEY_LEN {
+                        return Err(IndexError::Corrupt);
+                    }
+                    open.push((child, key, 0));
+                }
+            } else if node.values.is_some() && alias::matches(&pattern, text) {
+                self.keep(&node)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, node: &Node<'i>) -> Result<(), IndexError> {
+        for (priority, value) in self.index.values(node)? {
+            let at = self.found.partition_point(|(known, _)| *known < priority);
+            self.found.insert(at, (priority, value));
+        }
+        Ok(())
+    }
+
+    fn visit(&mut self, reference: u32) -> Result<Node<'i>, IndexError> {
+        self.visits += 1;
+        if self.visits > MAX_VISITS {
+            return Err(IndexError::Corrupt);
+        }
+        self.index.node(reference)
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let four = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_be_bytes(four.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests;

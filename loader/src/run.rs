@@ -1,0 +1,157 @@
+//! Start-up, and the threads that loads run on. `finit_module(2)` blocks for as long as a
+//! driver's probe takes and can be ended early only by a signal, so it gets threads of its own
+//! on which every signal is blocked. Must never let a client's disconnect end a load.
+
+use std::fs;
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use interfaces::activation::Inherited;
+use interfaces::server;
+use nix::sys::signal::SigSet;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::kernel::Kernel;
+use crate::load::{Loader, module_dir, read_policy};
+use crate::policy::{Callers, uid_of};
+use crate::server::Server;
+
+/// The most loads that run at once, as in systemd-modules-load.
+const MAX_THREADS: usize = 16;
+
+/// Why the loader cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The sockets that were passed, or should have been, cannot be used.
+    #[error("cannot use the sockets that were passed")]
+    Activation(#[source] io::Error),
+    /// A directory of the policy cannot be read.
+    #[error("cannot read the policy")]
+    Policy(#[source] io::Error),
+    /// The runtime, the threads, the signals or the varlink socket failed.
+    #[error("cannot run")]
+    Runtime(#[source] io::Error),
+}
+
+/// Runs the loader until it is told to stop.
+///
+/// # Errors
+/// See [`Error`].
+pub fn main(config: &Config, kernel: impl Kernel) -> Result<(), Error> {
+    let loader = Arc::new(loader(config, kernel)?);
+    let threads = LoadThreads::start().map_err(Error::Runtime)?;
+    let server = Server::new(loader, callers(config), threads);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?
+        .block_on(serve(config, server))
+}
+
+async fn serve<K: Kernel>(config: &Config, server: Server<K>) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
+    let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
+    let endpoint = inherited
+        .take_varlink(config.listen.as_deref())
+        .map_err(Error::Activation)?;
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    };
+    server::serve(endpoint, Arc::new(server), stop)
+        .await
+        .map_err(Error::Runtime)
+}
+
+fn loader<K: Kernel>(config: &Config, kernel: K) -> Result<Loader<K>, Error> {
+    let (policy, refused) = read_policy(&config.policy).map_err(Error::Policy)?;
+    for (path, reason) in refused {
+        tracing::error!("{} allows nothing: {reason}", path.display());
+    }
+    if policy.is_empty() {
+        tracing::warn!("the policy names no module: nothing can be loaded");
+    }
+    let release = config.release.clone().unwrap_or_else(running_release);
+    Ok(Loader {
+        policy,
+        modules: module_dir(&config.modules, &release),
+        sysfs: config.sysfs.clone(),
+        kernel,
+    })
+}
+
+fn running_release() -> String {
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn callers(config: &Config) -> Callers {
+    let passwd = fs::read_to_string(&config.passwd).unwrap_or_default();
+    let orchestrator = uid_of(&config.orchestrator, &passwd);
+    if orchestrator.is_none() {
+        tracing::warn!(
+            "there is no user {}: only root may load",
+            config.orchestrator
+        );
+    }
+    Callers { orchestrator }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads that loads run on.
+#[derive(Clone)]
+pub struct LoadThreads {
+    jobs: Sender<Job>,
+}
+
+impl LoadThreads {
+    /// Starts one thread a processor, sixteen at most.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start() -> io::Result<Self> {
+        let (jobs, queue) = channel();
+        let queue = Arc::new(Mutex::new(queue));
+        let count = thread::available_parallelism().map_or(1, usize::from);
+        for number in 0..count.min(MAX_THREADS) {
+            let queue = Arc::clone(&queue);
+            thread::Builder::new()
+                .name(format!("load-{number}"))
+                .spawn(move || work(&queue))?;
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Runs `job` as soon as a thread is free. Nothing can take it back.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        // The threads live as long as the process.
+        let _ = self.jobs.send(Box::new(job));
+    }
+}
+
+fn work(queue: &Mutex<Receiver<Job>>) {
+    if let Err(e) = SigSet::all().thread_block() {
+        tracing::error!("cannot block signals on a loading thread: {e}");
+        return;
+    }
+    loop {
+        // The lock is held only while waiting for a job, never while running one.
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match job {
+            Ok(job) => job(),
+            Err(_) => return,
+        }
+    }
+}
