@@ -1,0 +1,47 @@
+//! The orchestrator: turns RDMA device events into module loads and systemd units, and says
+//! what was done, why, and what is still missing.
+//!
+//! Responsible for what each device should have and for having it done by others. Must never
+//! touch a device or a module itself, hold one device's work back for another's, or wait for a
+//! job that is ordered after itself.
+//!
+//! In reading order:
+//! - [`rules`]: which modules a device should have (pure).
+//! - [`machine`]: events in, actions out (pure).
+//! - [`board`]: the status of every device, as subscribers see it (pure).
+//! - [`peers`]: the detector and the loader, over varlink.
+//! - [`jobs`]: what PID 1 is asked for.
+//! - [`run`]: the loop that carries actions out.
+//! - [`server`]: the varlink methods.
+//! - [`config`]: the command line.
+
+#![forbid(unsafe_code)]
+
+pub mod board;
+pub mod config;
+pub mod jobs;
+pub mod machine;
+pub mod peers;
+pub mod rules;
+pub mod run;
+pub mod server;
+pub mod status;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing::level_filters::LevelFilter;
+
+/// Runs the program with the arguments and descriptors of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let config = config::Config::parse();
+    interfaces::log::init(LevelFilter::INFO);
+    match run::main(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!("{}", interfaces::log::Chain(&e));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! The decisions: events in, actions out. Pure: no clock, no file, no socket; what happened is
+//! told to it, and what it wants done is returned. Must never wait, and must never let one
+//! device's modules hold back another's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use interfaces::detector;
+use interfaces::loader::{ModuleResult, Outcome};
+use interfaces::names::ModuleName;
+use interfaces::orchestrator::{Device, Module, ModuleState, State};
+use serde::Serialize;
+
+use crate::rules::Rules;
+
+/// Everything that can make the machine decide.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The detector begins to tell every device anew.
+    SnapshotBegins,
+    /// The detector tells a device: a new one, a changed one, or one that is known.
+    Device(Box<detector::Device>),
+    /// The detector says that a device is gone.
+    Removed(i64),
+    /// The detector has told every device.
+    SnapshotEnds,
+    /// The detector cannot be reached.
+    DetectorLost,
+    /// The loader's answer for a module.
+    Module(Box<ModuleResult>),
+    /// The start has taken as long as it may.
+    BootDeadline,
+}
+
+/// What the machine wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Have these modules loaded, and tell the machine of each.
+    Load {
+        /// The modules, in the order of the rules.
+        modules: Vec<ModuleName>,
+        /// Why, for the loader's log.
+        reason: String,
+    },
+    /// Show this status.
+    Publish(Box<Device>),
+    /// Show this device no longer.
+    Withdraw(i64),
+    /// Have PID 1 start `rdma-hw.target`.
+    AnnounceHardware,
+    /// There is no RDMA hardware any more.
+    WithdrawHardware,
+    /// Tell the service manager that the start is complete.
+    Started {
+        /// What is still missing, for `systemctl status`.
+        status: String,
+    },
+}
+
+/// A device and what became of what it should have.
+#[derive(Clone, Debug)]
+struct Known {
+    record: detector::Device,
+    modules: Vec<Module>,
+    /// Whether the detector's present snapshot has shown it.
+    confirmed: bool,
+}
+
+/// The state of the whole.
+#[derive(Debug)]
+pub struct Machine {
+    rules: Rules,
+    devices: BTreeMap<i64, Known>,
+    /// Modules that the loader was asked for and has not answered.
+    in_flight: BTreeSet<ModuleName>,
+    /// Whether the devices are known: a snapshot has ended.
+    complete: bool,
+    connected: bool,
+    announced: bool,
+    started: bool,
+}
+
+/// What [`Machine`] says of itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Whether the detector can be reached.
+    pub connected: bool,
+    /// Whether `rdma-hw.target` was asked for.
+    pub announced: bool,
+}
+
+impl Machine {
+    /// A machine that knows no device.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            devices: BTreeMap::new(),
+            in_flight: BTreeSet::new(),
+            complete: false,
+            connected: false,
+            announced: false,
+            started: false,
+        }
+    }
+
+    /// The rules that decide.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The state of the whole.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        Summary {
+            connected: self.connected,
+            announced: self.announced,
+        }
+    }
+
+    /// Decides.
+    pub fn step(&mut self, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::SnapshotBegins => {
+                self.connected = true;
+                for known in self.devices.values_mut() {
+                    known.confirmed = false;
+                }
+            }
+            Event::Device(record) => self.device(*record, &mut actions),
+            Event::Removed(index) => self.remove(index, &mut actions),
+            Event::SnapshotEnds => self.snapshot_ends(&mut actions),
+            // What was known stays until the detector is back and says otherwise.
+            Event::DetectorLost => self.connected = false,
+            Event::Module(result) => self.module(&result, &mut actions),
+            Event::BootDeadline => self.start(&mut actions),
+        }
+        self.announce(&mut actions);
+        if self.complete && self.devices.values().all(Known::settled) {
+            self.start(&mut actions);
+        }
+        actions
+    }
+
+    fn device(&mut self, record: detector::Device, actions: &mut Vec<Action>) {
+        let before = self.devices.remove(&record.index);
+        let mut known = Known {
+            modules: Vec::new(),
+            confirmed: true,
+            record,
+        };
+        for wanted in self.rules.wanted(&known.record) {
+            let answered = before.iter().flat_map(|known| &known.modules);
+            let mut answered = answered.filter(|m| m.name == wanted.module.as_str());
+            let module = answered.next().cloned().unwrap_or_else(|| Module {
+                name: wanted.module.to_string(),
+                state: ModuleState::Pending,
+                rule: wanted.rule.display().to_string(),
+                message: None,
+            });
+            known.modules.push(module);
+        }
+        self.load(&known, actions);
+        actions.push(Action::Publish(Box::new(known.status())));
+        self.devices.insert(known.record.index, known);
+    }
+
+    /// Asks for what the device waits for and nobody has asked for yet. A new device asks even
+    /// for what was live for the one before: it may have been unloaded meanwhile.
+    fn load(&mut self, known: &Known, actions: &mut Vec<Action>) {
+        let pending = known
+            .modules
+            .iter()
+            .filter(|m| m.state == ModuleState::Pending);
+        let modules: Vec<ModuleName> = pending
+            .filter_map(|module| ModuleName::parse(&module.name).ok())
+            .filter(|module| self.in_flight.insert(module.clone()))
+            .collect();
+        if !modules.is_empty() {
+            let reason = format!("{} (index {})", known.record.name, known.record.index);
+            actions.push(Action::Load { modules, reason });
+        }
+    }
+
+    fn remove(&mut self, index: i64, actions: &mut Vec<Action>) {
+        if self.devices.remove(&index).is_some() {
+            actions.push(Action::Withdraw(index));
+        }
+        if self.complete && self.devices.is_empty() && self.announced {
+            self.announced = false;
+            actions.push(Action::WithdrawHardware);
+        }
+    }
+
+    fn snapshot_ends(&mut self, actions: &mut Vec<Action>) {
+        let gone: Vec<i64> = self
+            .devices
+            .iter()
+            .filter(|(_, known)| !known.confirmed)
+            .map(|(index, _)| *index)
+            .collect();
+        for index in gone {
+            self.remove(index, actions);
+        }
+        if !self.complete && self.devices.is_empty() {
+            // An orchestrator before this one may have announced hardware that is gone.
+            actions.push(Action::WithdrawHardware);
+        }
+        self.complete = true;
+    }
+
+    fn module(&mut self, result: &ModuleResult, actions: &mut Vec<Action>) {
+        let Ok(name) = ModuleName::parse(&result.module) else {
+            return;
+        };
+        self.in_flight.remove(&name);
+        for known in self.devices.values_mut() {
+            let mut pending = known.modules.iter_mut().filter(|module| {
+                module.state == ModuleState::Pending && module.name == name.as_str()
+            });
+            if let Some(module) = pending.next() {
+                module.state = state_of(result.outcome);
+                module.message.clone_from(&result.message);
+                actions.push(Action::Publish(Box::new(known.status())));
+            }
+        }
+    }
+
+    /// Hardware is announced as soon as one device has got all that it can get: a module that
+    /// was refused keeps that device from being ready, but not the machine from having RDMA.
+    fn announce(&mut self, actions: &mut Vec<Action>) {
+        if !self.announced && self.devices.values().any(Known::settled) {
+            self.announced = true;
+            actions.push(Action::AnnounceHardware);
+        }
+    }
+
+    fn start(&mut self, actions: &mut Vec<Action>) {
+        if self.started {
+            return;
+        }
+        self.started = true;
+        let waiting: Vec<&str> = self
+            .devices
+            .values()
+            .filter(|known| !known.settled())
+            .map(|known| known.record.name.as_str())
+            .collect();
+        let status = match (self.complete, waiting.as_slice()) {
+            (false, _) => "started without the detector's answer".to_owned(),
+            (true, []) => format!("{} devices set up at the start", self.devices.len()),
+            (true, names) => format!("started while these were set up: {}", names.join(" ")),
+        };
+        actions.push(Action::Started { status });
+    }
+}
+
+impl Known {
+    /// Whether every module has its answer.
+    fn settled(&self) -> bool {
+        let mut modules = self.modules.iter();
+        modules.all(|module| module.state != ModuleState::Pending)
+    }
+
+    fn status(&self) -> Device {
+        let waiting_for: Vec<String> = self.modules.iter().filter_map(waiting_for).collect();
+        let mut protocols: Vec<String> = Vec::new();
+        for port in &self.record.ports {
+            let protocol = protocol_name(port.protocol).to_owned();
+            if !protocols.contains(&protocol) {
+                protocols.push(protocol);
+            }
+        }
+        Device {
+            index: self.record.index,
+            name: self.record.name.clone(),
+            state: if waiting_for.is_empty() {
+                State::Ready
+            } else {
+                State::Registered
+            },
+            protocols,
+            driver: self.record.driver.clone(),
+            pci_address: self.record.pci_address.clone(),
+            modules: self.modules.clone(),
+            waiting_for,
+        }
+    }
+}
+
+fn state_of(outcome: Outcome) -> ModuleState {
+    match outcome {
+        Outcome::Loaded | Outcome::AlreadyLoaded | Outcome::Builtin => ModuleState::Live,
+        Outcome::Missing => ModuleState::Missing,
+        Outcome::Denied => ModuleState::Denied,
+        Outcome::Failed => ModuleState::Failed,
+    }
+}
+
+/// What a module keeps a device from being ready for. One that the kernel does not ship keeps
+/// nothing back: rdma-core's lists name modules that many kernels are built without.
+fn waiting_for(module: &Module) -> Option<String> {
+    let name = &module.name;
+    let reason = module.message.as_deref().unwrap_or("no reason was given");
+    match module.state {
+        ModuleState::Live | ModuleState::Missing => None,
+        ModuleState::Pending => Some(format!("module {name} to be loaded")),
+        ModuleState::Denied => Some(format!("module {name}, which was denied: {reason}")),
+        ModuleState::Failed => Some(format!("module {name}, which failed: {reason}")),
+    }
+}
+
+fn protocol_name(protocol: detector::Protocol) -> &'static str {
+    match protocol {
+        detector::Protocol::Infiniband => "infiniband",
+        detector::Protocol::Roce => "roce",
+        detector::Protocol::Iwarp => "iwarp",
+        detector::Protocol::Opa => "opa",
+        detector::Protocol::Usnic => "usnic",
+        detector::Protocol::Unknown => "unknown",
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
