@@ -149,7 +149,7 @@ async fn dispatch<S: Service>(service: &S, call: &mut Call<'_>) -> Result<(), Ca
                 vendor: "rdma-hotplug",
                 product: S::PRODUCT,
                 version: env!("CARGO_PKG_VERSION"),
-                url: "https://rdmahotplug.org/",
+                url: env!("CARGO_PKG_REPOSITORY"),
                 interfaces: [VARLINK_SERVICE.name, S::INTERFACE.name],
             };
             call.reply(&info).await
