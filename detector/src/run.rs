@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use interfaces::activation::Inherited;
 use interfaces::detector::Device;
-use interfaces::server;
+use interfaces::{server, shutdown};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::device::assemble;
@@ -49,8 +48,7 @@ pub fn main(config: Config) -> Result<(), Error> {
 }
 
 async fn run(config: Config) -> Result<(), Error> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
+    let stop = shutdown::requested().map_err(Error::Runtime)?;
     let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
     let uevents = match inherited.take("uevent") {
         Some(fd) => UeventSocket::adopt(fd),
@@ -75,13 +73,6 @@ async fn run(config: Config) -> Result<(), Error> {
     // can only be older than the events, never newer.
     let retry = !eyes.scan(&published).await;
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    };
     let service = Arc::new(Detector::new(Arc::clone(&published)));
     tokio::select! {
         served = server::serve(endpoint, service, stop) => served.map_err(Error::Runtime),

@@ -12,6 +12,7 @@
 //! - [`activation`]: the sockets that the service manager hands over.
 //! - [`dropin`]: configuration directories, as systemd merges them.
 //! - [`log`]: where log records go.
+//! - [`shutdown`]: how a service is told to stop.
 
 pub mod activation;
 pub mod client;
@@ -23,6 +24,7 @@ pub mod log;
 pub mod names;
 pub mod orchestrator;
 pub mod server;
+pub mod shutdown;
 
 /// One varlink interface: its name and the text that clients read.
 #[derive(Clone, Copy, Debug)]

@@ -9,10 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use interfaces::activation::Inherited;
-use interfaces::server;
+use interfaces::{server, shutdown};
 use nix::sys::signal::SigSet;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::kernel::Kernel;
@@ -53,20 +52,12 @@ pub fn main(config: &Config, kernel: impl Kernel) -> Result<(), Error> {
 }
 
 async fn serve<K: Kernel>(config: &Config, server: Server<K>) -> Result<(), Error> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
+    let stop = shutdown::requested().map_err(Error::Runtime)?;
     let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
     let endpoint = inherited
         .take_varlink(config.listen.as_deref())
         .map_err(Error::Activation)?;
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    };
     server::serve(endpoint, Arc::new(server), stop)
         .await
         .map_err(Error::Runtime)

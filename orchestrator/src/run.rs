@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use interfaces::activation::{Endpoint, Inherited};
-use interfaces::server;
+use interfaces::{server, shutdown};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::config::Config;
@@ -50,8 +49,7 @@ pub fn main(config: &Config) -> Result<(), Error> {
 }
 
 async fn run(config: &Config, endpoint: Endpoint, rules: Rules) -> Result<(), Error> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
+    let stop = shutdown::requested().map_err(Error::Runtime)?;
     let (events, queue) = unbounded_channel();
     let published = Arc::new(Published::default());
     let hands = Hands {
@@ -70,13 +68,6 @@ async fn run(config: &Config, endpoint: Endpoint, rules: Rules) -> Result<(), Er
         let _ = events.send(Event::BootDeadline);
     });
     tokio::spawn(decide(Machine::new(rules), queue, hands));
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    };
     server::serve(endpoint, Arc::new(Orchestrator::new(published)), stop)
         .await
         .map_err(Error::Runtime)

@@ -1,0 +1,153 @@
+//! The hardware of the lab's host: which RDMA devices are plugged in, and the sysfs tree that
+//! shows them. Responsible for looking like the kernel's own tree where the services look. Must
+//! never tell anyone of a change: that is the kernel's part.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use interfaces::detector::Protocol;
+
+/// A device to plug in.
+#[derive(Clone, Debug)]
+pub struct Hardware {
+    /// The name that its driver gives it.
+    pub name: String,
+    /// The driver of the PCI function.
+    pub driver: &'static str,
+    /// The PCI function.
+    pub pci_address: String,
+    /// What its ports speak.
+    pub ports: Vec<Protocol>,
+}
+
+/// A device that is plugged in.
+#[derive(Clone, Debug)]
+pub struct Plugged {
+    /// What it is, under its present name.
+    pub hardware: Hardware,
+    /// Where it is below sysfs, beginning with `/`.
+    pub devpath: String,
+}
+
+/// The host.
+#[derive(Debug)]
+pub struct Host {
+    sysfs: PathBuf,
+    devices: BTreeMap<u32, Plugged>,
+    next_index: u32,
+}
+
+impl Host {
+    /// A host without RDMA hardware, whose sysfs is at `sysfs`.
+    ///
+    /// # Errors
+    /// When the tree cannot be made.
+    pub fn new(sysfs: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(sysfs.join("class"))?;
+        fs::create_dir_all(sysfs.join("module"))?;
+        Ok(Self {
+            sysfs,
+            devices: BTreeMap::new(),
+            next_index: 0,
+        })
+    }
+
+    /// The devices by their index.
+    #[must_use]
+    pub fn devices(&self) -> &BTreeMap<u32, Plugged> {
+        &self.devices
+    }
+
+    /// Plugs a device in. Its driver is loaded, and so is `ib_core`, as udev does it by their
+    /// own aliases.
+    ///
+    /// # Errors
+    /// When the tree cannot be changed.
+    pub fn plug(&mut self, hardware: Hardware) -> io::Result<(u32, Plugged)> {
+        let function = format!("/devices/pci0000:c0/{}", hardware.pci_address);
+        let devpath = format!("{function}/infiniband/{}", hardware.name);
+        let directory = self.below(&devpath);
+        for (at, protocol) in hardware.ports.iter().enumerate() {
+            let port = directory.join(format!("ports/{}", at + 1));
+            fs::create_dir_all(&port)?;
+            fs::write(port.join("link_layer"), link_layer(*protocol))?;
+        }
+        let driver = self.below(&format!("/bus/pci/drivers/{}", hardware.driver));
+        fs::create_dir_all(&driver)?;
+        symlink(&driver, self.below(&function).join("driver"))?;
+        symlink(self.below(&function), directory.join("device"))?;
+        self.link(&hardware.name, &devpath)?;
+        self.insert_module("ib_core")?;
+        let index = self.next_index;
+        self.next_index += 1;
+        let plugged = Plugged { hardware, devpath };
+        self.devices.insert(index, plugged.clone());
+        Ok((index, plugged))
+    }
+
+    /// Gives a device another name, and says where it was before.
+    ///
+    /// # Errors
+    /// When there is no such device, or the tree cannot be changed.
+    pub fn rename(&mut self, index: u32, name: &str) -> io::Result<(String, Plugged)> {
+        let Some(mut plugged) = self.devices.get(&index).cloned() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let before = plugged.devpath.clone();
+        let parent = before.rsplit_once('/').map_or("", |(parent, _)| parent);
+        plugged.devpath = format!("{parent}/{name}");
+        fs::remove_file(self.class_entry(&plugged.hardware.name))?;
+        fs::rename(self.below(&before), self.below(&plugged.devpath))?;
+        self.link(name, &plugged.devpath)?;
+        name.clone_into(&mut plugged.hardware.name);
+        self.devices.insert(index, plugged.clone());
+        Ok((before, plugged))
+    }
+
+    /// Pulls a device out.
+    ///
+    /// # Errors
+    /// When there is no such device, or the tree cannot be changed.
+    pub fn unplug(&mut self, index: u32) -> io::Result<Plugged> {
+        let Some(plugged) = self.devices.remove(&index) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        fs::remove_file(self.class_entry(&plugged.hardware.name))?;
+        let function = self.below(&plugged.devpath).join("../..");
+        fs::remove_dir_all(fs::canonicalize(function)?)?;
+        Ok(plugged)
+    }
+
+    /// Shows a module as live.
+    ///
+    /// # Errors
+    /// When the tree cannot be changed.
+    pub fn insert_module(&self, module: &str) -> io::Result<()> {
+        let directory = self.sysfs.join("module").join(module);
+        fs::create_dir_all(&directory)?;
+        fs::write(directory.join("initstate"), "live\n")
+    }
+
+    fn link(&self, name: &str, devpath: &str) -> io::Result<()> {
+        fs::create_dir_all(self.sysfs.join("class/infiniband"))?;
+        symlink(self.below(devpath), self.class_entry(name))
+    }
+
+    fn class_entry(&self, name: &str) -> PathBuf {
+        self.sysfs.join("class/infiniband").join(name)
+    }
+
+    fn below(&self, devpath: &str) -> PathBuf {
+        self.sysfs.join(Path::new(devpath.trim_start_matches('/')))
+    }
+}
+
+fn link_layer(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Infiniband | Protocol::Opa => "InfiniBand\n",
+        _ => "Ethernet\n",
+    }
+}

@@ -1,0 +1,100 @@
+//! What is printed as it happens: one line an event, with the time since the start and who it
+//! comes from. Must never stop the lab: a reader that has gone away is not missed.
+
+use std::io::{self, Write};
+use std::time::Instant;
+
+use interfaces::detector::{self, SubscribeDevicesReply};
+use interfaces::orchestrator::{self, SubscribeStatusReply};
+
+use crate::kernel::KernelEvent;
+
+/// Where lines go.
+pub struct Journey {
+    start: Instant,
+    to: Box<dyn Write + Send>,
+}
+
+impl Journey {
+    /// A journey on `to`, from now on.
+    #[must_use]
+    pub fn new(to: Box<dyn Write + Send>) -> Self {
+        Self {
+            start: Instant::now(),
+            to,
+        }
+    }
+
+    /// A journey that nobody reads.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self::new(Box::new(io::sink()))
+    }
+
+    /// Prints one line.
+    pub fn tell(&mut self, who: &str, what: &str) {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let _ = writeln!(self.to, "{seconds:8.3} s  {who:<12}  {what}");
+        let _ = self.to.flush();
+    }
+
+    /// Prints a heading.
+    pub fn heading(&mut self, text: &str) {
+        let _ = writeln!(self.to, "\n{text}");
+        let _ = self.to.flush();
+    }
+
+    /// Prints what the kernel did.
+    pub fn kernel(&mut self, event: &KernelEvent) {
+        match event {
+            KernelEvent::Uevent { action, devpath } => {
+                self.tell("kernel", &format!("uevent {action} {devpath}"));
+            }
+            KernelEvent::Inserted(module) => {
+                self.tell("loader", &format!("finit_module {module}"));
+            }
+        }
+    }
+
+    /// Prints what the detector published.
+    pub fn detector(&mut self, reply: &SubscribeDevicesReply) {
+        let name = reply.name.as_deref().unwrap_or_default();
+        let index = reply.index.unwrap_or_default();
+        let what = match (reply.action, &reply.device) {
+            (detector::Action::Add | detector::Action::Change, Some(device)) => {
+                let ports = device.ports.iter().map(|p| format!("{:?}", p.protocol));
+                let ports: Vec<String> = ports.map(|p| p.to_lowercase()).collect();
+                let ports = ports.join(" + ");
+                let verb = word(reply.action == detector::Action::Add, "add", "change");
+                format!("{verb} {name} (index {index}), ports: {ports}")
+            }
+            (detector::Action::Remove, _) => format!("remove {name} (index {index})"),
+            (detector::Action::Ready, _) => "ready: every device has been told".to_owned(),
+            (action, _) => format!("{action:?}").to_lowercase(),
+        };
+        self.tell("detector", &what);
+    }
+
+    /// Prints what the orchestrator published.
+    pub fn orchestrator(&mut self, reply: &SubscribeStatusReply) {
+        let name = reply.name.as_deref().unwrap_or_default();
+        let what = match (reply.action, &reply.device) {
+            (orchestrator::Action::Add | orchestrator::Action::Change, Some(device)) => {
+                let state = format!("{:?}", device.state).to_lowercase();
+                match device.waiting_for.len() {
+                    0 => format!("{name} is {state}"),
+                    1 => format!("{name} is {state}, waits for 1 module"),
+                    waiting => format!("{name} is {state}, waits for {waiting} modules"),
+                }
+            }
+            (orchestrator::Action::Remove, _) => format!("{name} is gone"),
+            (orchestrator::Action::Ready, _) => return,
+            (action, _) => format!("{action:?}").to_lowercase(),
+        };
+        self.tell("orchestrator", &what);
+    }
+}
+
+fn word<'w>(first: bool, one: &'w str, other: &'w str) -> &'w str {
+    if first { one } else { other }
+}

@@ -1,0 +1,312 @@
+//! The kernel's part in the lab: it tells of changes by uevents, answers `NETLINK_RDMA` dumps
+//! in the real wire format, and takes modules. Must never do what the real one would not.
+
+use std::env;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use interfaces::detector::Protocol;
+use loader::kernel::Kernel;
+use loader::plan::Step;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::host::{Hardware, Host, Plugged};
+
+/// The variable that tells the loader's process where the lab's kernel is.
+pub const KERNEL_VARIABLE: &str = "RDMA_HOTPLUG_LAB_KERNEL";
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const EINVAL: i32 = 22;
+
+/// What the kernel did.
+#[derive(Clone, Debug)]
+pub enum KernelEvent {
+    /// It sent a uevent.
+    Uevent {
+        /// `add`, `move`, `remove`.
+        action: &'static str,
+        /// The object.
+        devpath: String,
+    },
+    /// It took a module.
+    Inserted(String),
+}
+
+/// The lab's kernel.
+#[derive(Clone)]
+pub struct LabKernel {
+    host: Arc<Mutex<Host>>,
+    sequence: Arc<Mutex<u64>>,
+    uevents: Arc<UnixDatagram>,
+    events: UnboundedSender<KernelEvent>,
+}
+
+/// The detector's ends of its two sockets to the kernel. Whoever starts the detector keeps them,
+/// so that what is sent while it does not run waits for it.
+pub struct DetectorSockets {
+    /// For uevents.
+    pub uevent: OwnedFd,
+    /// For `NETLINK_RDMA`.
+    pub rdma_netlink: OwnedFd,
+}
+
+impl LabKernel {
+    /// Starts the kernel of `host`. Modules are taken on the socket at `modules`.
+    ///
+    /// # Errors
+    /// When a socket cannot be made.
+    pub fn start(
+        host: Host,
+        modules: &Path,
+        events: UnboundedSender<KernelEvent>,
+    ) -> io::Result<(Self, DetectorSockets)> {
+        let (uevents, uevent) = UnixDatagram::pair()?;
+        uevents.set_nonblocking(true)?;
+        let (rdma, rdma_netlink) = UnixDatagram::pair()?;
+        rdma.set_nonblocking(true)?;
+        let kernel = Self {
+            host: Arc::new(Mutex::new(host)),
+            sequence: Arc::default(),
+            uevents: Arc::new(uevents),
+            events,
+        };
+        let rdma = tokio::net::UnixDatagram::from_std(rdma)?;
+        tokio::spawn(kernel.clone().answer_dumps(rdma));
+        tokio::spawn(kernel.clone().take_modules(UnixListener::bind(modules)?));
+        let sockets = DetectorSockets {
+            uevent: uevent.into(),
+            rdma_netlink: rdma_netlink.into(),
+        };
+        Ok((kernel, sockets))
+    }
+
+    /// A device is plugged in.
+    ///
+    /// # Errors
+    /// When the host's tree cannot be changed.
+    pub fn plug(&self, hardware: Hardware) -> io::Result<u32> {
+        let (index, plugged) = self.host().plug(hardware)?;
+        self.send("add", "infiniband", &plugged.devpath)?;
+        Ok(index)
+    }
+
+    /// A device gets another name.
+    ///
+    /// # Errors
+    /// When there is no such device, or the host's tree cannot be changed.
+    pub fn rename(&self, index: u32, name: &str) -> io::Result<()> {
+        let (_, plugged) = self.host().rename(index, name)?;
+        self.send("move", "infiniband", &plugged.devpath)
+    }
+
+    /// A device is pulled out.
+    ///
+    /// # Errors
+    /// When there is no such device, or the host's tree cannot be changed.
+    pub fn unplug(&self, index: u32) -> io::Result<()> {
+        let plugged = self.host().unplug(index)?;
+        self.send("remove", "infiniband", &plugged.devpath)
+    }
+
+    fn host(&self) -> MutexGuard<'_, Host> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, action: &'static str, subsystem: &str, devpath: &str) -> io::Result<()> {
+        let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
+        *sequence += 1;
+        let datagram = format!(
+            "{action}@{devpath}\0ACTION={action}\0DEVPATH={devpath}\0\
+             SUBSYSTEM={subsystem}\0SEQNUM={sequence}\0"
+        );
+        // A full queue loses the event, as the real one would.
+        match self.uevents.send(datagram.as_bytes()) {
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
+            _ => {}
+        }
+        let devpath = devpath.to_owned();
+        let _ = self.events.send(KernelEvent::Uevent { action, devpath });
+        Ok(())
+    }
+
+    async fn take_modules(self, listener: UnixListener) {
+        loop {
+            let Ok((mut stream, _)) = listener.accept().await else {
+                return;
+            };
+            let kernel = self.clone();
+            tokio::spawn(async move {
+                let mut module = String::new();
+                let taken = match stream.read_to_string(&mut module).await {
+                    Ok(_) => kernel.take_module(&module),
+                    Err(e) => Err(e),
+                };
+                let errno = taken.map_or_else(|e| e.raw_os_error().unwrap_or(EINVAL), |()| 0);
+                let _ = stream.write_all(&errno.to_ne_bytes()).await;
+            });
+        }
+    }
+
+    /// A module becomes live, and those that make devices make them for every RDMA device.
+    fn take_module(&self, module: &str) -> io::Result<()> {
+        self.host().insert_module(module)?;
+        let _ = self.events.send(KernelEvent::Inserted(module.to_owned()));
+        let devices: Vec<Plugged> = self.host().devices().values().cloned().collect();
+        for (number, device) in devices.iter().enumerate() {
+            let function = device
+                .devpath
+                .split("/infiniband/")
+                .next()
+                .unwrap_or_default();
+            match module {
+                "ib_uverbs" => {
+                    let devpath = format!("{function}/infiniband_verbs/uverbs{number}");
+                    self.send("add", "infiniband_verbs", &devpath)?;
+                }
+                "ib_umad" => {
+                    let devpath = format!("{function}/infiniband_mad/umad{number}");
+                    self.send("add", "infiniband_mad", &devpath)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer_dumps(self, socket: tokio::net::UnixDatagram) {
+        let mut request = [0; 4096];
+        while let Ok(len) = socket.recv(&mut request).await {
+            let request = request.get(..len).unwrap_or_default();
+            if let Some(reply) = self.answer(request)
+                && socket.send(&reply).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// One dump, as the kernel sends it: the replies, and `NLMSG_DONE`.
+    fn answer(&self, request: &[u8]) -> Option<Vec<u8>> {
+        let kind = u16::from_ne_bytes(request.get(4..6)?.try_into().ok()?);
+        let sequence = u32::from_ne_bytes(request.get(8..12)?.try_into().ok()?);
+        let host = self.host();
+        let replies: Vec<Vec<u8>> = match kind & 0x3ff {
+            1 => {
+                let devices = host.devices().iter();
+                devices
+                    .map(|(index, device)| device_attributes(*index, device))
+                    .collect()
+            }
+            5 => {
+                let index = u32::from_ne_bytes(request.get(20..24)?.try_into().ok()?);
+                match host.devices().get(&index) {
+                    Some(device) => port_attributes(index, device),
+                    None => {
+                        return Some(message(NLMSG_ERROR, sequence, &(-EINVAL).to_ne_bytes()));
+                    }
+                }
+            }
+            _ => return Some(message(NLMSG_ERROR, sequence, &(-EINVAL).to_ne_bytes())),
+        };
+        let mut datagram = Vec::new();
+        for reply in replies {
+            datagram.extend(message(kind, sequence, &reply));
+        }
+        datagram.extend(message(NLMSG_DONE, sequence, &0i32.to_ne_bytes()));
+        Some(datagram)
+    }
+}
+
+fn message(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(16 + payload.len()).unwrap_or(u32::MAX);
+    let mut message = len.to_ne_bytes().to_vec();
+    message.extend(kind.to_ne_bytes());
+    message.extend(2u16.to_ne_bytes());
+    message.extend(sequence.to_ne_bytes());
+    message.extend(0u32.to_ne_bytes());
+    message.extend(payload);
+    message
+}
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    let mut attribute = len.to_ne_bytes().to_vec();
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(value);
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute
+}
+
+fn text(kind: u16, value: &str) -> Vec<u8> {
+    attribute(kind, format!("{value}\0").as_bytes())
+}
+
+fn device_attributes(index: u32, device: &Plugged) -> Vec<u8> {
+    let hardware = &device.hardware;
+    let mut attributes = attribute(1, &index.to_ne_bytes());
+    attributes.extend(text(2, &hardware.name));
+    attributes.extend(text(5, "20.43.1014"));
+    attributes.extend(attribute(
+        6,
+        &(0x0002_c903_0000_0000 + u64::from(index)).to_ne_bytes(),
+    ));
+    attributes.extend(attribute(14, &[1]));
+    let protocol = match hardware.ports.first() {
+        Some(Protocol::Infiniband) => "ib",
+        Some(Protocol::Roce) => "roce",
+        Some(Protocol::Opa) => "opa",
+        Some(Protocol::Iwarp) => "iw",
+        Some(Protocol::Usnic) => "usnic",
+        Some(Protocol::Unknown) | None => return attributes,
+    };
+    attributes.extend(text(67, protocol));
+    attributes
+}
+
+fn port_attributes(index: u32, device: &Plugged) -> Vec<Vec<u8>> {
+    let active = 4;
+    (1..)
+        .zip(&device.hardware.ports)
+        .map(|(number, _): (u32, _)| {
+            let mut attributes = attribute(1, &index.to_ne_bytes());
+            attributes.extend(attribute(3, &number.to_ne_bytes()));
+            attributes.extend(attribute(12, &[active]));
+            attributes
+        })
+        .collect()
+}
+
+/// The lab's kernel as the loader's process sees it: one connection a module.
+pub struct RemoteKernel {
+    socket: PathBuf,
+}
+
+impl RemoteKernel {
+    /// The kernel that [`KERNEL_VARIABLE`] names.
+    #[must_use]
+    pub fn from_environment() -> Option<Self> {
+        let socket = env::var_os(KERNEL_VARIABLE)?.into();
+        Some(Self { socket })
+    }
+}
+
+impl Kernel for RemoteKernel {
+    fn finit_module(&self, step: &Step, _: &File, _: i32) -> io::Result<()> {
+        let mut stream = UnixStream::connect(&self.socket)?;
+        stream.write_all(step.module.as_str().as_bytes())?;
+        stream.shutdown(std::net::Shutdown::Write)?;
+        let mut errno = [0; 4];
+        stream.read_exact(&mut errno)?;
+        match i32::from_ne_bytes(errno) {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The program `lab`: plays the scenario and says whether it ended as it must. Under another
+//! name it is one of the services that it starts. Must never leave a process or a temporary
+//! directory behind.
+
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use integration::journey::Journey;
+use integration::kernel::RemoteKernel;
+use integration::lab::Lab;
+use integration::{scenario, service_manager};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Plays RDMA hotplug on a stand-in host: no root, no hardware. Three real services, as three
+/// processes on varlink sockets, get to see a scenario; what happens is printed as it happens.
+///
+/// Exit status: 0 when everything ended as it must, 1 when it did not, 2 for wrong usage, 128
+/// and the signal's number when it was ended before.
+#[derive(Debug, Parser)]
+#[command(name = "lab", version)]
+struct Arguments {
+    /// When the scenario has been played, keep the services up until told to end.
+    #[arg(long)]
+    stay: bool,
+    /// Put the host here instead of a temporary directory. Must be empty or not exist; what the
+    /// lab puts there it takes away again.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Print the state at the end as JSON, and the journey on standard error.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let name = env::args_os().next().unwrap_or_default();
+    match Path::new(&name).file_name().and_then(|name| name.to_str()) {
+        Some(service_manager::ACTIVATE) => failed(&service_manager::activate()),
+        Some("rdma-detector") => detector::main(),
+        Some("rdma-loader") => match RemoteKernel::from_environment() {
+            Some(kernel) => loader::main(kernel),
+            None => failed(&io::Error::other("no kernel was named")),
+        },
+        Some("rdma-orchestrator") => orchestrator::main(),
+        _ => lab(&Arguments::parse()),
+    }
+}
+
+fn lab(arguments: &Arguments) -> ExitCode {
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| runtime.block_on(run(arguments)));
+    match outcome {
+        Ok(code) => code,
+        Err(e) => failed(&e),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "saying why it failed")]
+fn failed(error: &io::Error) -> ExitCode {
+    eprintln!("lab: {error}");
+    ExitCode::FAILURE
+}
+
+async fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+    // Before anything is made that would have to be taken away again.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let ended = async {
+        tokio::select! {
+            _ = interrupt.recv() => SignalKind::interrupt(),
+            _ = terminate.recv() => SignalKind::terminate(),
+            _ = hangup.recv() => SignalKind::hangup(),
+        }
+    };
+    let dir = Directory::open(arguments.dir.as_deref())?;
+    let journey = Journey::new(if arguments.json {
+        Box::new(io::stderr())
+    } else {
+        Box::new(io::stdout())
+    });
+    let program = env::current_exe()?;
+    let mut lab = Lab::lay_out(dir.path(), &program, scenario::at_boot(), journey)?;
+    let mut played = false;
+    let outcome = tokio::select! {
+        outcome = play(arguments, &mut lab, &mut played) => outcome.map(|()| ExitCode::SUCCESS),
+        signal = ended => Ok(match (played, u8::try_from(signal.as_raw_value())) {
+            (true, _) => ExitCode::SUCCESS,
+            (false, Ok(number)) => ExitCode::from(128 + number),
+            (false, Err(_)) => ExitCode::FAILURE,
+        }),
+    };
+    lab.stop().await;
+    outcome
+}
+
+/// Plays the scenario to its end, and with `--stay` beyond it.
+async fn play(arguments: &Arguments, lab: &mut Lab, played: &mut bool) -> io::Result<()> {
+    scenario::play(lab).await?;
+    if arguments.json {
+        let mut stdout = io::stdout();
+        serde_json::to_writer_pretty(&mut stdout, lab.world())?;
+        writeln!(stdout)?;
+    }
+    lab.journey().heading("The end is as it must be.");
+    if arguments.stay {
+        *played = true;
+        lab.journey()
+            .heading("The services stay up; end the lab with Ctrl-C. Ask them, for example:");
+        for (interface, method) in [
+            ("org.rdmahotplug.Detector", "List"),
+            ("org.rdmahotplug.Orchestrator", "List"),
+        ] {
+            let socket = lab.socket(interface);
+            let socket = socket.display();
+            let call = format!("varlinkctl call --more {socket} {interface}.{method} '{{}}'");
+            lab.journey().heading(&call);
+        }
+        // Goes on telling what is seen.
+        lab.stay().await;
+    }
+    Ok(())
+}
+
+/// Where the host is, and what of it has to be taken away at the end.
+enum Directory {
+    Temporary(tempfile::TempDir),
+    Given { path: PathBuf, made: bool },
+}
+
+/// Says that a directory is a lab's, so that what a killed one has left may be taken away.
+const MARKER: &str = ".rdma-hotplug-lab";
+
+impl Directory {
+    fn open(given: Option<&Path>) -> io::Result<Self> {
+        let Some(path) = given else {
+            let dir = tempfile::Builder::new()
+                .prefix("rdma-hotplug-lab.")
+                .tempdir()?;
+            return Ok(Self::Temporary(dir));
+        };
+        let made = !path.exists();
+        fs::create_dir_all(path)?;
+        let path = fs::canonicalize(path)?;
+        if path.join(MARKER).exists() {
+            clear(&path)?;
+        }
+        if fs::read_dir(&path)?.next().is_some() {
+            return Err(io::Error::other(format!("{}: not empty", path.display())));
+        }
+        fs::write(path.join(MARKER), "")?;
+        Ok(Self::Given { path, made })
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(dir) => dir.path(),
+            Self::Given { path, .. } => path,
+        }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Self::Given { path, made } = self {
+            let _ = clear(path);
+            if *made {
+                let _ = fs::remove_dir(path);
+            }
+        }
+    }
+}
+
+/// Takes away what the lab lays out, and the marker last: a lab that is killed meanwhile leaves
+/// a directory that the next one may clear.
+fn clear(path: &Path) -> io::Result<()> {
+    for laid_out in ["run", "sys", "lib", "usr", "log"] {
+        match fs::remove_dir_all(path.join(laid_out)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    fs::remove_file(path.join(MARKER))
+}

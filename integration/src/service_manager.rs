@@ -1,0 +1,221 @@
+//! PID 1's part in the lab: it makes the sockets, starts the services with them, waits for their
+//! READY, and follows the path unit's flag. Must never leave a process behind, however it ends.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::process::{
+    Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
+};
+use tokio::net::UnixDatagram;
+use tokio::process::{Child, Command};
+
+/// The name under which the lab's program starts another one with its descriptors.
+pub const ACTIVATE: &str = "lab-activate";
+/// How long a service may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where passed descriptors begin (`SD_LISTEN_FDS_START`).
+const FIRST_FD: i32 = 3;
+
+/// One service: what it is started with, however often.
+pub struct Service {
+    name: &'static str,
+    arguments: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
+    fds: Vec<(&'static str, OwnedFd)>,
+    notify: UnixDatagram,
+    notify_path: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Service {
+    /// A service called `name`, which has to be one that the lab's program knows. `run` is where
+    /// its notification socket goes, `log` where its log goes.
+    ///
+    /// # Errors
+    /// When the notification socket cannot be made.
+    pub fn new(name: &'static str, run: &Path, log: &Path) -> io::Result<Self> {
+        let notify_path = run.join(format!("notify-{name}"));
+        Ok(Self {
+            name,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            fds: Vec::new(),
+            notify: UnixDatagram::bind(&notify_path)?,
+            notify_path,
+            log: log.join(format!("{name}.log")),
+            child: None,
+        })
+    }
+
+    /// Adds an argument and its value.
+    #[must_use]
+    pub fn argument(mut self, option: &str, value: impl Into<OsString>) -> Self {
+        self.arguments.push(option.into());
+        self.arguments.push(value.into());
+        self
+    }
+
+    /// Adds an environment variable.
+    #[must_use]
+    pub fn variable(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
+    /// Adds a descriptor under a name.
+    #[must_use]
+    pub fn pass(mut self, name: &'static str, fd: OwnedFd) -> Self {
+        self.fds.push((name, fd));
+        self
+    }
+
+    /// Adds the listening socket `varlink` at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be bound.
+    pub fn listen(self, path: &Path) -> io::Result<Self> {
+        let listener = UnixListener::bind(path)
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+        Ok(self.pass("varlink", listener.into()))
+    }
+
+    /// The service's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What the service has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Starts the service from `program`, the lab's own.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn start(&mut self, program: &Path) -> io::Result<()> {
+        let mut mappings = Vec::new();
+        for (child_fd, (_, fd)) in (FIRST_FD..).zip(&self.fds) {
+            mappings.push(FdMapping {
+                parent_fd: fd.try_clone()?,
+                child_fd,
+            });
+        }
+        let names: Vec<&str> = self.fds.iter().map(|(name, _)| *name).collect();
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let child = Command::new(program)
+            .arg0(ACTIVATE)
+            .arg(getpid().as_raw_nonzero().to_string())
+            .arg(self.name)
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(k, v)| (k, v)))
+            .env("LISTEN_FDS", self.fds.len().to_string())
+            .env("LISTEN_FDNAMES", names.join(":"))
+            .env("NOTIFY_SOCKET", &self.notify_path)
+            .env_remove("JOURNAL_STREAM")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            // Ctrl-C is for the lab, which ends its services itself.
+            .process_group(0)
+            .kill_on_drop(true)
+            .fd_mappings(mappings)
+            .map_err(|e| io::Error::other(e.to_string()))?
+            .spawn()?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Waits until the service has said READY.
+    ///
+    /// # Errors
+    /// When it ends before that.
+    pub async fn ready(&mut self) -> io::Result<()> {
+        let mut message = [0; 4096];
+        loop {
+            let name = self.name;
+            tokio::select! {
+                len = self.notify.recv(&mut message) => {
+                    let text = String::from_utf8_lossy(message.get(..len?).unwrap_or_default());
+                    if text.lines().any(|line| line == "READY=1") {
+                        return Ok(());
+                    }
+                }
+                status = wait(&mut self.child) => {
+                    return Err(io::Error::other(format!("{name} ended: {}", status?)));
+                }
+            }
+        }
+    }
+
+    /// Kills the service outright and reaps it.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub async fn kill(&mut self) -> io::Result<()> {
+        match &mut self.child {
+            Some(child) => child.kill().await,
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Tells the service to end, and sees that it has.
+    pub async fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        if let Some(pid) = pid {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        if tokio::time::timeout(STOP_TIMEOUT, child.wait())
+            .await
+            .is_err()
+        {
+            let _ = child.kill().await;
+        }
+    }
+}
+
+async fn wait(child: &mut Option<Child>) -> io::Result<std::process::ExitStatus> {
+    match child {
+        Some(child) => child.wait().await,
+        None => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Becomes a service: dies with the process that started it, says for whom the descriptors are,
+/// and goes on as the program that the second argument names. Returns only what went wrong.
+#[must_use]
+pub fn activate() -> io::Error {
+    let mut arguments = env::args_os().skip(1);
+    let parent = arguments.next().and_then(|pid| pid.to_str()?.parse().ok());
+    let Some(name) = arguments.next() else {
+        return io::ErrorKind::InvalidInput.into();
+    };
+    if let Err(e) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        return e.into();
+    }
+    // The parent may have died before the signal was asked for.
+    if getppid() != parent.and_then(Pid::from_raw) {
+        return io::Error::other("the lab is gone");
+    }
+    std::process::Command::new("/proc/self/exe")
+        .arg0(name)
+        .args(arguments)
+        .env("LISTEN_PID", getpid().as_raw_nonzero().to_string())
+        .exec()
+}

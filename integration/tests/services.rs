@@ -1,0 +1,332 @@
+//! The three services as processes, asked over their sockets: what bad input is answered with,
+//! and what a restart costs.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a panic is how a test says what is wrong"
+)]
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use integration::host::Hardware;
+use integration::journey::Journey;
+use integration::lab::Lab;
+use integration::scenario;
+use interfaces::client::{Client, ClientErrorKind};
+use interfaces::detector::Protocol;
+use interfaces::loader::{LOAD, LoadArgs, LoadReply, Outcome};
+use interfaces::orchestrator::State;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const DETECTOR: &str = "org.rdmahotplug.Detector";
+const LOADER: &str = "org.rdmahotplug.Loader";
+const ORCHESTRATOR: &str = "org.rdmahotplug.Orchestrator";
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Runs a test against a started lab, and ends the lab.
+fn with_lab(hardware: Vec<Hardware>, test: impl AsyncFnOnce(&mut Lab)) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let dir = TempDir::new().unwrap();
+        let program = Path::new(env!("CARGO_BIN_EXE_lab"));
+        let mut lab = Lab::lay_out(dir.path(), program, hardware, Journey::silent()).unwrap();
+        lab.start().await.unwrap();
+        test(&mut lab).await;
+        lab.stop().await;
+    });
+}
+
+fn roce_device(name: &str) -> Hardware {
+    Hardware {
+        name: name.to_owned(),
+        driver: "bnxt_en",
+        pci_address: "0000:01:00.0".to_owned(),
+        ports: vec![Protocol::Roce],
+    }
+}
+
+/// What one raw message is answered with, to the end of the connection: each answer, decoded.
+fn answers(socket: &Path, message: &[u8]) -> Vec<Value> {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(message).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
+        .split(|&byte| byte == 0)
+        .filter(|reply| !reply.is_empty())
+        .map(|reply| serde_json::from_slice(reply).unwrap())
+        .collect()
+}
+
+/// The error that a call is answered with, and its parameters.
+fn error(socket: &Path, call: &Value) -> (String, Value) {
+    let mut message = serde_json::to_vec(call).unwrap();
+    message.push(0);
+    let answers = answers(socket, &message);
+    assert_eq!(answers.len(), 1, "{call}: {answers:?}");
+    (
+        answers[0]["error"].as_str().unwrap().to_owned(),
+        answers[0]["parameters"].clone(),
+    )
+}
+
+fn still_answers(socket: &Path) {
+    let info = json!({"method": "org.varlink.service.GetInfo"}).to_string() + "\0";
+    let answers = answers(socket, info.as_bytes());
+    assert!(
+        answers[0]["parameters"]["product"].is_string(),
+        "{answers:?}"
+    );
+}
+
+async fn load(socket: &Path, modules: &[&str]) -> LoadReply {
+    let arguments = LoadArgs {
+        modules: modules.iter().map(|&m| m.to_owned()).collect(),
+        reason: Some("test".to_owned()),
+    };
+    let mut client = Client::connect(socket).await.unwrap();
+    client.call(LOAD, &arguments, DEADLINE).await.unwrap()
+}
+
+#[test]
+fn an_ill_formed_call_is_answered_with_what_is_wrong_and_loads_nothing() {
+    with_lab(Vec::new(), async |lab| {
+        let socket = lab.socket(LOADER);
+        let invalid = "org.varlink.service.InvalidParameter";
+        for (parameters, parameter) in [
+            (json!({}), "modules"),
+            (json!({"modules": "ib_uverbs"}), "modules"),
+            (json!({"modules": ["ib_uverbs", 1]}), "modules[1]"),
+            (
+                json!({"modules": ["ib_uverbs"], "options": "x=1"}),
+                "options",
+            ),
+            (json!({"modules": ["ib_uverbs"], "reason": 1}), "reason"),
+            (
+                json!({"modules": ["ib_uverbs", "../../evil"]}),
+                "modules[1]",
+            ),
+            (json!({"modules": ["ib_uverbs", ""]}), "modules[1]"),
+            (json!({"modules": ["/lib/modules/x.ko"]}), "modules[0]"),
+            (json!({"modules": ["ib_core nosuch=1"]}), "modules[0]"),
+            (json!({"modules": vec!["ib_uverbs"; 65]}), "modules"),
+        ] {
+            let call = json!({"method": LOAD, "parameters": parameters});
+            let (name, named) = error(&socket, &call);
+            assert_eq!(name, invalid, "{call}");
+            assert_eq!(named["parameter"], parameter, "{call}");
+        }
+        let not_found = "org.varlink.service.MethodNotFound";
+        for method in [
+            "org.rdmahotplug.Loader.Unload",
+            "org.example.Foo",
+            "Load",
+            "",
+        ] {
+            let (name, named) = error(&socket, &json!({"method": method}));
+            assert_eq!(
+                (name.as_str(), &named["method"]),
+                (not_found, &json!(method))
+            );
+        }
+        still_answers(&socket);
+        assert!(lab.world().inserted.is_empty());
+    });
+}
+
+#[test]
+fn an_ill_formed_message_is_answered_and_ends_only_its_connection() {
+    with_lab(Vec::new(), async |lab| {
+        for interface in [DETECTOR, LOADER, ORCHESTRATOR] {
+            let socket = lab.socket(interface);
+            let long = vec![b'x'; 1 << 20];
+            for (message, parameter) in [
+                (&b"not json\0"[..], "message"),
+                (b"[]\0", "message"),
+                (b"{\"method\":\"org.varlink.service.GetInfo\"", "message"),
+                (b"\0", "message"),
+                (b"\xff\xfe\0", "message"),
+                (b"{}\0", "method"),
+                (b"{\"method\":1}\0", "method"),
+                (b"{\"method\":\"a.B\",\"zzz\":1}\0", "zzz"),
+                (
+                    b"{\"method\":\"a.B\",\"more\":true,\"oneway\":true}\0",
+                    "oneway",
+                ),
+            ] {
+                let answers = answers(&socket, message);
+                assert_eq!(answers.len(), 1, "{message:?}: {answers:?}");
+                assert_eq!(
+                    answers[0]["parameters"]["parameter"], parameter,
+                    "{message:?}"
+                );
+            }
+            // The connection may be gone before a message without an end is written whole.
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            let _ = stream.write_all(&long);
+            let _ = stream.read_to_end(&mut Vec::new());
+            still_answers(&socket);
+        }
+    });
+}
+
+#[test]
+fn every_module_gets_its_own_answer() {
+    with_lab(vec![roce_device("bnxt_re0")], async |lab| {
+        lab.wait_until("the device to be ready", |world| {
+            world
+                .devices
+                .values()
+                .any(|device| device.state == State::Ready)
+        })
+        .await
+        .unwrap();
+        let before = lab.world().inserted.len();
+        let asked = ["nosuch", "mlx5_core", "ib-uverbs", "virtio_pci", "ib_umad"];
+        let reply = load(&lab.socket(LOADER), &asked).await;
+        let outcomes: Vec<(&str, Outcome)> = reply
+            .results
+            .iter()
+            .map(|result| (result.module.as_str(), result.outcome))
+            .collect();
+        assert_eq!(
+            outcomes,
+            [
+                ("nosuch", Outcome::Missing),
+                ("mlx5_core", Outcome::Denied),
+                ("ib_uverbs", Outcome::AlreadyLoaded),
+                ("virtio_pci", Outcome::Builtin),
+                ("ib_umad", Outcome::Loaded),
+            ]
+        );
+        lab.wait_until("ib_umad", |world| world.inserted.len() == before + 1)
+            .await
+            .unwrap();
+        assert_eq!(lab.world().inserted.last().unwrap(), "ib_umad");
+    });
+}
+
+#[test]
+fn a_subscription_without_more_and_an_empty_list_have_their_own_errors() {
+    with_lab(Vec::new(), async |lab| {
+        for (interface, subscribe) in [
+            (DETECTOR, "SubscribeDevices"),
+            (ORCHESTRATOR, "SubscribeStatus"),
+        ] {
+            let socket = lab.socket(interface);
+            let (name, _) = error(
+                &socket,
+                &json!({"method": format!("{interface}.{subscribe}")}),
+            );
+            assert_eq!(name, "org.varlink.service.ExpectedMore");
+            let list = format!("{interface}.List");
+            let (name, _) = error(&socket, &json!({"method": list}));
+            assert_eq!(name, "org.varlink.service.ExpectedMore");
+            let (name, _) = error(&socket, &json!({"method": list, "more": true}));
+            assert_eq!(name, format!("{interface}.NoSuchDevice"));
+            let one = json!({"method": list, "parameters": {"name": "mlx5_0"}});
+            assert_eq!(error(&socket, &one).0, format!("{interface}.NoSuchDevice"));
+        }
+    });
+}
+
+#[test]
+fn a_pipeline_is_answered_in_its_order_and_oneway_not_at_all() {
+    with_lab(Vec::new(), async |lab| {
+        let info = "org.varlink.service.GetInfo";
+        let calls = [
+            json!({"method": info}),
+            json!({"method": info, "oneway": true}),
+            json!({"method": "a.B", "oneway": true}),
+            json!({"method": "a.B"}),
+            json!({"method": info}),
+        ];
+        let pipeline: String = calls.iter().map(|call| format!("{call}\0")).collect();
+        let answers = answers(&lab.socket(DETECTOR), pipeline.as_bytes());
+        assert_eq!(answers.len(), 3);
+        assert!(answers[0]["parameters"]["product"].is_string());
+        assert_eq!(answers[1]["error"], "org.varlink.service.MethodNotFound");
+        assert!(answers[2]["parameters"]["product"].is_string());
+    });
+}
+
+#[test]
+fn what_is_plugged_in_while_the_detector_is_down_is_found_when_it_is_back() {
+    with_lab(scenario::at_boot(), async |lab| {
+        lab.service("rdma-detector").unwrap().kill().await.unwrap();
+        lab.kernel().plug(roce_device("bnxt_re0")).unwrap();
+        lab.restart("rdma-detector").await.unwrap();
+        lab.wait_until("both devices to be ready", |world| {
+            let ready = world.devices.values().filter(|d| d.state == State::Ready);
+            ready.count() == 2
+        })
+        .await
+        .unwrap();
+    });
+}
+
+#[test]
+fn a_device_waits_for_a_loader_that_is_down_and_then_is_ready() {
+    with_lab(Vec::new(), async |lab| {
+        lab.service("rdma-loader").unwrap().kill().await.unwrap();
+        lab.kernel().plug(roce_device("bnxt_re0")).unwrap();
+        lab.wait_until("the device to wait", |world| {
+            world
+                .devices
+                .values()
+                .any(|device| device.state == State::Registered)
+        })
+        .await
+        .unwrap();
+        lab.restart("rdma-loader").await.unwrap();
+        lab.wait_until("the device to be ready", |world| {
+            world
+                .devices
+                .values()
+                .any(|device| device.state == State::Ready)
+        })
+        .await
+        .unwrap();
+    });
+}
+
+#[test]
+fn the_last_unplug_withdraws_the_target_and_a_replug_starts_it_again() {
+    with_lab(Vec::new(), async |lab| {
+        for _ in 0..3 {
+            let index = lab.kernel().plug(roce_device("bnxt_re0")).unwrap();
+            lab.wait_until("rdma-hw.target", |world| world.target_active)
+                .await
+                .unwrap();
+            lab.kernel().unplug(index).unwrap();
+            lab.wait_until("no rdma-hw.target", |world| !world.target_active)
+                .await
+                .unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_client_error_says_which_socket_and_which_method() {
+    with_lab(Vec::new(), async |lab| {
+        let socket = lab.socket(LOADER);
+        let mut client = Client::connect(&socket).await.unwrap();
+        let error = client
+            .call::<Value>("org.example.Foo", &json!({}), DEADLINE)
+            .await
+            .unwrap_err();
+        assert_eq!(error.socket, socket);
+        assert_eq!(error.method, "org.example.Foo");
+        assert!(matches!(error.kind, ClientErrorKind::Answered { .. }));
+    });
+}
