@@ -1,0 +1,54 @@
+# evidence.sh: what scenarios share; sourced by them.
+#
+# Responsible for: keeping what commands say, as files below /results, one directory a case.
+# Must never: judge any of it. What has to be true is written down in the tests.
+# shellcheck shell=sh
+
+# case_begins NAME: what is kept from here on belongs to this case.
+case_begins() {
+    evidence=/results/$1
+    mkdir -p "$evidence"
+}
+
+# keep NAME COMMAND...: the command's output, errors and status, as NAME, NAME.err, NAME.status.
+keep() {
+    name=$1
+    shift
+    status=0
+    "$@" >"$evidence/$name" 2>"$evidence/$name.err" || status=$?
+    echo "$status" >"$evidence/$name.status"
+}
+
+# until_true SECONDS COMMAND...: waits for a command to succeed; false when it never did. By the
+# clock, because under emulation a command may take longer than any pause between two.
+until_true() {
+    deadline=$(($(cut -d . -f 1 /proc/uptime) + $1))
+    shift
+    while ! "$@" >/dev/null 2>&1; do
+        [ "$(cut -d . -f 1 /proc/uptime)" -lt "$deadline" ] || return 1
+        sleep 0.05
+    done
+}
+
+run_dir=/run/rdma-hotplug
+
+# call SERVICE METHOD PARAMETERS [OPTION...]: one varlink call by systemd's own client.
+call() {
+    service=$1 method=$2 parameters=$3
+    shift 3
+    varlinkctl call --json=short "$@" "$run_dir/org.rdmahotplug.$service" \
+        "org.rdmahotplug.$service.$method" "$parameters"
+}
+
+# status_of SERVICE FIELD: a field of /proc/PID/status of a service's main process.
+status_of() {
+    pid=$(systemctl show --property=MainPID --value "$1")
+    sed -n "s/^$2:[[:space:]]*//p" "/proc/$pid/status"
+}
+
+# keep_privileges SERVICE: who a service runs as, and what it may.
+keep_privileges() {
+    for field in Uid CapEff CapPrm CapBnd CapAmb NoNewPrivs Seccomp; do
+        keep "$1.$field" status_of "$1" "$field"
+    done
+}

@@ -1,0 +1,127 @@
+//! The two rigs that boot a guest, as the tests see them: what to boot, and the evidence that
+//! the scenario in it kept. Must never guess where things are: `integration/run-tests` says.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// Guests boot one after the other: two at once would take each other's processors, and what
+/// is measured in them would say nothing.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The evidence of one boot.
+pub struct Evidence {
+    results: PathBuf,
+}
+
+/// Boots the guest of `rig` (`vm` or `container`) with the staged files and the rig's own layer
+/// over it, and returns the evidence. `name` tells boots of one rig apart.
+///
+/// # Panics
+/// When the guest does not switch itself off, or its scenario fails.
+pub fn boot(rig: &str, name: &str, layers: &[&Path], append: &str) -> Evidence {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let results = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&results);
+    let mut command = Command::new(here.join(rig).join("boot"));
+    command
+        .arg("--tree")
+        .arg(given("RDMA_HOTPLUG_TREE"))
+        .arg("--results")
+        .arg(&results)
+        .arg("--layer")
+        .arg(given("RDMA_HOTPLUG_STAGED"))
+        .arg("--layer")
+        .arg(here.join(rig).join("layer"));
+    for layer in layers {
+        command.arg("--layer").arg(layer);
+    }
+    let output = command.args(["--append", append]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{rig}/boot: {said}");
+    let evidence = Evidence { results };
+    assert_eq!(
+        evidence.text("scenario.exit"),
+        "success exited 0",
+        "{}",
+        evidence.text("scenario.log")
+    );
+    evidence
+}
+
+fn given(variable: &str) -> PathBuf {
+    env::var_os(variable).map_or_else(
+        || panic!("{variable} is not set: integration/run-tests runs this rung"),
+        PathBuf::from,
+    )
+}
+
+impl Evidence {
+    /// What was kept under `name`, without white space at its end.
+    pub fn text(&self, name: &str) -> String {
+        let path = self.results.join(name);
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        text.trim_end().to_owned()
+    }
+
+    /// What was kept under `name`, a JSON text.
+    pub fn json(&self, name: &str) -> serde_json::Value {
+        let text = self.text(name);
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}: {text}"))
+    }
+
+    /// Whether the command kept under `name` succeeded.
+    pub fn succeeded(&self, name: &str) -> bool {
+        self.text(&format!("{name}.status")) == "0"
+    }
+
+    /// Fails unless the command kept under `name` succeeded.
+    pub fn assert_succeeded(&self, name: &str) {
+        let errors = self.text(&format!("{name}.err"));
+        assert!(
+            self.succeeded(name),
+            "{name}: {}\n{errors}",
+            self.text(name)
+        );
+    }
+
+    /// The varlink error that the call kept under `name` was answered with.
+    pub fn varlink_error(&self, name: &str) -> String {
+        assert!(!self.succeeded(name), "{name}: {}", self.text(name));
+        let errors = self.text(&format!("{name}.err"));
+        let error = errors.split("failed: ").nth(1).unwrap_or(&errors);
+        error.lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// The modules in a copy of /proc/modules, sorted.
+    pub fn modules(&self, name: &str) -> Vec<String> {
+        let text = self.text(name);
+        let mut modules: Vec<String> = text
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .map(str::to_owned)
+            .collect();
+        modules.sort();
+        modules
+    }
+
+    /// A property of one unit in the output of `systemctl show --property=Id,…`.
+    pub fn property(&self, name: &str, unit: &str, property: &str) -> String {
+        let text = self.text(name);
+        let blocks: Vec<&str> = text.split("\n\n").collect();
+        let id = format!("Id={unit}");
+        let block = blocks.iter().find(|b| b.lines().any(|line| line == id));
+        let block = block.unwrap_or_else(|| panic!("{unit} is not in {name}: {text}"));
+        let prefix = format!("{property}=");
+        let value = block.lines().find_map(|line| line.strip_prefix(&prefix));
+        value.unwrap_or_default().to_owned()
+    }
+
+    /// A time in µs of guest time, from such an output.
+    pub fn microseconds(&self, name: &str, unit: &str, property: &str) -> u64 {
+        self.property(name, unit, property).parse().unwrap()
+    }
+}
