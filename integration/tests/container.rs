@@ -1,1 +1,206 @@
+//! The installed files under a real systemd: units, sockets, sandboxes, users, and systemd's own
+//! varlink client. The kernel there has no RDMA and takes no module. One boot serves all tests.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a panic is how a test says what is wrong"
+)]
+
+mod rig;
+
+use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use rig::Evidence;
+
+static BOOT: LazyLock<Evidence> = LazyLock::new(|| {
+    let modules = module_tree();
+    rig::boot("container", "container", &[modules.path()], "")
+});
+
+const SERVICES: [&str; 3] = ["Detector", "Loader", "Orchestrator"];
+/// `CAP_SYS_MODULE` alone (`include/uapi/linux/capability.h`).
+const CAP_SYS_MODULE: &str = "0000000000010000";
+
+/// A module tree for the kernel that runs: real indexes, and modules that no kernel takes.
+fn module_tree() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let release = rustix::system::uname()
+        .release()
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let root = dir.path().join("usr/lib/modules").join(release);
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../loader/tests/fixtures/modules");
+    for path in fs::read_to_string(fixtures.join("modules.dep"))
+        .unwrap()
+        .lines()
+    {
+        let path = root.join(path.split(':').next().unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "not a module").unwrap();
+    }
+    for entry in fs::read_dir(&fixtures).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), root.join(entry.file_name())).unwrap();
+    }
+    dir
+}
+
+fn state(case: &str, unit: &str) -> String {
+    BOOT.property(case, unit, "ActiveState")
+}
+
+#[test]
+fn the_staged_tree_works_at_its_first_boot() {
+    for unit in [
+        "rdma-detector.socket",
+        "rdma-detector-uevent.socket",
+        "rdma-loader.socket",
+        "rdma-orchestrator.socket",
+        "rdma-orchestrator.service",
+        "rdma-detector.service",
+        "rdma-hotplug-hardware.path",
+    ] {
+        assert_eq!(state("boot/units", unit), "active", "{unit}");
+    }
+    for target in ["rdma-hotplug-hardware.target", "rdma-hw.target"] {
+        assert_eq!(state("boot/units", target), "inactive", "{target}");
+    }
+    assert_eq!(BOOT.text("boot/failed-units"), "");
+}
+
+#[test]
+fn boot_goes_on_only_after_the_orchestrator_is_ready() {
+    let time = |unit| BOOT.microseconds("boot/times", unit, "ActiveEnterTimestampMonotonic");
+    assert!(time("rdma-orchestrator.service") <= time("sysinit.target"));
+}
+
+#[test]
+fn systemd_and_udev_find_nothing_wrong_with_the_files() {
+    BOOT.assert_succeeded("boot/verify");
+    let complaints = BOOT.text("boot/verify.err");
+    assert!(!complaints.contains("rdma-"), "{complaints}");
+    BOOT.assert_succeeded("boot/udev-rules");
+}
+
+#[test]
+fn varlinkctl_understands_every_service() {
+    for service in SERVICES {
+        let case = |name: &str| format!("varlink-{service}/{name}");
+        let interface = format!("org.rdmahotplug.{service}");
+        let info = BOOT.json(&case("info"));
+        assert_eq!(info["product"], format!("rdma-{}", service.to_lowercase()));
+        let interfaces = info["interfaces"].as_array().unwrap();
+        assert!(interfaces.iter().any(|i| *i == interface), "{info}");
+        assert!(BOOT.text(&case("methods")).contains(&interface));
+        let idl = BOOT.text(&case("introspect"));
+        assert!(idl.contains(&format!("interface {interface}")), "{idl}");
+        assert!(idl.contains("# "), "{interface} lost its comments: {idl}");
+        BOOT.assert_succeeded(&case("validate"));
+        let error = BOOT.varlink_error(&case("unknown-method"));
+        assert_eq!(error, "org.varlink.service.MethodNotFound");
+        assert_eq!(BOOT.text(&case("mode")), "666");
+        let registered = format!("/run/rdma-hotplug/{interface}");
+        assert!(BOOT.text(&case("registry")).ends_with(&registered));
+    }
+}
+
+#[test]
+fn bad_input_is_answered_as_systemd_answers_it() {
+    for service in ["Detector", "Orchestrator"] {
+        let error = |case: &str| BOOT.varlink_error(&format!("lists/{service}-{case}"));
+        let interface = format!("org.rdmahotplug.{service}");
+        assert_eq!(error("empty"), format!("{interface}.NoSuchDevice"));
+        assert_eq!(error("without-more"), "org.varlink.service.ExpectedMore");
+        for (case, parameter) in [("unknown-field", "zzz"), ("wrong-type", "name")] {
+            assert_eq!(error(case), "org.varlink.service.InvalidParameter");
+            let named = BOOT.json(&format!("lists/{service}-{case}"));
+            assert_eq!(named["parameter"], parameter);
+        }
+    }
+}
+
+#[test]
+fn nobody_may_not_load() {
+    let error = BOOT.varlink_error("loader/nobody");
+    assert_eq!(error, "org.varlink.service.PermissionDenied");
+}
+
+#[test]
+fn the_loader_asks_the_kernel_only_for_what_its_policy_names() {
+    let reply = BOOT.json("loader/root");
+    let results = reply["results"].as_array().unwrap();
+    let outcomes: Vec<(&str, &str)> = results
+        .iter()
+        .map(|r| {
+            (
+                r["module"].as_str().unwrap(),
+                r["outcome"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            ("nosuch", "missing"),
+            ("mlx5_core", "denied"),
+            ("virtio_pci", "builtin"),
+            ("ib_uverbs", "failed"),
+        ]
+    );
+    let failed = &results[3];
+    assert_eq!(failed["culprit"], "ib_core");
+    // ENOEXEC from a kernel that takes modules, ENOSYS from one that was built without them.
+    let errno = failed["errnoName"].as_str().unwrap();
+    assert!(["ENOEXEC", "ENOSYS"].contains(&errno), "{failed}");
+}
+
+#[test]
+fn the_loader_has_one_capability_and_its_own_user() {
+    let privilege = |field: &str| BOOT.text(&format!("loader/rdma-loader.service.{field}"));
+    assert!(!privilege("Uid").split('\t').any(|uid| uid == "0"));
+    for set in ["CapEff", "CapPrm", "CapBnd", "CapAmb"] {
+        assert_eq!(privilege(set), CAP_SYS_MODULE, "{set}");
+    }
+    assert_eq!(privilege("NoNewPrivs"), "1");
+}
+
+#[test]
+fn the_exposure_of_each_service_is_as_low_as_promised() {
+    for (service, most) in [("Detector", 0.7), ("Loader", 1.1), ("Orchestrator", 0.2)] {
+        let table = BOOT.text(&format!("varlink-{service}/threshold"));
+        let line = table
+            .lines()
+            .find(|line| line.contains("Overall exposure level"));
+        let level = line.and_then(|line| line.split(": ").nth(1)?.split(' ').next());
+        let level: f64 = level.unwrap_or_else(|| panic!("{table}")).parse().unwrap();
+        println!("{service}: {level}");
+        assert!(level <= most, "{service}: {level} > {most}\n{table}");
+    }
+}
+
+#[test]
+fn the_flag_starts_the_targets_and_they_stop_when_it_is_gone() {
+    BOOT.assert_succeeded("target/starts");
+    for target in ["rdma-hotplug-hardware.target", "rdma-hw.target"] {
+        assert_eq!(state("target/settled", target), "active");
+        assert_eq!(state("target/stopped", target), "inactive");
+    }
+}
+
+#[test]
+fn a_killed_service_comes_back_and_is_found_again() {
+    for service in ["detector", "loader", "orchestrator"] {
+        BOOT.assert_succeeded(&format!("restart/{service}-kill"));
+        BOOT.assert_succeeded(&format!("restart/{service}-back"));
+    }
+    BOOT.assert_succeeded("restart/follows");
+    // rdma-core's own rdma-load-modules@rdma.service finds no modules here, and fails.
+    let failed = BOOT.text("restart/failed-units");
+    for service in ["rdma-detector", "rdma-loader", "rdma-orchestrator"] {
+        assert!(!failed.contains(service), "{failed}");
+    }
+}

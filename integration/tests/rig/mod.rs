@@ -96,18 +96,6 @@ impl Evidence {
         error.lines().next().unwrap_or_default().to_owned()
     }
 
-    /// The modules in a copy of /proc/modules, sorted.
-    pub fn modules(&self, name: &str) -> Vec<String> {
-        let text = self.text(name);
-        let mut modules: Vec<String> = text
-            .lines()
-            .filter_map(|line| line.split(' ').next())
-            .map(str::to_owned)
-            .collect();
-        modules.sort();
-        modules
-    }
-
     /// A property of one unit in the output of `systemctl show --property=Id,…`.
     pub fn property(&self, name: &str, unit: &str, property: &str) -> String {
         let text = self.text(name);
