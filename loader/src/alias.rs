@@ -1,5 +1,5 @@
 //! Module aliases: patterns as in `fnmatch(3)` with no flags, over bytes, as kmod uses them in
-//! the C locale. Pure.
+//! the C locale. Pure. Must never take longer than a product of both lengths.
 
 /// Whether a pattern begins to be one at this byte.
 #[must_use]

@@ -1,4 +1,4 @@
-//! The table that `rdma-hotplug status` prints. Pure: devices in, text out.
+//! The table that `rdma-hotplug status` prints. Pure: devices in, text out. Must never print it.
 
 use interfaces::orchestrator::{DescribeReply, Device, ModuleState, State};
 

@@ -1,0 +1,145 @@
+//! What ARCHITECTURE.md promises of the sources themselves.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a panic is how a test says what is wrong"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const PURE: [&str; 13] = [
+    "detector/src/uevent.rs",
+    "detector/src/nldev.rs",
+    "detector/src/device.rs",
+    "detector/src/inventory.rs",
+    "loader/src/index.rs",
+    "loader/src/alias.rs",
+    "loader/src/plan.rs",
+    "loader/src/policy.rs",
+    "orchestrator/src/rules.rs",
+    "orchestrator/src/machine.rs",
+    "orchestrator/src/board.rs",
+    "orchestrator/src/status.rs",
+    "interfaces/src/names.rs",
+];
+/// What a pure file may not reach.
+const IMPURE: [&str; 10] = [
+    "std::fs",
+    "std::net",
+    "std::os",
+    "std::process",
+    "std::env",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "std::thread",
+    "tokio",
+    "rustix",
+];
+const UNSAFE: [&str; 2] = ["interfaces/src/activation.rs", "detector/src/netlink.rs"];
+const SERVICES: [&str; 3] = ["detector", "loader", "orchestrator"];
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+/// Every source file of the installed programs, as its path from the top and its text.
+fn sources() -> Vec<(String, String)> {
+    let mut sources = Vec::new();
+    for directory in SERVICES.into_iter().chain(["interfaces"]) {
+        collect(&top().join(directory).join("src"), &mut sources);
+    }
+    assert!(sources.len() > 30);
+    sources
+}
+
+fn collect(directory: &Path, sources: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, sources);
+        } else {
+            let name = path
+                .strip_prefix(top())
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            sources.push((name, fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+/// A file without its unit tests and comments.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]").next().unwrap();
+    let lines = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn pure_files_reach_nothing_outside() {
+    let sources = sources();
+    for pure in PURE {
+        let (_, text) = sources.iter().find(|(name, _)| name == pure).unwrap();
+        for impure in IMPURE {
+            assert!(!code(text).contains(impure), "{pure} uses {impure}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_stands_in_the_named_files_only() {
+    for (name, text) in sources() {
+        let named = UNSAFE.contains(&name.as_str());
+        assert_eq!(code(&text).contains("unsafe {"), named, "{name}");
+    }
+}
+
+#[test]
+fn services_depend_on_the_interfaces_and_never_on_each_other() {
+    for directory in SERVICES.into_iter().chain(["interfaces"]) {
+        let manifest = fs::read_to_string(top().join(directory).join("Cargo.toml")).unwrap();
+        for other in SERVICES.into_iter().chain(["integration", "deploy"]) {
+            let depends = manifest
+                .lines()
+                .any(|line| line.starts_with(&format!("{other}.")));
+            assert!(!depends, "{directory} depends on {other}");
+        }
+        assert_eq!(
+            manifest.contains("interfaces.workspace"),
+            directory != "interfaces",
+            "{directory}"
+        );
+    }
+}
+
+#[test]
+fn no_installed_program_knows_of_the_lab() {
+    for (name, text) in sources() {
+        for word in ["RDMA_HOTPLUG_LAB", "mock", "fake"] {
+            assert!(!code(&text).contains(word), "{name}: {word}");
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    for (name, text) in sources() {
+        let tests = name.ends_with("/tests.rs");
+        let header = text.lines().map_while(|line| line.strip_prefix("//!"));
+        let header = header.map(str::trim).collect::<Vec<_>>().join(" ");
+        assert!(!header.is_empty(), "{name} has no header");
+        // A library's header and that of tests say it in other words.
+        let plain = tests || name.ends_with("main.rs");
+        assert!(
+            plain || header.to_lowercase().contains("must never"),
+            "{name} does not say what it must never do"
+        );
+    }
+}
