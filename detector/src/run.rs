@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use interfaces::activation::Inherited;
 use interfaces::detector::Device;
-use interfaces::{server, shutdown};
-use sd_notify::NotifyState;
+use interfaces::lifecycle::{self, Wishes};
+use interfaces::server;
 
 use crate::config::Config;
 use crate::device::assemble;
@@ -48,7 +48,7 @@ pub fn main(config: Config) -> Result<(), Error> {
 }
 
 async fn run(config: Config) -> Result<(), Error> {
-    let stop = shutdown::requested().map_err(Error::Runtime)?;
+    let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
     let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
     let uevents = match inherited.take("uevent") {
         Some(fd) => UeventSocket::adopt(fd),
@@ -72,10 +72,10 @@ async fn run(config: Config) -> Result<(), Error> {
     // The socket is open: whatever happens from here on is an event. So what this scan shows
     // can only be older than the events, never newer.
     let retry = !eyes.scan(&published).await;
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    lifecycle::ready("following the kernel");
     let service = Arc::new(Detector::new(Arc::clone(&published)));
     tokio::select! {
-        served = server::serve(endpoint, service, stop) => served.map_err(Error::Runtime),
+        served = server::serve(endpoint, service, &mut wishes, None) => served.map_err(Error::Runtime),
         failed = follow(&uevents, &mut eyes, &published, retry) => Err(Error::Uevents(failed)),
     }
 }

@@ -402,6 +402,8 @@ fn services(
         .argument("--release", RELEASE)
         .argument("--policy", rules.join("loader.d"))
         .argument("--orchestrator", own_user)
+        // Nobody here would start it again.
+        .argument("--idle", "0")
         .variable(KERNEL_VARIABLE, modules)
         .listen(&socket(dir, "org.rdmahotplug.Loader"))?;
     let orchestrator = Service::new("rdma-orchestrator", &run, &log)?

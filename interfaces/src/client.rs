@@ -1,6 +1,8 @@
 //! A varlink client over one connection: one call with one reply, or one call with a stream
-//! of replies. Every error says which socket and which method. Must never retry by itself:
-//! whether to try again is the caller's decision.
+//! of replies; and a subscription that outlives its connection. Every error says which socket and which method. Must never repeat a call
+//! by itself: only a subscription is taken up again.
+
+mod subscription;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use varlink::{Reply, Request};
+
+pub use subscription::{Backoff, Followed, Subscription};
 
 /// The longest reply that is read, in bytes.
 const MAX_REPLY_LEN: u64 = 16 * 1024 * 1024;

@@ -12,19 +12,19 @@
 //! - [`activation`]: the sockets that the service manager hands over.
 //! - [`dropin`]: configuration directories, as systemd merges them.
 //! - [`log`]: where log records go.
-//! - [`shutdown`]: how a service is told to stop.
+//! - [`lifecycle`]: the service manager, and what it wants.
 
 pub mod activation;
 pub mod client;
 pub mod detector;
 pub mod dropin;
 mod generated;
+pub mod lifecycle;
 pub mod loader;
 pub mod log;
 pub mod names;
 pub mod orchestrator;
 pub mod server;
-pub mod shutdown;
 
 /// One varlink interface: its name and the text that clients read.
 #[derive(Clone, Copy, Debug)]

@@ -12,3 +12,11 @@ pub const INTERFACE: Interface = Interface {
 
 /// Loads modules by name or alias.
 pub const LOAD: &str = "org.rdmahotplug.Loader.Load";
+/// Says what a load would do.
+pub const EXPLAIN: &str = "org.rdmahotplug.Loader.Explain";
+/// Lists the modules that the policy names.
+pub const LIST: &str = "org.rdmahotplug.Loader.List";
+/// The policy names no module.
+pub const NO_MODULES: &str = "org.rdmahotplug.Loader.NoModules";
+/// The index files of the kernel's modules cannot be used.
+pub const NO_INDEXES: &str = "org.rdmahotplug.Loader.NoIndexes";

@@ -4,13 +4,21 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Registry;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
+
+/// How the level is changed while the program runs.
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
 /// Starts logging at `level` and above. A second call changes nothing.
 pub fn init(level: LevelFilter) {
+    let (level, handle) = reload::Layer::new(level);
+    let _ = LEVEL.set(handle);
     let registry = tracing_subscriber::registry().with(level);
     let journal = stderr_is_the_journal().then(tracing_journald::layer);
     // The first subscriber stays: there is nobody to tell that a second one came too late.
@@ -23,6 +31,34 @@ pub fn init(level: LevelFilter) {
             registry.with(stderr).try_init()
         }
     };
+}
+
+/// The level as in `syslog(3)`, from 0 to 7: the highest that is logged.
+#[must_use]
+pub fn level() -> u8 {
+    let level = LEVEL.get().and_then(reload::Handle::clone_current);
+    match level.unwrap_or(LevelFilter::INFO) {
+        LevelFilter::OFF => 0,
+        LevelFilter::ERROR => 3,
+        LevelFilter::WARN => 4,
+        LevelFilter::INFO => 6,
+        _ => 7,
+    }
+}
+
+/// Sets the level as in `syslog(3)`. Says whether it is one.
+#[must_use]
+pub fn set_level(level: i64) -> bool {
+    let filter = match level {
+        0..=3 => LevelFilter::ERROR,
+        4 => LevelFilter::WARN,
+        5 | 6 => LevelFilter::INFO,
+        7 => LevelFilter::DEBUG,
+        _ => return false,
+    };
+    LEVEL
+        .get()
+        .is_none_or(|handle| handle.reload(filter).is_ok())
 }
 
 /// `$JOURNAL_STREAM` is `DEVICE:INODE` of the stream that the service manager connected; a

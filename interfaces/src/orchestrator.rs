@@ -18,3 +18,19 @@ pub const SUBSCRIBE_STATUS: &str = "org.rdmahotplug.Orchestrator.SubscribeStatus
 pub const DESCRIBE: &str = "org.rdmahotplug.Orchestrator.Describe";
 /// No device matches, or there is none at all.
 pub const NO_SUCH_DEVICE: &str = "org.rdmahotplug.Orchestrator.NoSuchDevice";
+/// Says why a device is as it is.
+pub const EXPLAIN: &str = "org.rdmahotplug.Orchestrator.Explain";
+/// Waits for a device, or for everything to be settled.
+pub const WAIT: &str = "org.rdmahotplug.Orchestrator.Wait";
+/// Compares what is wanted with what is.
+pub const RECONCILE: &str = "org.rdmahotplug.Orchestrator.Reconcile";
+/// Loads and starts nothing.
+pub const PAUSE: &str = "org.rdmahotplug.Orchestrator.Pause";
+/// Ends a pause.
+pub const RESUME: &str = "org.rdmahotplug.Orchestrator.Resume";
+/// The journal.
+pub const LIST_HISTORY: &str = "org.rdmahotplug.Orchestrator.ListHistory";
+/// The time for waiting is over.
+pub const WAIT_TIMED_OUT: &str = "org.rdmahotplug.Orchestrator.WaitTimedOut";
+/// Nothing is paused.
+pub const NOT_PAUSED: &str = "org.rdmahotplug.Orchestrator.NotPaused";

@@ -7,6 +7,8 @@
 
 mod call;
 mod feed;
+mod generic;
+mod limits;
 mod message;
 
 use std::future::Future;
@@ -14,30 +16,27 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::Interface;
 use crate::activation::Endpoint;
-pub use call::{Call, CallError, Peer};
+use crate::lifecycle::{self, Wish, Wishes};
+pub use call::{Authorisation, Call, CallError, Peer};
 pub use feed::{Feed, Snapshot};
+use limits::Counter;
 use message::MessageReader;
 
 /// How long accepting pauses when the process is out of file descriptors. Connections wait in
 /// the socket's backlog meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-const VARLINK_SERVICE: Interface = Interface {
-    name: "org.varlink.service",
-    text: include_str!("../varlink/org.varlink.service.varlink"),
-};
-
 /// What stands behind a socket.
 pub trait Service: Send + Sync + 'static {
     /// The program's name, for `GetInfo`.
     const PRODUCT: &'static str;
-    /// The interface that is served, beside `org.varlink.service`.
+    /// The interface that is served, beside `org.varlink.service` and `io.systemd.service`.
     const INTERFACE: Interface;
 
     /// Answers one call of a method of [`Self::INTERFACE`].
@@ -45,139 +44,209 @@ pub trait Service: Send + Sync + 'static {
     /// Runs until it returns or the peer is gone, whichever comes first: it must bear being
     /// dropped at any `.await`.
     fn call(&self, call: &mut Call<'_>) -> impl Future<Output = Result<(), CallError>> + Send;
+
+    /// Reads the configuration again and says what `systemctl status` should show; nothing
+    /// where there is no configuration.
+    fn reload(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether something is under way that an idle exit would break off.
+    fn is_busy(&self) -> bool {
+        false
+    }
 }
 
-/// Serves `endpoint` until `stop` completes or, for a connected socket, until the peer is gone.
-/// Connections that are still open when `stop` completes are closed.
+/// Serves `endpoint` until the process is told to stop, nobody has been connected for `idle`,
+/// or, for a connected socket, the peer is gone. Calls that are under way at the end are
+/// answered, subscriptions are ended.
 ///
 /// # Errors
 /// When the socket cannot be used at all.
 pub async fn serve<S: Service>(
     endpoint: Endpoint,
     service: Arc<S>,
-    stop: impl Future<Output = ()>,
+    wishes: &mut Wishes,
+    idle: Option<Duration>,
 ) -> io::Result<()> {
+    let files = lifecycle::raise_file_limit();
+    let server = Arc::new(Server::new(service, files));
     match endpoint {
         Endpoint::Connected(stream) => {
             stream.set_nonblocking(true)?;
             let stream = UnixStream::from_std(stream)?;
             tokio::select! {
-                () = connection(stream, service) => Ok(()),
-                () = stop => Ok(()),
+                () = server.connection(stream) => Ok(()),
+                () = server.until_stop(wishes) => Ok(()),
             }
         }
         Endpoint::Listening(listener) => {
             listener.set_nonblocking(true)?;
-            let listener = UnixListener::from_std(listener)?;
             let mut connections = JoinSet::new();
-            tokio::pin!(stop);
-            loop {
-                tokio::select! {
-                    () = &mut stop => return Ok(()),
-                    accepted = listener.accept() => match accepted {
-                        Ok((stream, _)) => {
-                            connections.spawn(connection(stream, Arc::clone(&service)));
-                        }
-                        Err(e) => {
-                            tracing::warn!("cannot accept a connection: {e}");
-                            tokio::time::sleep(ACCEPT_PAUSE).await;
-                        }
-                    },
-                    // Reaping keeps the set as small as the number of open connections.
-                    Some(_) = connections.join_next() => {}
-                }
+            let listener = UnixListener::from_std(listener)?;
+            tokio::select! {
+                // A connection that is there is taken before anything ends.
+                biased;
+                () = server.accept(&listener, &mut connections, idle) => {}
+                () = server.until_stop(wishes) => {}
+                () = lifecycle::feed_watchdog() => {}
             }
+            // From here on who connects waits in the socket, for the next start.
+            lifecycle::stopping();
+            drop(listener);
+            server.stopping.send_replace(true);
+            while connections.join_next().await.is_some() {}
+            Ok(())
         }
     }
 }
 
-/// Answers the calls of one connection, one after the other, until it ends.
-async fn connection<S: Service>(stream: UnixStream, service: Arc<S>) {
-    let peer = match stream.peer_cred() {
-        Ok(credentials) => Peer {
-            uid: credentials.uid(),
-            pid: credentials.pid(),
-        },
-        Err(e) => {
-            tracing::warn!("cannot tell who connected: {e}");
-            return;
+/// What the connections of one service share.
+struct Server<S> {
+    service: Arc<S>,
+    connections: Arc<Counter>,
+    subscriptions: Arc<Counter>,
+    stopping: watch::Sender<bool>,
+}
+
+impl<S: Service> Server<S> {
+    /// A server in a process that may open `files` files.
+    fn new(service: Arc<S>, files: usize) -> Self {
+        // A quarter stays for what a call may have to open, as in sd-varlink.
+        let connections = limits::MAX_CONNECTIONS.min(files / 4 * 3);
+        Self {
+            service,
+            connections: Counter::new(connections, limits::MAX_CONNECTIONS_PER_UID),
+            subscriptions: Counter::new(connections, limits::MAX_SUBSCRIPTIONS_PER_UID),
+            stopping: watch::Sender::new(false),
         }
-    };
-    let (read, mut write) = stream.into_split();
-    let mut messages = MessageReader::new(read);
-    loop {
-        let request = match messages.next().await {
-            Ok(Some(message)) => message::parse(&message),
-            Ok(None) => return,
-            Err(e) => Err(e),
-        };
-        let request = match request {
-            Ok(request) => request,
-            Err(malformed) => {
-                tracing::info!(peer.uid, peer.pid, "closing a connection: {malformed}");
-                let _ = call::answer(&mut write, &malformed.answer()).await;
+    }
+
+    /// Completes when the process is told to stop. Reloads when it is told to.
+    async fn until_stop(&self, wishes: &mut Wishes) {
+        loop {
+            match wishes.next().await {
+                Wish::Stop => return,
+                Wish::Reload => drop(lifecycle::reload(|| self.service.reload())),
+            }
+        }
+    }
+
+    /// Accepts for ever, or until nobody has been connected for `idle`.
+    async fn accept(
+        self: &Arc<Self>,
+        listener: &UnixListener,
+        connections: &mut JoinSet<()>,
+        idle: Option<Duration>,
+    ) {
+        let mut exhausted = false;
+        loop {
+            tokio::select! {
+                biased;
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        exhausted = false;
+                        let server = Arc::clone(self);
+                        connections.spawn(async move { server.connection(stream).await });
+                    }
+                    Err(e) => {
+                        if !exhausted {
+                            tracing::warn!("cannot accept connections: {e}");
+                        }
+                        exhausted = true;
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                // Reaping keeps the set as small as the number of open connections.
+                Some(_) = connections.join_next() => {}
+                () = idle_for(idle), if connections.is_empty() => if !self.service.is_busy() {
+                    return;
+                },
+            }
+        }
+    }
+
+    /// Answers the calls of one connection, one after the other, until it ends.
+    async fn connection(&self, stream: UnixStream) {
+        let peer = match stream.peer_cred() {
+            Ok(credentials) => Peer {
+                uid: credentials.uid(),
+                pid: credentials.pid(),
+            },
+            Err(e) => {
+                tracing::warn!("cannot tell who connected: {e}");
                 return;
             }
         };
-        let mut call = Call::new(request, peer, &mut write);
-        let outcome = tokio::select! {
-            outcome = dispatch(&*service, &mut call) => outcome,
-            () = messages.peer_gone() => return,
+        let _ticket = match self.connections.take(peer.uid) {
+            Ok(ticket) => ticket,
+            Err(full) => {
+                tracing::info!(peer.uid, peer.pid, "refused a connection: too many");
+                let error = CallError::limit(S::INTERFACE, "TooManyConnections", "limit", full.0);
+                call::answer_and_close(&stream, &error);
+                return;
+            }
         };
-        if call.finish(outcome).await.is_err() {
-            return;
+        self.calls(stream, peer).await;
+    }
+
+    async fn calls(&self, stream: UnixStream, peer: Peer) {
+        let (read, mut write) = stream.into_split();
+        let mut messages = MessageReader::new(read);
+        let mut stopping = self.stopping.subscribe();
+        loop {
+            let request = tokio::select! {
+                biased;
+                message = messages.next() => match message {
+                    Ok(Some(message)) => message::parse(&message),
+                    Ok(None) => return,
+                    Err(e) => Err(e),
+                },
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            };
+            let request = match request {
+                Ok(request) => request,
+                Err(malformed) => {
+                    tracing::info!(peer.uid, peer.pid, "closing a connection: {malformed}");
+                    let _ = call::answer(&mut write, &malformed.answer(S::INTERFACE)).await;
+                    return;
+                }
+            };
+            let context = call::Context {
+                peer,
+                stopping: stopping.clone(),
+                subscriptions: Arc::clone(&self.subscriptions),
+                interface: S::INTERFACE,
+            };
+            let mut call = Call::new(request, context, &mut write);
+            let outcome = tokio::select! {
+                outcome = self.dispatch(&mut call) => outcome,
+                () = messages.peer_gone() => return,
+            };
+            if call.finish(outcome).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn dispatch(&self, call: &mut Call<'_>) -> Result<(), CallError> {
+        let interface = call.method().rsplit_once('.').map_or("", |(name, _)| name);
+        if interface == generic::VARLINK_SERVICE.name {
+            generic::varlink_service::<S>(call).await
+        } else if interface == generic::SYSTEMD_SERVICE.name {
+            generic::systemd_service(call, &*self.service).await
+        } else if interface == S::INTERFACE.name {
+            self.service.call(call).await
+        } else {
+            Err(CallError::method_not_found(call.method()))
         }
     }
 }
 
-async fn dispatch<S: Service>(service: &S, call: &mut Call<'_>) -> Result<(), CallError> {
-    match call.method() {
-        "org.varlink.service.GetInfo" => {
-            #[derive(Deserialize)]
-            #[serde(deny_unknown_fields)]
-            struct Arguments {}
-            let Arguments {} = call.arguments()?;
-            #[derive(Serialize)]
-            struct Info {
-                vendor: &'static str,
-                product: &'static str,
-                version: &'static str,
-                url: &'static str,
-                interfaces: [&'static str; 2],
-            }
-            let info = Info {
-                vendor: "rdma-hotplug",
-                product: S::PRODUCT,
-                version: env!("CARGO_PKG_VERSION"),
-                url: env!("CARGO_PKG_REPOSITORY"),
-                interfaces: [VARLINK_SERVICE.name, S::INTERFACE.name],
-            };
-            call.reply(&info).await
-        }
-        "org.varlink.service.GetInterfaceDescription" => {
-            #[derive(Deserialize)]
-            #[serde(deny_unknown_fields)]
-            struct Arguments {
-                interface: String,
-            }
-            let Arguments { interface } = call.arguments()?;
-            let Some(found) = [VARLINK_SERVICE, S::INTERFACE]
-                .into_iter()
-                .find(|i| i.name == interface)
-            else {
-                return Err(CallError::interface_not_found(&interface));
-            };
-            call.reply(&serde_json::json!({ "description": found.text }))
-                .await
-        }
-        method if interface_of(method) == S::INTERFACE.name => service.call(call).await,
-        method => Err(CallError::method_not_found(method)),
+/// Completes after `idle`, or never.
+async fn idle_for(idle: Option<Duration>) {
+    match idle {
+        Some(idle) => tokio::time::sleep(idle).await,
+        None => std::future::pending().await,
     }
-}
-
-/// The part of a method's full name before the last dot.
-fn interface_of(method: &str) -> &str {
-    method
-        .rsplit_once('.')
-        .map_or("", |(interface, _)| interface)
 }

@@ -33,6 +33,9 @@ pub struct Config {
     /// Where user names are looked up.
     #[arg(long, value_name = "FILE", default_value = "/etc/passwd")]
     pub passwd: PathBuf,
+    /// Exit when nobody has been connected for this long, in seconds; 0 for never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub idle: u64,
     /// Listen here when no socket was passed.
     #[arg(long, value_name = "PATH", env = "SYSTEMD_VARLINK_LISTEN")]
     pub listen: Option<PathBuf>,

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use interfaces::loader::ModuleState;
 use interfaces::names::ModuleName;
 use rustix::system::finit_module;
 
@@ -35,12 +36,20 @@ impl Kernel for Linux {
     }
 }
 
-/// Whether a module is in the kernel and ready: `live` in its `initstate`. One that is still
-/// coming is not: giving it to the kernel again waits for it.
+/// Whether a module is in the kernel, as its `initstate` in sysfs says. A directory without one
+/// is that of a module whose initialisation has just begun.
 #[must_use]
-pub fn is_live(sysfs: &Path, module: &ModuleName) -> bool {
-    let initstate = sysfs.join("module").join(module.as_str()).join("initstate");
-    fs::read_to_string(initstate).is_ok_and(|state| state.trim_end() == "live")
+pub fn state(sysfs: &Path, module: &ModuleName) -> ModuleState {
+    let directory = sysfs.join("module").join(module.as_str());
+    match fs::read_to_string(directory.join("initstate")) {
+        Ok(state) => match state.trim_end() {
+            "live" => ModuleState::Live,
+            "going" => ModuleState::Going,
+            _ => ModuleState::Coming,
+        },
+        Err(_) if directory.exists() => ModuleState::Coming,
+        Err(_) => ModuleState::Absent,
+    }
 }
 
 /// The flags that the kernel needs for this file: by what is in it, not by its name.

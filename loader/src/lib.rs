@@ -8,7 +8,7 @@
 //! In reading order:
 //! - [`index`], [`alias`]: depmod's index files and the patterns in them (pure).
 //! - [`plan`]: which files to insert for a name, in which order (pure).
-//! - [`policy`]: what may be loaded, and who may ask (pure).
+//! - [`policy`]: what may be loaded (pure).
 //! - [`module_dir`]: the module tree of the running kernel.
 //! - [`kernel`]: what the kernel has and how it is given a module.
 //! - [`load`]: one request from name to answer.

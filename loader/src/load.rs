@@ -3,10 +3,13 @@
 //! must never run where something else waits.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use interfaces::loader::{Denier, ModuleResult, Outcome};
+use interfaces::loader::{
+    self, Denier, ExplainReply, ListReply, ModuleResult, ModuleState, Outcome,
+};
 use interfaces::names::ModuleName;
 use nix::errno::Errno;
 
@@ -18,11 +21,13 @@ use crate::policy::{Policy, Verdict};
 /// Everything that a load needs.
 pub struct Loader<K> {
     /// What may be loaded.
-    pub policy: Policy,
+    pub policy: Mutex<Arc<Policy>>,
+    /// Where that is written.
+    pub policy_directories: Vec<PathBuf>,
     /// Where modules come from.
     pub modules: ModuleDir,
     /// Where the kernel says what it has.
-    pub sysfs: std::path::PathBuf,
+    pub sysfs: PathBuf,
     /// Where modules go.
     pub kernel: K,
 }
@@ -52,6 +57,91 @@ impl<K: Kernel> Loader<K> {
         result
     }
 
+    /// Says what [`Self::load`] would do, and does nothing.
+    ///
+    /// # Errors
+    /// A sentence, when the indexes cannot be used.
+    pub fn explain(&self, name: &ModuleName) -> Result<ExplainReply, String> {
+        let mut reply = ExplainReply {
+            outcome: Outcome::Missing,
+            denied_by: None,
+            plans: Vec::new(),
+            message: format!("this kernel has no module or alias {name}"),
+        };
+        let plans = match self.look_up(name)? {
+            Lookup::Modules(plans) => plans,
+            Lookup::Builtin => {
+                reply.outcome = Outcome::Builtin;
+                reply.message = format!("{name} is part of the kernel image");
+                return Ok(reply);
+            }
+            Lookup::Missing => return Ok(reply),
+        };
+        let policy = self.policy();
+        reply.plans = plans.iter().map(|plan| self.told(plan, &policy)).collect();
+        let unlisted = reply.plans.iter().find(|plan| plan.allowed_by.is_none());
+        let live = |plan: &loader::Plan| {
+            let module = plan.steps.last();
+            module.is_some_and(|step| step.state == ModuleState::Live)
+        };
+        (reply.outcome, reply.denied_by, reply.message) = if let Some(plan) = unlisted {
+            let message = format!("no file of the loader's policy names {}", plan.module);
+            (Outcome::Denied, Some(Denier::Policy), message)
+        } else if reply.plans.iter().all(live) {
+            (Outcome::AlreadyLoaded, None, format!("{name} is live"))
+        } else {
+            (Outcome::Loaded, None, format!("{name} would be loaded"))
+        };
+        Ok(reply)
+    }
+
+    /// The modules that the policy names, in the order of their names.
+    pub fn list(&self) -> Vec<ListReply> {
+        let policy = self.policy();
+        let modules = policy.modules().map(|(module, allowed)| ListReply {
+            module: module.to_string(),
+            state: kernel::state(&self.sysfs, module),
+            allowed_by: allowed.file.display().to_string(),
+            purpose: allowed.purpose.clone(),
+        });
+        modules.collect()
+    }
+
+    fn told(&self, plan: &Plan, policy: &Policy) -> loader::Plan {
+        let (allowed_by, purpose) = match policy.judge(plan) {
+            Verdict::Allowed(by) => (Some(by.file.display().to_string()), Some(by.purpose)),
+            Verdict::Unlisted => (None, None),
+        };
+        let steps = plan.steps.iter().map(|step| loader::Step {
+            module: step.module.to_string(),
+            path: step.path.display().to_string(),
+            state: kernel::state(&self.sysfs, &step.module),
+        });
+        loader::Plan {
+            module: plan.module.to_string(),
+            allowed_by,
+            purpose,
+            steps: steps.collect(),
+        }
+    }
+
+    /// Reads the policy again. The old one stays when a directory cannot be read.
+    ///
+    /// # Errors
+    /// When that is so.
+    pub fn reload(&self) -> io::Result<usize> {
+        let policy = Arc::new(read_policy(&self.policy_directories)?);
+        let len = policy.len();
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+        Ok(len)
+    }
+
+    /// The policy as it is now: one load is judged by one policy.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn answer(&self, name: &ModuleName, result: &mut ModuleResult) {
         let plans = match self.look_up(name) {
             Ok(Lookup::Modules(plans)) => plans,
@@ -70,8 +160,9 @@ impl<K: Kernel> Loader<K> {
             }
         };
         // All or nothing: an alias of several modules must not load the half that is allowed.
+        let policy = self.policy();
         for plan in &plans {
-            if self.policy.judge(plan) == Verdict::Unlisted {
+            if policy.judge(plan) == Verdict::Unlisted {
                 result.outcome = Outcome::Denied;
                 result.denied_by = Some(Denier::Policy);
                 result.culprit = culprit(name, &plan.module);
@@ -108,11 +199,12 @@ impl<K: Kernel> Loader<K> {
     fn carry_out<'p>(&self, plan: &'p Plan, chain: &mut Vec<String>) -> Result<(), Failure<'p>> {
         // The usual case of a second device, answered without a look at the dependencies: they
         // are live as long as the module is.
-        if kernel::is_live(&self.sysfs, &plan.module) {
+        if kernel::state(&self.sysfs, &plan.module) == ModuleState::Live {
             return Ok(());
         }
         for step in &plan.steps {
-            if kernel::is_live(&self.sysfs, &step.module) {
+            // One that is coming is given to the kernel again: that waits for it.
+            if kernel::state(&self.sysfs, &step.module) == ModuleState::Live {
                 continue;
             }
             match self.insert(step) {
@@ -136,28 +228,20 @@ fn culprit(asked: &ModuleName, module: &ModuleName) -> Option<String> {
     (asked != module).then(|| module.to_string())
 }
 
-/// Reads the policy of `directories`.
-///
-/// A file that cannot be used allows nothing: the policy only ever gets stricter by it. It is
-/// returned with what is wrong, for the log.
+/// Reads the policy of `directories`. A file that cannot be used allows nothing: the policy
+/// only ever gets stricter by it, and [`Policy::refused`] says what is wrong with it.
 ///
 /// # Errors
 /// When a directory exists and cannot be listed.
-pub fn read_policy(
-    directories: &[std::path::PathBuf],
-) -> io::Result<(Policy, Vec<(std::path::PathBuf, String)>)> {
+pub fn read_policy(directories: &[PathBuf]) -> io::Result<Policy> {
     let mut policy = Policy::default();
-    let mut refused = Vec::new();
     for file in interfaces::dropin::read(directories, ".toml")? {
-        let added = match &file.text {
-            Ok(text) => policy.add(&file.path, text).map_err(|e| e.to_string()),
-            Err(e) => Err(e.to_string()),
-        };
-        if let Err(reason) = added {
-            refused.push((file.path, reason));
+        match &file.text {
+            Ok(text) => policy.add(&file.path, text),
+            Err(e) => policy.refuse(&file.path, &e.to_string()),
         }
     }
-    Ok((policy, refused))
+    Ok(policy)
 }
 
 /// The module directory of `release` below `modules`.

@@ -1,11 +1,10 @@
-//! What may be loaded, and who may ask. Pure: verdicts are computed here and acted on
+//! What may be loaded. Pure: verdicts are computed here and acted on
 //! elsewhere. Must never say yes to what no policy file names.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use interfaces::names::ModuleName;
-use interfaces::server::Peer;
 use serde::Deserialize;
 
 use crate::plan::Plan;
@@ -22,45 +21,65 @@ struct PolicyFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Allowance {
-    #[expect(
-        dead_code,
-        reason = "says to people why the modules are named; must be there"
-    )]
     purpose: String,
     modules: Vec<ModuleName>,
+}
+
+/// Who allows a module, and what for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// The policy file.
+    pub file: PathBuf,
+    /// What the file names the module for.
+    pub purpose: String,
 }
 
 /// The modules that may be loaded by name, and the file that says so.
 #[derive(Debug, Default)]
 pub struct Policy {
-    allowed: BTreeMap<ModuleName, PathBuf>,
+    allowed: BTreeMap<ModuleName, Allowed>,
+    refused: Vec<String>,
 }
 
 /// Whether a module may be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
-    /// This file allows it.
-    Allowed(PathBuf),
+    /// It is allowed.
+    Allowed(Allowed),
     /// No file names it.
     Unlisted,
 }
 
 impl Policy {
-    /// Takes over what one file allows.
-    ///
-    /// # Errors
-    /// When the text is not a policy; it says where. Nothing of the file counts then.
-    pub fn add(&mut self, path: &Path, text: &str) -> Result<(), toml::de::Error> {
-        let file: PolicyFile = toml::from_str(text)?;
-        for allowance in file.allow {
-            for module in allowance.modules {
-                self.allowed
-                    .entry(module)
-                    .or_insert_with(|| path.to_owned());
+    /// Takes over what one file allows: all of it, or nothing when something is wrong in it.
+    pub fn add(&mut self, path: &Path, text: &str) {
+        match toml::from_str::<PolicyFile>(text) {
+            Ok(file) => {
+                for Allowance { purpose, modules } in file.allow {
+                    for module in modules {
+                        let allowed = Allowed {
+                            file: path.to_owned(),
+                            purpose: purpose.clone(),
+                        };
+                        self.allowed.entry(module).or_insert(allowed);
+                    }
+                }
             }
+            Err(e) => self.refuse(path, &e.to_string()),
         }
-        Ok(())
+    }
+
+    /// Notes a file that cannot be used, and so allows nothing.
+    pub fn refuse(&mut self, path: &Path, reason: &str) {
+        let reason = reason.trim_end();
+        self.refused.push(format!("{}: {reason}", path.display()));
+    }
+
+    /// A sentence for each file that cannot be used.
+    #[must_use]
+    pub fn refused(&self) -> &[String] {
+        &self.refused
     }
 
     /// Judges the module that a name stands for, not the name: an alias can be given to any
@@ -68,7 +87,14 @@ impl Policy {
     pub fn judge(&self, plan: &Plan) -> Verdict {
         self.allowed
             .get(&plan.module)
-            .map_or(Verdict::Unlisted, |path| Verdict::Allowed(path.clone()))
+            .map_or(Verdict::Unlisted, |allowed| {
+                Verdict::Allowed(allowed.clone())
+            })
+    }
+
+    /// The modules that may be loaded by name, in the order of their names.
+    pub fn modules(&self) -> impl Iterator<Item = (&ModuleName, &Allowed)> {
+        self.allowed.iter()
     }
 
     /// How many modules may be loaded by name.
@@ -81,34 +107,6 @@ impl Policy {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.allowed.is_empty()
-    }
-}
-
-/// Who may have modules loaded: root, and the orchestrator's user when there is one.
-#[derive(Clone, Copy, Debug)]
-pub struct Callers {
-    /// The orchestrator's user.
-    pub orchestrator: Option<u32>,
-}
-
-/// Whether a caller may have modules loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Authorisation {
-    /// It may.
-    Granted,
-    /// It is neither root nor the orchestrator.
-    Refused,
-}
-
-impl Callers {
-    /// Judges a caller.
-    pub fn authorise(&self, peer: Peer) -> Authorisation {
-        if peer.uid == 0 || Some(peer.uid) == self.orchestrator {
-            Authorisation::Granted
-        } else {
-            Authorisation::Refused
-        }
     }
 }
 
@@ -139,9 +137,14 @@ mod tests {
         let mut policy = Policy::default();
         let path = Path::new("50-rdma.toml");
         let text = "[[allow]]\npurpose = \"verbs\"\nmodules = [\"ib-uverbs\"]\n";
-        policy.add(path, text).unwrap();
+        policy.add(path, text);
+        assert!(policy.refused().is_empty());
         let allowed = policy.judge(&plan("ib_uverbs"));
-        assert_eq!(allowed, Verdict::Allowed(path.to_owned()));
+        let expected = Allowed {
+            file: path.to_owned(),
+            purpose: "verbs".to_owned(),
+        };
+        assert_eq!(allowed, Verdict::Allowed(expected));
         assert_eq!(policy.judge(&plan("dccp")), Verdict::Unlisted);
     }
 
@@ -154,22 +157,10 @@ mod tests {
             "[[allow]]\npurpose = \"x\"\nmodules = [\"ib_core\"]\noptions = \"x=1\"\n",
         ] {
             let mut policy = Policy::default();
-            assert!(policy.add(Path::new("x.toml"), text).is_err(), "{text}");
+            policy.add(Path::new("x.toml"), text);
+            assert_eq!(policy.refused().len(), 1, "{text}");
             assert!(policy.is_empty());
         }
-    }
-
-    #[test]
-    fn root_and_the_orchestrator_may_load_and_nobody_else() {
-        let peer = |uid| Peer { uid, pid: None };
-        let callers = Callers {
-            orchestrator: Some(990),
-        };
-        assert_eq!(callers.authorise(peer(0)), Authorisation::Granted);
-        assert_eq!(callers.authorise(peer(990)), Authorisation::Granted);
-        assert_eq!(callers.authorise(peer(65534)), Authorisation::Refused);
-        let nobody_else = Callers { orchestrator: None };
-        assert_eq!(nobody_else.authorise(peer(990)), Authorisation::Refused);
     }
 
     #[test]

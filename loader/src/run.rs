@@ -7,16 +7,17 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use interfaces::activation::Inherited;
-use interfaces::{server, shutdown};
+use interfaces::lifecycle::{self, Wishes};
+use interfaces::server;
 use nix::sys::signal::SigSet;
-use sd_notify::NotifyState;
 
 use crate::config::Config;
 use crate::kernel::Kernel;
 use crate::load::{Loader, module_dir, read_policy};
-use crate::policy::{Callers, uid_of};
+use crate::policy::uid_of;
 use crate::server::Server;
 
 /// The most loads that run at once, as in systemd-modules-load.
@@ -43,7 +44,7 @@ pub enum Error {
 pub fn main(config: &Config, kernel: impl Kernel) -> Result<(), Error> {
     let loader = Arc::new(loader(config, kernel)?);
     let threads = LoadThreads::start().map_err(Error::Runtime)?;
-    let server = Server::new(loader, callers(config), threads);
+    let server = Server::new(loader, orchestrator(config), threads);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -52,28 +53,25 @@ pub fn main(config: &Config, kernel: impl Kernel) -> Result<(), Error> {
 }
 
 async fn serve<K: Kernel>(config: &Config, server: Server<K>) -> Result<(), Error> {
-    let stop = shutdown::requested().map_err(Error::Runtime)?;
+    let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
     let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
     let endpoint = inherited
         .take_varlink(config.listen.as_deref())
         .map_err(Error::Activation)?;
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
-    server::serve(endpoint, Arc::new(server), stop)
+    lifecycle::ready("waiting for requests");
+    let idle = (config.idle > 0).then(|| Duration::from_secs(config.idle));
+    server::serve(endpoint, Arc::new(server), &mut wishes, idle)
         .await
         .map_err(Error::Runtime)
 }
 
 fn loader<K: Kernel>(config: &Config, kernel: K) -> Result<Loader<K>, Error> {
-    let (policy, refused) = read_policy(&config.policy).map_err(Error::Policy)?;
-    for (path, reason) in refused {
-        tracing::error!("{} allows nothing: {reason}", path.display());
-    }
-    if policy.is_empty() {
-        tracing::warn!("the policy names no module: nothing can be loaded");
-    }
     let release = config.release.clone().unwrap_or_else(running_release);
     Ok(Loader {
-        policy,
+        policy: Mutex::new(Arc::new(
+            read_policy(&config.policy).map_err(Error::Policy)?,
+        )),
+        policy_directories: config.policy.clone(),
         modules: module_dir(&config.modules, &release),
         sysfs: config.sysfs.clone(),
         kernel,
@@ -87,16 +85,17 @@ fn running_release() -> String {
         .into_owned()
 }
 
-fn callers(config: &Config) -> Callers {
+/// The orchestrator's user, when there is one.
+fn orchestrator(config: &Config) -> Option<u32> {
     let passwd = fs::read_to_string(&config.passwd).unwrap_or_default();
-    let orchestrator = uid_of(&config.orchestrator, &passwd);
-    if orchestrator.is_none() {
+    let uid = uid_of(&config.orchestrator, &passwd);
+    if uid.is_none() {
         tracing::warn!(
             "there is no user {}: only root may load",
             config.orchestrator
         );
     }
-    Callers { orchestrator }
+    uid
 }
 
 type Job = Box<dyn FnOnce() + Send>;

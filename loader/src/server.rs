@@ -2,16 +2,16 @@
 //! never load on the thread that serves.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use interfaces::Interface;
-use interfaces::loader::{self, LoadArgs, LoadReply, ModuleResult};
+use interfaces::loader::{self, ExplainArgs, ListArgs, LoadArgs, LoadReply, ModuleResult};
 use interfaces::names::ModuleName;
 use interfaces::server::{Call, CallError, Peer, Service};
 use tokio::sync::mpsc;
 
 use crate::kernel::Kernel;
 use crate::load::Loader;
-use crate::policy::{Authorisation, Callers};
 use crate::run::LoadThreads;
 
 /// The most modules that one call may ask for.
@@ -20,33 +20,38 @@ const MAX_MODULES: usize = 64;
 /// `org.rdmahotplug.Loader`.
 pub struct Server<K> {
     loader: Arc<Loader<K>>,
-    callers: Callers,
+    orchestrator: Option<u32>,
     threads: LoadThreads,
+    /// Loads that have not come to their end, whether or not anybody waits for them.
+    under_way: Arc<AtomicUsize>,
 }
 
 impl<K: Kernel> Server<K> {
-    /// Serves `loader` to `callers`.
-    pub fn new(loader: Arc<Loader<K>>, callers: Callers, threads: LoadThreads) -> Self {
-        Self {
+    /// Serves `loader` to root and to the user `orchestrator`, when there is one.
+    pub fn new(loader: Arc<Loader<K>>, orchestrator: Option<u32>, threads: LoadThreads) -> Self {
+        let server = Self {
             loader,
-            callers,
+            orchestrator,
             threads,
+            under_way: Arc::default(),
+        };
+        server.log_policy();
+        server
+    }
+
+    fn log_policy(&self) {
+        let policy = self.loader.policy();
+        for refused in policy.refused() {
+            tracing::error!("a policy file allows nothing: {refused}");
+        }
+        if policy.is_empty() {
+            tracing::warn!("the policy names no module: nothing can be loaded");
         }
     }
 
     async fn load(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         let peer = call.peer();
-        match self.callers.authorise(peer) {
-            Authorisation::Granted => {}
-            Authorisation::Refused => {
-                tracing::warn!(
-                    peer.uid,
-                    peer.pid,
-                    "refused a load: not root or the orchestrator"
-                );
-                return Err(CallError::permission_denied());
-            }
-        }
+        peer.is_root_or(self.orchestrator).granted()?;
         let LoadArgs { modules, reason } = call.arguments()?;
         let modules = validate(&modules)?;
         let reason = loggable(&reason.unwrap_or_default());
@@ -79,6 +84,8 @@ impl<K: Kernel> Server<K> {
     ) -> mpsc::UnboundedReceiver<ModuleResult> {
         let (sender, results) = mpsc::unbounded_channel();
         let loader = Arc::clone(&self.loader);
+        let under_way = Arc::clone(&self.under_way);
+        under_way.fetch_add(1, Ordering::Relaxed);
         self.threads.run(move || {
             let mut outcomes = Vec::new();
             for module in &modules {
@@ -89,6 +96,7 @@ impl<K: Kernel> Server<K> {
             }
             let outcomes = outcomes.join(" ");
             tracing::info!(peer.uid, peer.pid, reason, "load: {outcomes}");
+            under_way.fetch_sub(1, Ordering::Relaxed);
         });
         results
     }
@@ -119,7 +127,38 @@ impl<K: Kernel> Service for Server<K> {
     async fn call(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         match call.method() {
             loader::LOAD => self.load(call).await,
+            loader::EXPLAIN => {
+                let ExplainArgs { module } = call.arguments()?;
+                let module = ModuleName::parse(&module)
+                    .map_err(|_| CallError::invalid_parameter("module"))?;
+                match self.loader.explain(&module) {
+                    Ok(reply) => call.reply(&reply).await,
+                    Err(message) => Err(CallError::with(loader::NO_INDEXES, "message", &message)),
+                }
+            }
+            loader::LIST => {
+                let ListArgs {} = call.arguments()?;
+                let none = CallError::named(loader::NO_MODULES);
+                call.reply_each(self.loader.list(), false, none).await
+            }
             method => Err(CallError::method_not_found(method)),
         }
+    }
+
+    fn reload(&self) -> Option<String> {
+        Some(match self.loader.reload() {
+            Ok(len) => {
+                self.log_policy();
+                format!("the policy names {len} modules")
+            }
+            Err(e) => {
+                tracing::error!("the old policy stays: {e}");
+                format!("the old policy stays: {e}")
+            }
+        })
+    }
+
+    fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
     }
 }

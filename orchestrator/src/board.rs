@@ -3,42 +3,59 @@
 
 use std::collections::BTreeMap;
 
-use interfaces::orchestrator::{Action, Device, SubscribeStatusReply};
+use interfaces::orchestrator::{Action, Device, ExplainReply, SubscribeStatusReply};
 use interfaces::server::Snapshot;
 
 /// The devices by their index.
 #[derive(Debug, Default)]
 pub struct Board {
-    devices: BTreeMap<i64, Device>,
+    devices: BTreeMap<i64, ExplainReply>,
     sequence: i64,
+    settled: bool,
 }
 
 impl Board {
     /// The devices in the order of their indexes.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.devices.values().map(|shown| &shown.device)
+    }
+
+    /// The devices with the rules behind their status.
+    pub fn explained(&self) -> impl Iterator<Item = &ExplainReply> {
         self.devices.values()
     }
 
+    /// Whether every device is known and every module has its answer.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Takes over whether that is so.
+    pub fn set_settled(&mut self, settled: bool) {
+        self.settled = settled;
+    }
+
     /// Puts a device up, or its new status in the place of the old one.
-    pub fn put(&mut self, device: Device) -> Vec<SubscribeStatusReply> {
-        let action = match self.devices.get(&device.index) {
+    pub fn put(&mut self, shown: ExplainReply) -> Vec<SubscribeStatusReply> {
+        let device = shown.device.clone();
+        let before = self.devices.insert(device.index, shown);
+        let action = match before {
             None => Action::Add,
-            Some(known) if *known == device => return Vec::new(),
+            Some(known) if known.device == device => return Vec::new(),
             Some(_) => Action::Change,
         };
         self.sequence += 1;
-        let event = self.told(action, &device);
-        self.devices.insert(device.index, device);
-        vec![event]
+        vec![self.told(action, &device)]
     }
 
     /// Takes a device down.
     pub fn remove(&mut self, index: i64) -> Vec<SubscribeStatusReply> {
-        let Some(device) = self.devices.remove(&index) else {
+        let Some(shown) = self.devices.remove(&index) else {
             return Vec::new();
         };
         self.sequence += 1;
-        vec![self.told(Action::Remove, &device)]
+        vec![self.told(Action::Remove, &shown.device)]
     }
 
     fn told(&self, action: Action, device: &Device) -> SubscribeStatusReply {
@@ -66,8 +83,7 @@ impl Snapshot for Board {
     type Event = SubscribeStatusReply;
 
     fn snapshot(&self) -> Vec<SubscribeStatusReply> {
-        let devices = self.devices.values();
-        devices
+        self.devices()
             .map(|device| self.told(Action::Add, device))
             .chain([self.mark(Action::Ready)])
             .collect()

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use interfaces::detector;
 use interfaces::loader::{ModuleResult, Outcome};
 use interfaces::names::ModuleName;
-use interfaces::orchestrator::{Device, Module, ModuleState, State};
+use interfaces::orchestrator::{Device, ExplainReply, Module, ModuleState, Rule, State};
 use serde::Serialize;
 
 use crate::rules::Rules;
@@ -29,6 +29,14 @@ pub enum Event {
     Module(Box<ModuleResult>),
     /// The start has taken as long as it may.
     BootDeadline,
+    /// The rules were read again.
+    Rules(Rules),
+    /// Somebody wants everything compared anew.
+    Reconcile,
+    /// Somebody wants nothing loaded or started, for this reason.
+    Pause(String),
+    /// The pause is over.
+    Resume,
 }
 
 /// What the machine wants done.
@@ -41,14 +49,16 @@ pub enum Action {
         /// Why, for the loader's log.
         reason: String,
     },
-    /// Show this status.
-    Publish(Box<Device>),
+    /// Show this device's status, and the rules behind it.
+    Publish(Box<ExplainReply>),
     /// Show this device no longer.
     Withdraw(i64),
     /// Have PID 1 start `rdma-hw.target`.
     AnnounceHardware,
     /// There is no RDMA hardware any more.
     WithdrawHardware,
+    /// Say that everything is settled, or is not any more.
+    Settled(bool),
     /// Tell the service manager that the start is complete.
     Started {
         /// What is still missing, for `systemctl status`.
@@ -77,6 +87,9 @@ pub struct Machine {
     connected: bool,
     announced: bool,
     started: bool,
+    settled: bool,
+    /// Why nothing is loaded or started at present.
+    paused: Option<String>,
 }
 
 /// What [`Machine`] says of itself.
@@ -86,6 +99,8 @@ pub struct Summary {
     pub connected: bool,
     /// Whether `rdma-hw.target` was asked for.
     pub announced: bool,
+    /// Why nothing is loaded or started at present.
+    pub paused: Option<String>,
 }
 
 impl Machine {
@@ -100,6 +115,8 @@ impl Machine {
             connected: false,
             announced: false,
             started: false,
+            settled: false,
+            paused: None,
         }
     }
 
@@ -115,6 +132,7 @@ impl Machine {
         Summary {
             connected: self.connected,
             announced: self.announced,
+            paused: self.paused.clone(),
         }
     }
 
@@ -135,9 +153,24 @@ impl Machine {
             Event::DetectorLost => self.connected = false,
             Event::Module(result) => self.module(&result, &mut actions),
             Event::BootDeadline => self.start(&mut actions),
+            Event::Rules(rules) => {
+                self.rules = rules;
+                self.decide_anew(&mut actions);
+            }
+            Event::Reconcile => self.reconcile(&mut actions),
+            Event::Pause(reason) => self.paused = Some(reason),
+            Event::Resume => {
+                self.paused = None;
+                self.decide_anew(&mut actions);
+            }
         }
         self.announce(&mut actions);
-        if self.complete && self.devices.values().all(Known::settled) {
+        let settled = self.complete && self.devices.values().all(Known::settled);
+        if settled != self.settled {
+            self.settled = settled;
+            actions.push(Action::Settled(settled));
+        }
+        if settled {
             self.start(&mut actions);
         }
         actions
@@ -153,27 +186,73 @@ impl Machine {
         for wanted in self.rules.wanted(&known.record) {
             let answered = before.iter().flat_map(|known| &known.modules);
             let mut answered = answered.filter(|m| m.name == wanted.module.as_str());
-            let module = answered.next().cloned().unwrap_or_else(|| Module {
+            let answered = answered.next();
+            known.modules.push(Module {
                 name: wanted.module.to_string(),
-                state: ModuleState::Pending,
+                state: answered.map_or(ModuleState::Pending, |module| module.state),
                 rule: wanted.rule.display().to_string(),
-                message: None,
+                message: answered.and_then(|module| module.message.clone()),
             });
-            known.modules.push(module);
         }
-        self.load(&known, actions);
-        actions.push(Action::Publish(Box::new(known.status())));
+        let pending = |module: &&Module| module.state == ModuleState::Pending;
+        self.load(&known, pending, actions);
+        actions.push(self.publish(&known));
         self.devices.insert(known.record.index, known);
     }
 
-    /// Asks for what the device waits for and nobody has asked for yet. A new device asks even
-    /// for what was live for the one before: it may have been unloaded meanwhile.
-    fn load(&mut self, known: &Known, actions: &mut Vec<Action>) {
-        let pending = known
+    /// Takes every device through the rules as they are now, and asks for what nobody has.
+    fn decide_anew(&mut self, actions: &mut Vec<Action>) {
+        let records: Vec<_> = self
+            .devices
+            .values()
+            .map(|known| known.record.clone())
+            .collect();
+        for record in records {
+            self.device(record, actions);
+        }
+    }
+
+    /// Asks again for every module, whatever was answered before. What was answered stays until
+    /// there is another answer: a device that is ready is so meanwhile.
+    fn reconcile(&mut self, actions: &mut Vec<Action>) {
+        let devices: Vec<Known> = self.devices.values().cloned().collect();
+        for known in devices {
+            self.load(&known, |_| true, actions);
+        }
+    }
+
+    fn publish(&self, known: &Known) -> Action {
+        let rules = self.rules.selecting(&known.record).map(|rule| Rule {
+            file: rule.file().display().to_string(),
+            number: i64::try_from(rule.number()).unwrap_or(i64::MAX),
+            protocols: rule.protocols().map(|protocols| {
+                let names = protocols.iter().map(|protocol| protocol_name(*protocol));
+                names.map(str::to_owned).collect()
+            }),
+            modules: known.of_rule(rule.modules()),
+        });
+        Action::Publish(Box::new(ExplainReply {
+            device: known.status(),
+            rules: rules.collect(),
+        }))
+    }
+
+    /// Asks for those modules of a device that `wanted` names and that nobody has asked for yet.
+    /// A new device asks even for what was live for the one before: it may have been unloaded
+    /// meanwhile.
+    fn load(
+        &mut self,
+        known: &Known,
+        wanted: impl FnMut(&&Module) -> bool,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.paused.is_some() {
+            return;
+        }
+        let modules: Vec<ModuleName> = known
             .modules
             .iter()
-            .filter(|m| m.state == ModuleState::Pending);
-        let modules: Vec<ModuleName> = pending
+            .filter(wanted)
             .filter_map(|module| ModuleName::parse(&module.name).ok())
             .filter(|module| self.in_flight.insert(module.clone()))
             .collect();
@@ -215,22 +294,26 @@ impl Machine {
             return;
         };
         self.in_flight.remove(&name);
+        let mut changed = Vec::new();
         for known in self.devices.values_mut() {
-            let mut pending = known.modules.iter_mut().filter(|module| {
-                module.state == ModuleState::Pending && module.name == name.as_str()
-            });
-            if let Some(module) = pending.next() {
-                module.state = state_of(result.outcome);
-                module.message.clone_from(&result.message);
-                actions.push(Action::Publish(Box::new(known.status())));
+            let mut modules = known.modules.iter_mut();
+            if let Some(module) = modules.find(|module| module.name == name.as_str()) {
+                let state = state_of(result.outcome);
+                if module.state != state || module.message != result.message {
+                    module.state = state;
+                    module.message.clone_from(&result.message);
+                    changed.push(known.clone());
+                }
             }
         }
+        actions.extend(changed.iter().map(|known| self.publish(known)));
     }
 
     /// Hardware is announced as soon as one device has got all that it can get: a module that
     /// was refused keeps that device from being ready, but not the machine from having RDMA.
     fn announce(&mut self, actions: &mut Vec<Action>) {
-        if !self.announced && self.devices.values().any(Known::settled) {
+        let paused = self.paused.is_some();
+        if !self.announced && !paused && self.devices.values().any(Known::settled) {
             self.announced = true;
             actions.push(Action::AnnounceHardware);
         }
@@ -261,6 +344,15 @@ impl Known {
     fn settled(&self) -> bool {
         let mut modules = self.modules.iter();
         modules.all(|module| module.state != ModuleState::Pending)
+    }
+
+    /// What became of the modules that one rule asks for.
+    fn of_rule(&self, asked: &[ModuleName]) -> Vec<Module> {
+        let modules = asked.iter().filter_map(|name| {
+            let mut modules = self.modules.iter();
+            modules.find(|module| module.name == name.as_str())
+        });
+        modules.cloned().collect()
     }
 
     fn status(&self) -> Device {

@@ -3,9 +3,8 @@
 //! they say goes to the machine as it is.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use interfaces::client::{Client, ClientError, ClientErrorKind};
+use interfaces::client::{Backoff, Client, ClientError, ClientErrorKind, Followed, Subscription};
 use interfaces::detector::{self, Action, SubscribeDevicesArgs, SubscribeDevicesReply};
 use interfaces::loader::{self, LoadArgs, LoadReply, ModuleResult, Outcome};
 use interfaces::log::Chain;
@@ -14,80 +13,31 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::machine::Event;
 
-/// The pause after the first failure.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The most modules that the loader takes in one call.
 const MODULES_PER_CALL: usize = 64;
 
-/// A pause that doubles with each failure in a row.
-struct Pause(Duration);
-
-impl Pause {
-    fn new() -> Self {
-        Self(FIRST_PAUSE)
-    }
-
-    async fn wait(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-    }
-}
-
 /// Follows the detector for ever and tells `events` what it says.
 pub async fn follow_detector(socket: PathBuf, events: UnboundedSender<Event>) {
-    let mut pause = Pause::new();
+    let arguments = SubscribeDevicesArgs {};
+    let mut subscription = Subscription::new(socket, detector::SUBSCRIBE_DEVICES, &arguments);
     let mut connected = true;
-    loop {
-        let mut told = false;
-        let lost = subscription(&socket, &events, &mut told).await;
-        if told {
-            pause = Pause::new();
-        }
-        if told || connected {
-            tracing::warn!("the detector cannot be followed: {}", Chain(&lost));
-        }
-        connected = false;
-        if events.send(Event::DetectorLost).is_err() {
-            return;
-        }
-        pause.wait().await;
-    }
-}
-
-/// One connection to the detector, to its end. `told` says whether it told anything.
-async fn subscription(
-    socket: &Path,
-    events: &UnboundedSender<Event>,
-    told: &mut bool,
-) -> ClientError {
-    let replies = async {
-        let client = Client::connect(socket).await?;
-        let arguments = SubscribeDevicesArgs {};
-        client.stream(detector::SUBSCRIBE_DEVICES, &arguments).await
-    };
-    let mut replies = match replies.await {
-        Ok(replies) => replies,
-        Err(e) => return e,
-    };
-    let mut begun = false;
-    loop {
-        match replies.next::<SubscribeDevicesReply>().await {
-            Ok(Some(reply)) => {
-                // The first reply is the begin of the snapshot that every subscription starts
-                // with, and only then are the devices before it put in question.
-                if !begun {
-                    begun = true;
-                    let _ = events.send(Event::SnapshotBegins);
-                }
-                *told = true;
-                if let Some(event) = event(reply) {
-                    let _ = events.send(event);
-                }
+    while !events.is_closed() {
+        let event = match subscription.next::<SubscribeDevicesReply>().await {
+            Followed::Begins => Some(Event::SnapshotBegins),
+            Followed::Reply(reply) => {
+                connected = true;
+                event(reply)
             }
-            Ok(None) => return disconnected(socket, detector::SUBSCRIBE_DEVICES),
-            Err(e) => return e,
+            Followed::Lost(e) => {
+                // Once a loss: while it cannot be reached every attempt fails alike.
+                if std::mem::take(&mut connected) {
+                    tracing::warn!("the detector cannot be followed: {}", Chain(&e));
+                }
+                Some(Event::DetectorLost)
+            }
+        };
+        if let Some(event) = event {
+            let _ = events.send(event);
         }
     }
 }
@@ -110,10 +60,10 @@ pub async fn load(
     reason: String,
     events: UnboundedSender<Event>,
 ) {
-    let mut pause = Pause::new();
+    let mut backoff = Backoff::default();
     while !modules.is_empty() {
         match load_once(&socket, &mut modules, &reason, &events).await {
-            Ok(()) => {}
+            Ok(()) => backoff.reset(),
             Err(e) if is_final(&e.kind) => {
                 let message = Chain(&e).to_string();
                 tracing::error!("the loader refuses: {message}");
@@ -123,7 +73,7 @@ pub async fn load(
             }
             Err(e) => {
                 tracing::warn!("the loader cannot be asked: {}", Chain(&e));
-                pause.wait().await;
+                backoff.wait().await;
             }
         }
     }

@@ -16,7 +16,7 @@ struct RulesFile {
 }
 
 /// One rule as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleText {
     /// Only for devices with a port that speaks one of these; for every device when absent.
@@ -26,9 +26,10 @@ struct RuleText {
 }
 
 /// One rule and where it stands.
-#[derive(Debug)]
-struct Rule {
+#[derive(Clone, Debug)]
+pub struct Rule {
     file: PathBuf,
+    number: usize,
     text: RuleText,
 }
 
@@ -42,7 +43,7 @@ pub struct Wanted {
 }
 
 /// All rules, and what is wrong with the files that are not in use.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rules {
     rules: Vec<Rule>,
     files: Vec<PathBuf>,
@@ -55,10 +56,12 @@ impl Rules {
         match toml::from_str::<RulesFile>(text) {
             Ok(file) => {
                 self.files.push(path.to_owned());
-                self.rules.extend(file.rule.into_iter().map(|text| Rule {
+                let rules = (1..).zip(file.rule).map(|(number, text)| Rule {
                     file: path.to_owned(),
+                    number,
                     text,
-                }));
+                });
+                self.rules.extend(rules);
             }
             Err(e) => self.refuse(path, &e.to_string()),
         }
@@ -74,7 +77,7 @@ impl Rules {
     #[must_use]
     pub fn wanted(&self, device: &Device) -> Vec<Wanted> {
         let mut wanted: Vec<Wanted> = Vec::new();
-        for rule in self.rules.iter().filter(|rule| rule.selects(device)) {
+        for rule in self.selecting(device) {
             for module in &rule.text.modules {
                 if wanted.iter().all(|w| w.module != *module) {
                     wanted.push(Wanted {
@@ -85,6 +88,11 @@ impl Rules {
             }
         }
         wanted
+    }
+
+    /// The rules that select `device`, in their order.
+    pub fn selecting(&self, device: &Device) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().filter(|rule| rule.selects(device))
     }
 
     /// The files in use, in their order.
@@ -101,6 +109,30 @@ impl Rules {
 }
 
 impl Rule {
+    /// The file that it stands in.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Its number in that file, from 1.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The protocols that it is for, or nothing when it is for every device.
+    #[must_use]
+    pub fn protocols(&self) -> Option<&[Protocol]> {
+        self.text.protocol.as_deref()
+    }
+
+    /// What it asks for.
+    #[must_use]
+    pub fn modules(&self) -> &[ModuleName] {
+        &self.text.modules
+    }
+
     fn selects(&self, device: &Device) -> bool {
         self.text.protocol.as_ref().is_none_or(|protocols| {
             let mut ports = device.ports.iter();

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use interfaces::activation::{Endpoint, Inherited};
-use interfaces::{server, shutdown};
-use sd_notify::NotifyState;
+use interfaces::lifecycle::{self, Wishes};
+use interfaces::server;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::config::Config;
@@ -49,7 +49,7 @@ pub fn main(config: &Config) -> Result<(), Error> {
 }
 
 async fn run(config: &Config, endpoint: Endpoint, rules: Rules) -> Result<(), Error> {
-    let stop = shutdown::requested().map_err(Error::Runtime)?;
+    let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
     let (events, queue) = unbounded_channel();
     let published = Arc::new(Published::default());
     let hands = Hands {
@@ -58,22 +58,31 @@ async fn run(config: &Config, endpoint: Endpoint, rules: Rules) -> Result<(), Er
         published: Arc::clone(&published),
         events: events.clone(),
     };
+    let requests = events.clone();
     let deadline = config.boot_deadline;
-    tokio::spawn(peers::follow_detector(
-        config.detector.clone(),
-        events.clone(),
-    ));
-    tokio::spawn(async move {
-        tokio::time::sleep(deadline).await;
-        let _ = events.send(Event::BootDeadline);
-    });
-    tokio::spawn(decide(Machine::new(rules), queue, hands));
-    server::serve(endpoint, Arc::new(Orchestrator::new(published)), stop)
+    // Started by a client for itself alone, it says what it is and does nothing: the machine's
+    // orchestrator is another one.
+    if matches!(endpoint, Endpoint::Listening(_)) {
+        let detector = config.detector.clone();
+        tokio::spawn(peers::follow_detector(detector, events.clone()));
+        tokio::spawn(async move {
+            tokio::time::sleep(deadline).await;
+            let _ = events.send(Event::BootDeadline);
+        });
+        tokio::spawn(decide(Machine::new(rules), queue, hands));
+    }
+    let service = Orchestrator::new(published, requests, config.rules.clone());
+    let service = Arc::new(service);
+    server::serve(endpoint, service, &mut wishes, None)
         .await
         .map_err(Error::Runtime)
 }
 
-fn read_rules(directories: &[PathBuf]) -> io::Result<Rules> {
+/// Reads the rules of `directories`.
+///
+/// # Errors
+/// When a directory exists and cannot be listed.
+pub fn read_rules(directories: &[PathBuf]) -> io::Result<Rules> {
     let mut rules = Rules::default();
     for file in interfaces::dropin::read(directories, ".toml")? {
         match &file.text {
@@ -113,7 +122,8 @@ impl Hands {
                 let load = peers::load(self.loader.clone(), modules, reason, self.events.clone());
                 tokio::spawn(load);
             }
-            Action::Publish(device) => self.published.put(*device),
+            Action::Publish(shown) => self.published.put(*shown),
+            Action::Settled(settled) => self.published.settled(settled),
             Action::Withdraw(index) => self.published.remove(index),
             Action::AnnounceHardware => {
                 tracing::info!("RDMA hardware is set up: having rdma-hw.target started");
@@ -122,7 +132,7 @@ impl Hands {
             Action::WithdrawHardware => Self::log_failure(self.flag.lower()),
             Action::Started { status } => {
                 tracing::info!("{status}");
-                let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+                lifecycle::ready(&status);
             }
         }
     }

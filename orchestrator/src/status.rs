@@ -37,6 +37,11 @@ pub fn render(devices: &[Device], whole: &DescribeReply) -> String {
     if !whole.detector_connected {
         text.push_str("the detector cannot be reached: this is what was known before\n");
     }
+    if let Some(reason) = &whole.paused {
+        text.push_str(&format!(
+            "nothing is loaded or started at present: {reason}\n"
+        ));
+    }
     for error in &whole.rule_errors {
         text.push_str(&format!("a rules file is not in use: {error}\n"));
     }
@@ -72,6 +77,7 @@ mod tests {
         DescribeReply {
             detector_connected: true,
             hardware_announced: true,
+            paused: None,
             rule_files: Vec::new(),
             rule_errors: Vec::new(),
         }

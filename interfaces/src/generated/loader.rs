@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 pub enum Denier {
     #[serde(rename = "policy")]
     Policy,
+    #[serde(rename = "blacklist")]
+    Blacklist,
+    #[serde(rename = "kernelCommandLine")]
+    KernelCommandLine,
+    #[serde(rename = "installLine")]
+    InstallLine,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleResult {
@@ -27,6 +33,17 @@ pub struct ModuleResult {
     pub message: Option<String>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ModuleState {
+    #[serde(rename = "absent")]
+    Absent,
+    #[serde(rename = "coming")]
+    Coming,
+    #[serde(rename = "live")]
+    Live,
+    #[serde(rename = "going")]
+    Going,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     #[serde(rename = "loaded")]
     Loaded,
@@ -41,6 +58,77 @@ pub enum Outcome {
     #[serde(rename = "failed")]
     Failed,
 }
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub module: String,
+    #[serde(rename = "allowedBy")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    pub steps: Vec<Step>,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    pub module: String,
+    pub path: String,
+    pub state: ModuleState,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageTimedOutArgs {
+    #[serde(rename = "timeoutUSec")]
+    pub timeout_usec: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageTooLongArgs {
+    #[serde(rename = "limitBytes")]
+    pub limit_bytes: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoIndexesArgs {
+    pub message: String,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoModulesArgs {}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TooManyConnectionsArgs {
+    pub limit: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TooManySubscriptionsArgs {
+    pub limit: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainReply {
+    pub outcome: Outcome,
+    #[serde(rename = "deniedBy")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied_by: Option<Denier>,
+    pub plans: Vec<Plan>,
+    pub message: String,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainArgs {
+    pub module: String,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListReply {
+    pub module: String,
+    pub state: ModuleState,
+    #[serde(rename = "allowedBy")]
+    pub allowed_by: String,
+    pub purpose: String,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListArgs {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadReply {
     pub results: Vec<ModuleResult>,

@@ -12,7 +12,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::OwnedWriteHalf;
 use varlink::Reply;
 
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::limits::{Counter, Ticket};
 use super::message::Request;
+use crate::Interface;
 
 /// How long a peer may leave a reply unread before its connection ends.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,6 +30,40 @@ pub struct Peer {
     pub uid: u32,
     /// The process, where it is visible from here.
     pub pid: Option<i32>,
+}
+
+/// Whether a caller may do what it asks. Computed apart from the act, and never to be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Authorisation {
+    /// It may.
+    Granted,
+    /// It may not.
+    Refused,
+}
+
+impl Peer {
+    /// Root may, and the user `also`, when there is one.
+    pub fn is_root_or(self, also: Option<u32>) -> Authorisation {
+        if self.uid == 0 || Some(self.uid) == also {
+            Authorisation::Granted
+        } else {
+            Authorisation::Refused
+        }
+    }
+}
+
+impl Authorisation {
+    /// Goes on where it was granted.
+    ///
+    /// # Errors
+    /// `org.varlink.service.PermissionDenied` where it was not.
+    pub fn granted(self) -> Result<(), CallError> {
+        match self {
+            Self::Granted => Ok(()),
+            Self::Refused => Err(CallError::permission_denied()),
+        }
+    }
 }
 
 /// Why a call did not end with a reply.
@@ -74,6 +114,32 @@ impl CallError {
         Self::with("org.varlink.service.MethodNotFound", "method", method)
     }
 
+    /// `org.varlink.service.MethodNotImplemented`, naming the method.
+    #[must_use]
+    pub fn method_not_implemented(method: &str) -> Self {
+        Self::with("org.varlink.service.MethodNotImplemented", "method", method)
+    }
+
+    /// An error of the service's own interface that says, under `key`, which limit was reached.
+    pub(super) fn limit(interface: Interface, error: &str, key: &str, limit: u64) -> Self {
+        let mut parameters = Map::new();
+        parameters.insert(key.to_owned(), limit.into());
+        Self::Answer {
+            name: format!("{}.{error}", interface.name).into(),
+            parameters,
+        }
+    }
+
+    /// The service stops: nobody is told, the connection ends.
+    pub(super) fn stopped() -> Self {
+        Self::ConnectionLost(io::ErrorKind::Interrupted.into())
+    }
+
+    /// Whether it is `org.varlink.service.PermissionDenied`.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Answer { name, .. } if name == "org.varlink.service.PermissionDenied")
+    }
+
     pub(super) fn interface_not_found(interface: &str) -> Self {
         Self::with(
             "org.varlink.service.InterfaceNotFound",
@@ -82,7 +148,21 @@ impl CallError {
         )
     }
 
-    fn with(name: &'static str, key: &str, value: &str) -> Self {
+    /// An error of the service's own interface, with `parameters`, which must be an object.
+    #[must_use]
+    pub fn answer(name: &'static str, parameters: Value) -> Self {
+        Self::Answer {
+            name: Cow::Borrowed(name),
+            parameters: match parameters {
+                Value::Object(parameters) => parameters,
+                _ => Map::new(),
+            },
+        }
+    }
+
+    /// An error with one parameter, a text.
+    #[must_use]
+    pub fn with(name: &'static str, key: &str, value: &str) -> Self {
         let mut parameters = Map::new();
         parameters.insert(key.to_owned(), value.into());
         Self::Answer {
@@ -92,19 +172,27 @@ impl CallError {
     }
 }
 
+/// What a call needs of its connection and its server.
+pub(super) struct Context {
+    pub peer: Peer,
+    pub stopping: watch::Receiver<bool>,
+    pub subscriptions: Arc<Counter>,
+    pub interface: Interface,
+}
+
 /// One call that is being answered.
 pub struct Call<'c> {
     request: Request,
-    peer: Peer,
+    context: Context,
     socket: &'c mut OwnedWriteHalf,
     answered: bool,
 }
 
 impl<'c> Call<'c> {
-    pub(super) fn new(request: Request, peer: Peer, socket: &'c mut OwnedWriteHalf) -> Self {
+    pub(super) fn new(request: Request, context: Context, socket: &'c mut OwnedWriteHalf) -> Self {
         Self {
             request,
-            peer,
+            context,
             socket,
             answered: false,
         }
@@ -119,7 +207,7 @@ impl<'c> Call<'c> {
     /// Who is calling.
     #[must_use]
     pub fn peer(&self) -> Peer {
-        self.peer
+        self.context.peer
     }
 
     /// Whether the caller takes more than one reply.
@@ -137,6 +225,32 @@ impl<'c> Call<'c> {
             Ok(())
         } else {
             Err(CallError::named("org.varlink.service.ExpectedMore"))
+        }
+    }
+
+    /// Counts this call as a subscription, for as long as the ticket lives.
+    ///
+    /// # Errors
+    /// `ExpectedMore`, or `TooManySubscriptions` of the service's own interface.
+    pub(super) fn subscribe(&self) -> Result<Ticket, CallError> {
+        self.require_more()?;
+        let taken = self.context.subscriptions.take(self.context.peer.uid);
+        taken.map_err(|full| {
+            CallError::limit(
+                self.context.interface,
+                "TooManySubscriptions",
+                "limit",
+                full.0,
+            )
+        })
+    }
+
+    /// Completes when the service stops, and with it every subscription.
+    pub(super) fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stopping = self.context.stopping.clone();
+        async move {
+            // An error means that the server is gone, which is a stop as well.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
         }
     }
 
@@ -197,6 +311,10 @@ impl<'c> Call<'c> {
     /// Ends the call: sends the error that it ended with, or an empty reply when it has sent
     /// no last one.
     pub(super) async fn finish(mut self, outcome: Result<(), CallError>) -> Result<(), CallError> {
+        if outcome.as_ref().is_err_and(CallError::is_refusal) {
+            let Peer { uid, pid } = self.context.peer;
+            tracing::warn!(peer.uid = uid, peer.pid = pid, "refused {}", self.method());
+        }
         match outcome {
             Ok(()) if self.answered => Ok(()),
             Ok(()) => self.reply(&Map::new()).await,
@@ -223,6 +341,18 @@ impl<'c> Call<'c> {
             parameters: Some(parameters),
         };
         write(self.socket, &reply).await
+    }
+}
+
+/// Sends `error` to a peer that is not taken, as far as that goes without waiting for it.
+pub(super) fn answer_and_close(stream: &tokio::net::UnixStream, error: &CallError) {
+    if let CallError::Answer { name, parameters } = error {
+        let parameters = Some(Value::Object(parameters.clone()));
+        let reply = Reply::error(name.clone(), parameters);
+        if let Ok(mut message) = serde_json::to_vec(&reply) {
+            message.push(0);
+            let _ = stream.try_write(&message);
+        }
     }
 }
 
@@ -285,6 +415,15 @@ mod tests {
     #[expect(dead_code, reason = "only decoding is tested")]
     struct Filter {
         index: i64,
+    }
+
+    #[test]
+    fn root_and_one_named_user_are_granted_and_nobody_else() {
+        let of = |uid| Peer { uid, pid: None };
+        assert_eq!(of(0).is_root_or(Some(990)), Authorisation::Granted);
+        assert_eq!(of(990).is_root_or(Some(990)), Authorisation::Granted);
+        assert_eq!(of(65534).is_root_or(Some(990)), Authorisation::Refused);
+        assert_eq!(of(990).is_root_or(None), Authorisation::Refused);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 use super::{Call, CallError};
 
@@ -29,6 +30,8 @@ pub trait Snapshot {
 pub struct Feed<S: Snapshot> {
     state: Mutex<S>,
     events: broadcast::Sender<S::Event>,
+    /// Grows with each change, for those who wait for a state and not for events.
+    version: watch::Sender<u64>,
 }
 
 impl<S: Snapshot + Default> Default for Feed<S> {
@@ -43,6 +46,7 @@ impl<S: Snapshot> Feed<S> {
         Self {
             state: Mutex::new(state),
             events: broadcast::Sender::new(QUEUE_LEN),
+            version: watch::Sender::new(0),
         }
     }
 
@@ -59,20 +63,52 @@ impl<S: Snapshot> Feed<S> {
             // Without subscribers there is nobody to send to, which is no failure.
             let _ = self.events.send(event);
         }
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Waits until `check` finds what it looks for in the state.
+    ///
+    /// # Errors
+    /// When the service stops.
+    pub async fn until<R>(
+        &self,
+        call: &Call<'_>,
+        check: impl Fn(&S) -> Option<R>,
+    ) -> Result<R, CallError> {
+        let mut version = self.version.subscribe();
+        let stopping = call.stopping();
+        tokio::pin!(stopping);
+        loop {
+            if let Some(found) = self.read(&check) {
+                return Ok(found);
+            }
+            tokio::select! {
+                changed = version.changed() => changed.map_err(|_| CallError::stopped())?,
+                () = &mut stopping => return Err(CallError::stopped()),
+            }
+        }
     }
 
     /// Answers a subscribing call until its peer is gone.
     ///
     /// # Errors
-    /// `ExpectedMore`, or when the peer is gone or does not read.
+    /// `ExpectedMore`, `TooManySubscriptions`, or when the peer is gone, does not read, or the
+    /// service stops.
     pub async fn serve(&self, call: &mut Call<'_>) -> Result<(), CallError> {
-        call.require_more()?;
+        let _ticket = call.subscribe()?;
+        let stopping = call.stopping();
+        tokio::pin!(stopping);
         let (mut events, mut backlog) = self.subscribe();
         loop {
             for event in backlog.drain(..) {
                 call.reply_continues(&event).await?;
             }
-            match events.recv().await {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                // As in systemd, the connection's end is all that a subscriber is told.
+                () = &mut stopping => return Err(CallError::stopped()),
+            };
+            match event {
                 Ok(event) => backlog.push(event),
                 Err(RecvError::Lagged(_)) => {
                     backlog.push(self.read(S::resync));

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Map, Value};
@@ -11,9 +12,12 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 
 use super::CallError;
+use crate::Interface;
 
 /// The longest message that is read, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 256 * 1024;
+/// How long a message may take from its first byte to its last.
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a message ends its connection.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +28,9 @@ pub enum Malformed {
     /// The peer went away in the middle of a message.
     #[error("the connection ended within a message")]
     Cut,
+    /// The rest of a message did not come in time.
+    #[error("the rest of a message did not come within {MESSAGE_TIMEOUT:?}")]
+    TimedOut,
     /// Not a JSON object.
     #[error("a message is not a JSON object: {0}")]
     NotJson(#[source] serde_json::Error),
@@ -37,8 +44,16 @@ pub enum Malformed {
 
 impl Malformed {
     /// What the peer is told before its connection ends.
-    pub fn answer(&self) -> CallError {
+    pub fn answer(&self, interface: Interface) -> CallError {
         match self {
+            Self::TooLong => {
+                let limit = MAX_MESSAGE_LEN as u64;
+                CallError::limit(interface, "MessageTooLong", "limitBytes", limit)
+            }
+            Self::TimedOut => {
+                let limit = u64::try_from(MESSAGE_TIMEOUT.as_micros()).unwrap_or(u64::MAX);
+                CallError::limit(interface, "MessageTimedOut", "timeoutUSec", limit)
+            }
             Self::Envelope(key) => CallError::invalid_parameter(key),
             _ => CallError::invalid_parameter("message"),
         }
@@ -106,8 +121,20 @@ impl MessageReader {
         }
     }
 
-    /// The next message without its NUL, or nothing at the end of the stream.
+    /// The next message without its NUL, or nothing at the end of the stream. Bears being
+    /// dropped: what was read stays.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Malformed> {
+        if self.buffer.is_empty() && !self.ended {
+            // Between messages a peer may be silent for as long as it likes.
+            self.fill().await?;
+        }
+        match tokio::time::timeout(MESSAGE_TIMEOUT, self.rest_of_message()).await {
+            Ok(message) => message,
+            Err(_) => Err(Malformed::TimedOut),
+        }
+    }
+
+    async fn rest_of_message(&mut self) -> Result<Option<Vec<u8>>, Malformed> {
         loop {
             let unseen = self.buffer.get(self.searched..).unwrap_or_default();
             if let Some(at) = unseen.iter().position(|&byte| byte == 0) {

@@ -1,8 +1,6 @@
 //! Loads against a kernel that keeps what it is given in a directory.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
-use std::sync::Mutex;
 
 use tempfile::TempDir;
 
@@ -56,11 +54,13 @@ impl Rig {
             "[[allow]]\npurpose = \"test\"\nmodules = [{}]\n",
             modules.join(",")
         );
-        policy.add(Path::new("test.toml"), &text).unwrap();
+        policy.add(Path::new("test.toml"), &text);
+        assert!(policy.refused().is_empty());
         let sysfs = dir.path().join("sys");
         Self {
             loader: Loader {
-                policy,
+                policy: Mutex::new(Arc::new(policy)),
+                policy_directories: Vec::new(),
                 modules: module_dir(&dir.path().join("modules"), "6.12"),
                 sysfs: sysfs.clone(),
                 kernel: FakeKernel {
@@ -195,4 +195,50 @@ fn indexes_that_depmod_replaced_are_read_again() {
     let result = rig.load("ib_uverbs");
     assert_eq!(result.outcome, Outcome::Failed);
     assert!(result.message.unwrap().contains("modules.dep.bin"));
+}
+
+#[test]
+fn an_explanation_is_what_load_then_does_and_does_nothing_itself() {
+    let rig = Rig::new(&["ib_uverbs", "opa_vnic"], &[]);
+    let explain = |name: &str| {
+        rig.loader
+            .explain(&ModuleName::parse(name).unwrap())
+            .unwrap()
+    };
+    for name in ["ib_uverbs", "mlx5_core", "opa_vnic", "virtio_pci"] {
+        let explained = explain(name);
+        assert!(rig.given().is_empty(), "{name}");
+        if name != "ib_uverbs" {
+            assert_eq!(explained.outcome, rig.load(name).outcome, "{name}");
+        }
+    }
+    let verbs = explain("ib-uverbs");
+    assert_eq!(verbs.outcome, Outcome::Loaded);
+    assert_eq!(verbs.plans[0].purpose.as_deref(), Some("test"));
+    let steps: Vec<&str> = verbs.plans[0]
+        .steps
+        .iter()
+        .map(|s| s.module.as_str())
+        .collect();
+    assert_eq!(steps, ["ib_core", "ib_uverbs"]);
+    rig.load("ib_uverbs");
+    assert_eq!(explain("ib_uverbs").outcome, Outcome::AlreadyLoaded);
+}
+
+#[test]
+fn the_list_says_what_is_live() {
+    let rig = Rig::new(&["ib_uverbs", "ib_umad"], &[]);
+    rig.load("ib_uverbs");
+    let listed = rig.loader.list();
+    let states: Vec<(&str, ModuleState)> = listed
+        .iter()
+        .map(|m| (m.module.as_str(), m.state))
+        .collect();
+    assert_eq!(
+        states,
+        [
+            ("ib_umad", ModuleState::Absent),
+            ("ib_uverbs", ModuleState::Live)
+        ]
+    );
 }

@@ -52,16 +52,18 @@ fn answer(module: &str, outcome: Outcome) -> Event {
     }))
 }
 
-/// What a list of events leads to, in words.
+/// What a list of events leads to, in words. Settling has a test of its own.
 fn told(machine: &mut Machine, events: impl IntoIterator<Item = Event>) -> Vec<String> {
     let actions = events.into_iter().flat_map(|event| machine.step(event));
     actions
+        .filter(|action| !matches!(action, Action::Settled(_)))
         .map(|action| match action {
             Action::Load { modules, .. } => {
                 let modules: Vec<&str> = modules.iter().map(ModuleName::as_str).collect();
                 format!("load {}", modules.join(" "))
             }
-            Action::Publish(device) => format!("{} {:?}", device.name, device.state),
+            Action::Publish(shown) => format!("{} {:?}", shown.device.name, shown.device.state),
+            Action::Settled(_) => unreachable!("left out above"),
             Action::Withdraw(index) => format!("withdraw {index}"),
             Action::AnnounceHardware => "announce".to_owned(),
             Action::WithdrawHardware => "withdraw hardware".to_owned(),
@@ -265,4 +267,94 @@ fn a_detector_that_comes_back_removes_what_it_no_longer_shows() {
         Event::SnapshotEnds,
     ];
     assert_eq!(told(&mut machine, events), ["b Ready", "withdraw 1"]);
+}
+
+#[test]
+fn a_pause_loads_nothing_and_its_end_catches_up() {
+    let mut machine = machine();
+    let events = [
+        Event::SnapshotBegins,
+        Event::SnapshotEnds,
+        Event::Pause("firmware update".to_owned()),
+        there(1, "rxe0", Protocol::Roce),
+    ];
+    assert_eq!(told(&mut machine, events)[2..], ["rxe0 Registered"]);
+    assert_eq!(machine.summary().paused.as_deref(), Some("firmware update"));
+    assert_eq!(
+        told(&mut machine, [Event::Resume]),
+        ["load ib_uverbs rdma_ucm", "rxe0 Registered"]
+    );
+}
+
+#[test]
+fn reconciling_asks_again_and_a_device_stays_ready_meanwhile() {
+    let mut machine = machine();
+    let events = [
+        there(1, "a", Protocol::Roce),
+        there(2, "b", Protocol::Roce),
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+    ];
+    let _ = told(&mut machine, events);
+    assert_eq!(
+        told(&mut machine, [Event::Reconcile]),
+        ["load ib_uverbs rdma_ucm"]
+    );
+    assert!(told(&mut machine, [answer("ib_uverbs", Outcome::AlreadyLoaded)]).is_empty());
+    assert_eq!(
+        told(&mut machine, [answer("rdma_ucm", Outcome::Failed)]),
+        ["a Registered", "b Registered"]
+    );
+}
+
+#[test]
+fn new_rules_ask_for_what_is_new_alone() {
+    let mut machine = machine();
+    let events = [
+        there(1, "a", Protocol::Roce),
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+    ];
+    let _ = told(&mut machine, events);
+    let mut rules = Rules::default();
+    let text = "[[rule]]\nmodules = [\"ib_uverbs\", \"ib_umad\"]\n";
+    rules.add(Path::new("new.toml"), text);
+    assert_eq!(
+        told(&mut machine, [Event::Rules(rules)]),
+        ["load ib_umad", "a Registered"]
+    );
+}
+
+#[test]
+fn an_explanation_names_each_rule_and_what_became_of_it() {
+    let mut machine = machine();
+    let _ = machine.step(there(1, "a", Protocol::Infiniband));
+    let actions = machine.step(answer("ib_umad", Outcome::Denied));
+    let shown = actions.iter().find_map(|action| match action {
+        Action::Publish(shown) => Some(shown),
+        _ => None,
+    });
+    let rules = &shown.unwrap().rules;
+    assert_eq!(rules.len(), 2);
+    assert_eq!((rules[0].number, &rules[0].protocols), (1, &None));
+    assert_eq!(rules[1].protocols.as_deref().unwrap(), ["infiniband"]);
+    assert_eq!(rules[1].modules[0].state, ModuleState::Denied);
+}
+
+#[test]
+fn everything_is_settled_when_every_module_has_its_answer() {
+    let mut machine = machine();
+    let mut settled = |event| {
+        let actions = machine.step(event);
+        let mut settled = actions.iter().filter_map(|action| match action {
+            Action::Settled(settled) => Some(*settled),
+            _ => None,
+        });
+        settled.next()
+    };
+    assert_eq!(settled(Event::SnapshotBegins), None);
+    assert_eq!(settled(Event::SnapshotEnds), Some(true));
+    assert_eq!(settled(there(1, "a", Protocol::Roce)), Some(false));
+    assert_eq!(settled(answer("ib_uverbs", Outcome::Loaded)), None);
+    assert_eq!(settled(answer("rdma_ucm", Outcome::Failed)), Some(true));
 }

@@ -1,0 +1,172 @@
+//! A subscription that outlives its connection: when the service goes, it is taken up again,
+//! and begins anew with a snapshot. Must never hide that it did.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Client, ClientError, ClientErrorKind, Replies};
+
+/// The pause after the first failure, at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A pause that doubles with each failure in a row. How much of it is waited is up to chance,
+/// so that clients that lost the same service do not all come back in the same moment.
+#[derive(Debug)]
+pub struct Backoff {
+    pause: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { pause: FIRST_PAUSE }
+    }
+}
+
+impl Backoff {
+    /// Waits, between half of the pause and all of it.
+    pub async fn wait(&mut self) {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(jittered(pause, chance())).await;
+    }
+
+    /// Begins again with the first pause: something went well.
+    pub fn reset(&mut self) {
+        self.pause = FIRST_PAUSE;
+    }
+}
+
+fn jittered(pause: Duration, chance: u16) -> Duration {
+    pause / 2 + pause / 2 * u32::from(chance) / u32::from(u16::MAX)
+}
+
+/// Something between 0 and `u16::MAX`; the middle where the kernel has no chance to give.
+fn chance() -> u16 {
+    let mut bytes = [0; 2];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
+        Ok(_) => u16::from_ne_bytes(bytes),
+        Err(_) => u16::MAX / 2,
+    }
+}
+
+/// What a subscription tells.
+#[derive(Debug)]
+pub enum Followed<R> {
+    /// A connection was made: what follows is a snapshot.
+    Begins,
+    /// A reply.
+    Reply(R),
+    /// The connection was lost, or could not be made. The next call tries again.
+    Lost(ClientError),
+}
+
+/// A subscription that outlives its connection.
+#[derive(Debug)]
+pub struct Subscription {
+    socket: PathBuf,
+    method: &'static str,
+    arguments: Value,
+    backoff: Backoff,
+    failed: bool,
+    replies: Option<Replies>,
+}
+
+impl Subscription {
+    /// A subscription by `method` at `socket`. Nothing is connected yet.
+    #[must_use]
+    pub fn new(socket: PathBuf, method: &'static str, arguments: &impl Serialize) -> Self {
+        Self {
+            socket,
+            method,
+            arguments: serde_json::to_value(arguments).unwrap_or_default(),
+            backoff: Backoff::default(),
+            failed: false,
+            replies: None,
+        }
+    }
+
+    /// What happens next. After a loss this waits before it tries again.
+    ///
+    /// Not cancel safe: a future that was dropped may have taken a part of a reply with it.
+    pub async fn next<R: DeserializeOwned>(&mut self) -> Followed<R> {
+        let Some(replies) = &mut self.replies else {
+            return self.connect().await;
+        };
+        match replies.next().await {
+            Ok(Some(reply)) => {
+                self.backoff.reset();
+                Followed::Reply(reply)
+            }
+            Ok(None) => self.lost(ClientErrorKind::Disconnected),
+            Err(e) => self.lost(e.kind),
+        }
+    }
+
+    async fn connect<R>(&mut self) -> Followed<R> {
+        if self.failed {
+            self.backoff.wait().await;
+        }
+        let connected = match Client::connect(&self.socket).await {
+            Ok(client) => client.stream(self.method, &self.arguments).await,
+            Err(e) => Err(e),
+        };
+        match connected {
+            Ok(replies) => {
+                self.replies = Some(replies);
+                Followed::Begins
+            }
+            Err(e) => self.lost(e.kind),
+        }
+    }
+
+    fn lost<R>(&mut self, kind: ClientErrorKind) -> Followed<R> {
+        self.replies = None;
+        self.failed = true;
+        Followed::Lost(ClientError {
+            socket: self.socket.clone(),
+            method: self.method.to_owned(),
+            kind,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_between_its_half_and_its_whole() {
+        let pause = Duration::from_millis(100);
+        assert_eq!(jittered(pause, 0), Duration::from_millis(50));
+        assert_eq!(jittered(pause, u16::MAX), Duration::from_millis(100));
+        let middle = jittered(pause, u16::MAX / 2);
+        assert!(middle > Duration::from_millis(74) && middle < Duration::from_millis(76));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_up_to_the_longest() {
+        let mut backoff = Backoff::default();
+        for _ in 0..20 {
+            let start = tokio::time::Instant::now();
+            let pause = backoff.pause;
+            backoff.wait().await;
+            let waited = start.elapsed();
+            // The timer counts whole milliseconds.
+            assert!(
+                waited + Duration::from_millis(1) >= pause / 2,
+                "{waited:?} of {pause:?}"
+            );
+            assert!(
+                waited <= pause + Duration::from_millis(1),
+                "{waited:?} of {pause:?}"
+            );
+        }
+        assert_eq!(backoff.pause, LONGEST_PAUSE);
+    }
+}
