@@ -11,12 +11,20 @@ use interfaces::server::Snapshot;
 pub struct Inventory {
     devices: BTreeMap<i64, Device>,
     sequence: i64,
+    /// Whether there was a scan. Before the first, nobody is told that nothing is there.
+    complete: bool,
 }
 
 impl Inventory {
     /// The devices in the order of their indexes.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
         self.devices.values()
+    }
+
+    /// Whether the devices are known.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// Takes over what a scan has shown and returns what is different now: what is gone first,
@@ -35,6 +43,9 @@ impl Inventory {
                 }
                 Some(_) => {}
             }
+        }
+        if !std::mem::replace(&mut self.complete, true) {
+            events.push(self.mark(Action::Ready));
         }
         events
     }
@@ -62,7 +73,7 @@ impl Snapshot for Inventory {
         self.devices
             .values()
             .map(|device| record(Action::Add, device.clone(), self.sequence))
-            .chain([self.mark(Action::Ready)])
+            .chain(self.complete.then(|| self.mark(Action::Ready)))
             .collect()
     }
 
@@ -121,7 +132,11 @@ mod tests {
         let first = inventory.replace(vec![device(1, "a"), device(2, "b")]);
         assert_eq!(
             told(&first),
-            [(Action::Add, Some("a"), 1), (Action::Add, Some("b"), 2)]
+            [
+                (Action::Add, Some("a"), 1),
+                (Action::Add, Some("b"), 2),
+                (Action::Ready, None, 2),
+            ]
         );
         let second = inventory.replace(vec![device(2, "renamed"), device(3, "c")]);
         assert_eq!(
@@ -151,6 +166,14 @@ mod tests {
                 (Action::Add, Some("mlx5_0"), 3),
             ]
         );
+    }
+
+    #[test]
+    fn before_the_first_scan_nobody_is_told_that_nothing_is_there() {
+        let mut inventory = Inventory::default();
+        assert!(inventory.snapshot().is_empty());
+        let first = inventory.replace(Vec::new());
+        assert_eq!(told(&first), [(Action::Ready, None, 0)]);
     }
 
     #[test]

@@ -19,7 +19,8 @@ use crate::uevent::{self, Uevent, UeventError};
 
 /// The kernel's multicast group of uevents; group 2 is udev's.
 const KERNEL_GROUP: u32 = 1;
-/// How long the kernel may take for one datagram of a dump.
+/// How long whoever answers on a socket that was passed may take for one datagram of a dump.
+/// The kernel itself answers while it is asked.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often an interrupted dump is asked for again before the next event must help.
 const DUMP_ATTEMPTS: u32 = 10;

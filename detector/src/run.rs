@@ -2,6 +2,7 @@
 //! publish what is different. Events only say that something happened: what is true is always
 //! asked of the kernel. Must never decide what a change means.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use std::time::Duration;
 use interfaces::activation::Inherited;
 use interfaces::detector::Device;
 use interfaces::lifecycle::{self, Wishes};
+use interfaces::names::NameError;
 use interfaces::server;
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::device::assemble;
@@ -20,6 +23,11 @@ use crate::sysfs::Sysfs;
 
 /// How long after a scan that failed the next one is tried without an event.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// What the kernel answers for a device that it does not have (`nldev_port_get_dumpit()`).
+const EINVAL: i32 = 22;
+/// The same, for one that is about to go.
+const ENODEV: i32 = 19;
 
 /// Why the detector cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +75,8 @@ async fn run(config: Config) -> Result<(), Error> {
     let published = Arc::new(Published::default());
     let mut eyes = Eyes {
         sysfs: Sysfs::new(config.sysfs),
-        rdma,
+        passed: rdma,
+        refused: BTreeSet::new(),
     };
     // The socket is open: whatever happens from here on is an event. So what this scan shows
     // can only be older than the events, never newer.
@@ -87,10 +96,12 @@ async fn follow(
     published: &Published,
     mut retry: bool,
 ) -> io::Error {
+    let mut deadline = Instant::now() + RETRY;
     loop {
         let received = tokio::select! {
             received = uevents.receive() => received.map(Some),
-            () = tokio::time::sleep(RETRY), if retry => Ok(None),
+            // A deadline and not a pause: events of others must not put it off.
+            () = tokio::time::sleep_until(deadline), if retry => Ok(None),
         };
         let mut due = match received {
             Ok(Some(received)) => concerns_rdma(&received, published),
@@ -108,6 +119,7 @@ async fn follow(
         }
         if due {
             retry = !eyes.scan(published).await;
+            deadline = Instant::now() + RETRY;
         }
     }
 }
@@ -145,7 +157,11 @@ fn concerns_rdma(received: &Received, published: &Published) -> bool {
 /// Where the kernel is asked.
 struct Eyes {
     sysfs: Sysfs,
-    rdma: Option<RdmaSocket>,
+    /// The socket that was passed. One of our own is opened for each scan: ib_core cannot be
+    /// unloaded while a socket of its family is open.
+    passed: Option<RdmaSocket>,
+    /// Names that were refused, so that each is logged once.
+    refused: BTreeSet<String>,
 }
 
 impl Eyes {
@@ -175,12 +191,28 @@ impl Eyes {
     }
 
     async fn devices(&mut self) -> Result<Vec<Device>, DumpError> {
-        let rdma = match &mut self.rdma {
-            Some(rdma) => rdma,
-            closed @ None => closed.insert(RdmaSocket::open()?),
+        let mut own;
+        let rdma = match &mut self.passed {
+            Some(passed) => passed,
+            None => {
+                own = RdmaSocket::open()?;
+                &mut own
+            }
         };
         let mut devices = Vec::new();
-        for device in rdma.dump(Query::Devices, NldevDevice::parse).await? {
+        for device in rdma.dump(Query::Devices, parse_named).await? {
+            let device = match device {
+                Ok(device) => device,
+                // One name that is none must not hide the others' devices.
+                Err(e) => {
+                    let message = e.to_string();
+                    if !self.refused.contains(&message) {
+                        tracing::warn!("a device is left out: {message}");
+                        self.refused.insert(message);
+                    }
+                    continue;
+                }
+            };
             match rdma
                 .dump(Query::Ports(device.index), NldevPort::parse)
                 .await
@@ -190,10 +222,18 @@ impl Eyes {
                     devices.push(assemble(&device, &ports, &sysfs));
                 }
                 // Gone since the first dump; its uevent leads to the next scan.
-                Err(DumpError::Reply(NldevError::Refused(_))) => {}
+                Err(DumpError::Reply(NldevError::Refused(EINVAL | ENODEV))) => {}
                 Err(e) => return Err(e),
             }
         }
         Ok(devices)
+    }
+}
+
+/// Keeps a name that is none apart from a reply that cannot be read.
+fn parse_named(payload: &[u8]) -> Result<Result<NldevDevice, NameError>, NldevError> {
+    match NldevDevice::parse(payload) {
+        Err(NldevError::Name(e)) => Ok(Err(e)),
+        other => other.map(Ok),
     }
 }

@@ -38,8 +38,9 @@ impl Published {
         self.devices.update(|inventory| {
             let events = inventory.replace(devices);
             for event in &events {
-                let name = event.name.as_deref().unwrap_or_default();
-                tracing::info!(index = event.index, "{:?} {name}", event.action);
+                if let Some(name) = &event.name {
+                    tracing::info!(index = event.index, "{:?} {name}", event.action);
+                }
             }
             events
         });
@@ -73,6 +74,8 @@ impl Detector {
     async fn list(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         let ListArgs { name, index } = call.arguments()?;
         let one_named = name.is_some() || index.is_some();
+        let known = |inventory: &Inventory| inventory.is_complete().then_some(());
+        self.published.devices.until(call, known).await?;
         let replies = self.published.devices.read(|inventory| {
             inventory
                 .devices()

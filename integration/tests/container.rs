@@ -100,12 +100,91 @@ fn varlinkctl_understands_every_service() {
         assert!(idl.contains(&format!("interface {interface}")), "{idl}");
         assert!(idl.contains("# "), "{interface} lost its comments: {idl}");
         BOOT.assert_succeeded(&case("validate"));
+        // A client can start the program for itself alone.
+        let program = BOOT.json(&case("program-info"));
+        assert_eq!(program["product"], info["product"]);
         let error = BOOT.varlink_error(&case("unknown-method"));
         assert_eq!(error, "org.varlink.service.MethodNotFound");
         assert_eq!(BOOT.text(&case("mode")), "666");
         let registered = format!("/run/rdma-hotplug/{interface}");
         assert!(BOOT.text(&case("registry")).ends_with(&registered));
     }
+}
+
+#[test]
+fn every_service_answers_as_a_service_of_systemd() {
+    for service in SERVICES {
+        let case = |name: &str| format!("varlink-{service}/{name}");
+        BOOT.assert_succeeded(&case("ping"));
+        BOOT.assert_succeeded(&case("debug"));
+        assert_eq!(BOOT.json(&case("level"))["level"], 7);
+        let invalid = "org.varlink.service.InvalidParameter";
+        assert_eq!(BOOT.varlink_error(&case("no-level")), invalid);
+        assert_eq!(BOOT.json(&case("no-level"))["parameter"], "level");
+        let environment = BOOT.json(&case("environment"));
+        let environment = environment["environment"].as_array().unwrap();
+        let listen = |v: &&serde_json::Value| v.as_str().unwrap().starts_with("LISTEN_FDS=");
+        assert!(environment.iter().any(|v| listen(&v)), "{environment:?}");
+        for refused in ["nobody-environment", "nobody-level"] {
+            let error = BOOT.varlink_error(&case(refused));
+            assert_eq!(error, "org.varlink.service.PermissionDenied", "{refused}");
+        }
+    }
+    BOOT.assert_succeeded("varlink-Loader/reload");
+    BOOT.assert_succeeded("varlink-Orchestrator/reload");
+    // The detector has no configuration.
+    assert_eq!(
+        BOOT.varlink_error("varlink-Detector/reload"),
+        "org.varlink.service.MethodNotImplemented"
+    );
+}
+
+#[test]
+fn the_loader_explains_itself_and_reads_its_policy_again() {
+    let explained = BOOT.json("loader/explain");
+    assert_eq!(explained["outcome"], "loaded");
+    assert_eq!(explained["plans"][0]["steps"][0]["module"], "ib_core");
+    let listed = BOOT.json("loader/list");
+    let modules = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["module"].as_str().unwrap());
+    assert!(modules.clone().any(|module| module == "ib_uverbs"));
+    assert!(modules.clone().all(|module| module != "mlx5_core"));
+    BOOT.assert_succeeded("loader/reload");
+    assert_eq!(BOOT.json("loader/reloaded")["outcome"], "loaded");
+}
+
+#[test]
+fn the_loader_goes_when_nobody_needs_it_and_loses_nobody() {
+    BOOT.assert_succeeded("idle/ends");
+    assert_eq!(
+        BOOT.property("idle/result", "rdma-loader.service", "Result"),
+        "success"
+    );
+    for moment in [
+        "0.97", "0.98", "0.99", "1.00", "1.01", "1.02", "1.03", "last",
+    ] {
+        BOOT.assert_succeeded(&format!("idle/call-{moment}"));
+    }
+}
+
+#[test]
+fn root_can_pause_and_everybody_can_see_why() {
+    BOOT.assert_succeeded("maintenance/settled");
+    let timed_out = BOOT.varlink_error("maintenance/times-out");
+    assert_eq!(timed_out, "org.rdmahotplug.Orchestrator.WaitTimedOut");
+    let missing = BOOT.json("maintenance/times-out");
+    assert_eq!(missing["waitingFor"][0], "mlx5_0, which is not registered");
+    let refused = BOOT.varlink_error("maintenance/nobody");
+    assert_eq!(refused, "org.varlink.service.PermissionDenied");
+    assert_eq!(BOOT.json("maintenance/paused")["paused"], "firmware update");
+    assert!(BOOT.json("maintenance/resumed")["paused"].is_null());
+    let again = BOOT.varlink_error("maintenance/resume-again");
+    assert_eq!(again, "org.rdmahotplug.Orchestrator.NotPaused");
+    BOOT.assert_succeeded("maintenance/reconcile");
+    BOOT.assert_succeeded("maintenance/reload");
 }
 
 #[test]
@@ -196,6 +275,10 @@ fn a_killed_service_comes_back_and_is_found_again() {
     for service in ["detector", "loader", "orchestrator"] {
         BOOT.assert_succeeded(&format!("restart/{service}-kill"));
         BOOT.assert_succeeded(&format!("restart/{service}-back"));
+    }
+    BOOT.assert_succeeded("restart/crash-loop");
+    for socket in ["rdma-detector.socket", "rdma-detector-uevent.socket"] {
+        assert_eq!(state("restart/sockets", socket), "active", "{socket}");
     }
     BOOT.assert_succeeded("restart/follows");
     // rdma-core's own rdma-load-modules@rdma.service finds no modules here, and fails.

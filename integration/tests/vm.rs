@@ -257,6 +257,12 @@ fn a_deleted_device_is_gone_from_both_lists() {
 }
 
 #[test]
+fn without_devices_the_rdma_core_can_be_unloaded_under_the_services() {
+    HOTPLUG.assert_succeeded("removed/unload");
+    HOTPLUG.assert_succeeded("removed/unload-core");
+}
+
+#[test]
 fn a_device_that_is_there_before_the_services_is_ready_too() {
     COLDPLUG.assert_succeeded("coldplug/becomes-ready");
     let list = COLDPLUG.json("coldplug/list");

@@ -25,7 +25,7 @@ use crate::activation::Endpoint;
 use crate::lifecycle::{self, Wish, Wishes};
 pub use call::{Authorisation, Call, CallError, Peer};
 pub use feed::{Feed, Snapshot};
-use limits::Counter;
+use limits::{Counter, Pace};
 use message::MessageReader;
 
 /// How long accepting pauses when the process is out of file descriptors. Connections wait in
@@ -106,6 +106,7 @@ struct Server<S> {
     service: Arc<S>,
     connections: Arc<Counter>,
     subscriptions: Arc<Counter>,
+    refusals: Arc<Pace>,
     stopping: watch::Sender<bool>,
 }
 
@@ -118,6 +119,7 @@ impl<S: Service> Server<S> {
             service,
             connections: Counter::new(connections, limits::MAX_CONNECTIONS_PER_UID),
             subscriptions: Counter::new(connections, limits::MAX_SUBSCRIPTIONS_PER_UID),
+            refusals: Arc::default(),
             stopping: watch::Sender::new(false),
         }
     }
@@ -181,7 +183,7 @@ impl<S: Service> Server<S> {
         let _ticket = match self.connections.take(peer.uid) {
             Ok(ticket) => ticket,
             Err(full) => {
-                tracing::info!(peer.uid, peer.pid, "refused a connection: too many");
+                tracing::debug!(peer.uid, peer.pid, "refused a connection: too many");
                 let error = CallError::limit(S::INTERFACE, "TooManyConnections", "limit", full.0);
                 call::answer_and_close(&stream, &error);
                 return;
@@ -207,7 +209,7 @@ impl<S: Service> Server<S> {
             let request = match request {
                 Ok(request) => request,
                 Err(malformed) => {
-                    tracing::info!(peer.uid, peer.pid, "closing a connection: {malformed}");
+                    tracing::debug!(peer.uid, peer.pid, "closing a connection: {malformed}");
                     let _ = call::answer(&mut write, &malformed.answer(S::INTERFACE)).await;
                     return;
                 }
@@ -216,6 +218,7 @@ impl<S: Service> Server<S> {
                 peer,
                 stopping: stopping.clone(),
                 subscriptions: Arc::clone(&self.subscriptions),
+                refusals: Arc::clone(&self.refusals),
                 interface: S::INTERFACE,
             };
             let mut call = Call::new(request, context, &mut write);
@@ -226,6 +229,8 @@ impl<S: Service> Server<S> {
             if call.finish(outcome).await.is_err() {
                 return;
             }
+            // A long pipeline must not keep the others waiting.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -204,17 +204,22 @@ impl<K: Kernel> Loader<K> {
         }
         for step in &plan.steps {
             // One that is coming is given to the kernel again: that waits for it.
-            if kernel::state(&self.sysfs, &step.module) == ModuleState::Live {
+            if self.is_live(step) {
                 continue;
             }
             match self.insert(step) {
                 Ok(()) => chain.push(step.module.to_string()),
-                // Somebody else was faster, which is as good.
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                // Somebody else was faster, which is as good; unless it is the module's own
+                // initialisation that says so.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.is_live(step) => {}
                 Err(error) => return Err(Failure { step, error }),
             }
         }
         Ok(())
+    }
+
+    fn is_live(&self, step: &Step) -> bool {
+        kernel::state(&self.sysfs, &step.module) == ModuleState::Live
     }
 
     fn insert(&self, step: &Step) -> io::Result<()> {

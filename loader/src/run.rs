@@ -6,10 +6,10 @@ use std::fs;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use interfaces::activation::Inherited;
+use interfaces::activation::{Endpoint, Inherited};
 use interfaces::lifecycle::{self, Wishes};
 use interfaces::server;
 use nix::sys::signal::SigSet;
@@ -20,8 +20,9 @@ use crate::load::{Loader, module_dir, read_policy};
 use crate::policy::uid_of;
 use crate::server::Server;
 
-/// The most loads that run at once, as in systemd-modules-load.
-const MAX_THREADS: usize = 16;
+/// How many loads run at once: at least so many that a driver which takes its time keeps few
+/// others waiting, at most as many as in systemd-modules-load.
+const THREADS: std::ops::RangeInclusive<usize> = 8..=16;
 
 /// Why the loader cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -42,22 +43,35 @@ pub enum Error {
 /// # Errors
 /// See [`Error`].
 pub fn main(config: &Config, kernel: impl Kernel) -> Result<(), Error> {
-    let loader = Arc::new(loader(config, kernel)?);
-    let threads = LoadThreads::start().map_err(Error::Runtime)?;
-    let server = Server::new(loader, orchestrator(config), threads);
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)?
-        .block_on(serve(config, server))
-}
-
-async fn serve<K: Kernel>(config: &Config, server: Server<K>) -> Result<(), Error> {
-    let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
     let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
     let endpoint = inherited
         .take_varlink(config.listen.as_deref())
         .map_err(Error::Activation)?;
+    let loader = Arc::new(loader(config, kernel)?);
+    let (jobs, threads) = start_threads().map_err(Error::Runtime)?;
+    let server = Server::new(loader, orchestrator(config), jobs);
+    let served = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?
+        .block_on(serve(config, endpoint, server));
+    // The end of the process would end every thread, and one that is inside of finit_module(2)
+    // would leave a driver half initialised. The server, and with it the queue, is gone: each
+    // thread ends when it has done what it was given.
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a loading thread has panicked");
+        }
+    }
+    served
+}
+
+async fn serve<K: Kernel>(
+    config: &Config,
+    endpoint: Endpoint,
+    server: Server<K>,
+) -> Result<(), Error> {
+    let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
     lifecycle::ready("waiting for requests");
     let idle = (config.idle > 0).then(|| Duration::from_secs(config.idle));
     server::serve(endpoint, Arc::new(server), &mut wishes, idle)
@@ -100,35 +114,31 @@ fn orchestrator(config: &Config) -> Option<u32> {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The threads that loads run on.
-#[derive(Clone)]
-pub struct LoadThreads {
-    jobs: Sender<Job>,
+/// Where loads are given to the threads that they run on.
+pub struct Jobs {
+    queue: Sender<Job>,
 }
 
-impl LoadThreads {
-    /// Starts one thread a processor, sixteen at most.
-    ///
-    /// # Errors
-    /// When a thread cannot be started.
-    pub fn start() -> io::Result<Self> {
-        let (jobs, queue) = channel();
-        let queue = Arc::new(Mutex::new(queue));
-        let count = thread::available_parallelism().map_or(1, usize::from);
-        for number in 0..count.min(MAX_THREADS) {
-            let queue = Arc::clone(&queue);
-            thread::Builder::new()
-                .name(format!("load-{number}"))
-                .spawn(move || work(&queue))?;
-        }
-        Ok(Self { jobs })
-    }
-
+impl Jobs {
     /// Runs `job` as soon as a thread is free. Nothing can take it back.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
-        // The threads live as long as the process.
-        let _ = self.jobs.send(Box::new(job));
+        // The threads live as long as this does.
+        let _ = self.queue.send(Box::new(job));
     }
+}
+
+/// Starts the threads. They end when what is returned beside them is gone and every job done.
+fn start_threads() -> io::Result<(Jobs, Vec<JoinHandle<()>>)> {
+    let (jobs, queue) = channel();
+    let queue = Arc::new(Mutex::new(queue));
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let threads = (0..processors.clamp(*THREADS.start(), *THREADS.end())).map(|number| {
+        let queue = Arc::clone(&queue);
+        thread::Builder::new()
+            .name(format!("load-{number}"))
+            .spawn(move || work(&queue))
+    });
+    Ok((Jobs { queue: jobs }, threads.collect::<io::Result<_>>()?))
 }
 
 fn work(queue: &Mutex<Receiver<Job>>) {

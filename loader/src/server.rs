@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::kernel::Kernel;
 use crate::load::Loader;
-use crate::run::LoadThreads;
+use crate::run::Jobs;
 
 /// The most modules that one call may ask for.
 const MAX_MODULES: usize = 64;
@@ -21,18 +21,18 @@ const MAX_MODULES: usize = 64;
 pub struct Server<K> {
     loader: Arc<Loader<K>>,
     orchestrator: Option<u32>,
-    threads: LoadThreads,
+    jobs: Jobs,
     /// Loads that have not come to their end, whether or not anybody waits for them.
     under_way: Arc<AtomicUsize>,
 }
 
 impl<K: Kernel> Server<K> {
     /// Serves `loader` to root and to the user `orchestrator`, when there is one.
-    pub fn new(loader: Arc<Loader<K>>, orchestrator: Option<u32>, threads: LoadThreads) -> Self {
+    pub fn new(loader: Arc<Loader<K>>, orchestrator: Option<u32>, jobs: Jobs) -> Self {
         let server = Self {
             loader,
             orchestrator,
-            threads,
+            jobs,
             under_way: Arc::default(),
         };
         server.log_policy();
@@ -86,7 +86,7 @@ impl<K: Kernel> Server<K> {
         let loader = Arc::clone(&self.loader);
         let under_way = Arc::clone(&self.under_way);
         under_way.fetch_add(1, Ordering::Relaxed);
-        self.threads.run(move || {
+        self.jobs.run(move || {
             let mut outcomes = Vec::new();
             for module in &modules {
                 let result = loader.load(module);

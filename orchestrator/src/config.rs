@@ -40,7 +40,8 @@ pub struct Config {
         default_value = "/run/rdma-hotplug/orchestrator"
     )]
     pub runtime_directory: PathBuf,
-    /// How long the start waits for the modules of devices that are there already, in seconds.
+    /// How long the start waits for the modules of devices that the kernel has registered
+    /// already, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub boot_deadline: Duration,
     /// Listen here when no socket was passed.

@@ -177,7 +177,12 @@ impl Machine {
     }
 
     fn device(&mut self, record: detector::Device, actions: &mut Vec<Action>) {
+        // The index begins anew when ib_core is loaded anew: another device may have it.
         let before = self.devices.remove(&record.index);
+        let before = before.filter(|known| is_same(&known.record, &record));
+        // Told again in a new snapshot, after a time in which nobody looked: what was live may
+        // have been unloaded. What was answered stays until there is another answer.
+        let unseen = before.as_ref().is_some_and(|known| !known.confirmed);
         let mut known = Known {
             modules: Vec::new(),
             confirmed: true,
@@ -194,8 +199,8 @@ impl Machine {
                 message: answered.and_then(|module| module.message.clone()),
             });
         }
-        let pending = |module: &&Module| module.state == ModuleState::Pending;
-        self.load(&known, pending, actions);
+        let wanted = |module: &&Module| unseen || module.state == ModuleState::Pending;
+        self.load(&known, wanted, actions);
         actions.push(self.publish(&known));
         self.devices.insert(known.record.index, known);
     }
@@ -263,10 +268,12 @@ impl Machine {
     }
 
     fn remove(&mut self, index: i64, actions: &mut Vec<Action>) {
-        if self.devices.remove(&index).is_some() {
-            actions.push(Action::Withdraw(index));
+        if self.devices.remove(&index).is_none() {
+            return;
         }
-        if self.complete && self.devices.is_empty() && self.announced {
+        actions.push(Action::Withdraw(index));
+        // Even when it was not announced: an orchestrator before this one may have done it.
+        if self.complete && self.devices.is_empty() {
             self.announced = false;
             actions.push(Action::WithdrawHardware);
         }
@@ -379,6 +386,11 @@ impl Known {
             waiting_for,
         }
     }
+}
+
+/// Whether two records are of one device: the hardware is the same.
+fn is_same(one: &detector::Device, other: &detector::Device) -> bool {
+    one.node_guid == other.node_guid && one.pci_address == other.pci_address
 }
 
 fn state_of(outcome: Outcome) -> ModuleState {

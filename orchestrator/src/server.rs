@@ -266,6 +266,10 @@ impl Service for Orchestrator {
             }
             orchestrator::RESUME => {
                 let ResumeArgs {} = call.arguments()?;
+                call.peer().is_root_or(None).granted()?;
+                if self.published.whole().paused.is_none() {
+                    return Err(CallError::named(orchestrator::NOT_PAUSED));
+                }
                 self.want(call, Event::Resume)?;
                 call.reply(&ResumeReply {}).await
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{Client, ClientError, ClientErrorKind, Replies};
 
@@ -75,6 +76,7 @@ pub struct Subscription {
     backoff: Backoff,
     failed: bool,
     replies: Option<Replies>,
+    since: Option<Instant>,
 }
 
 impl Subscription {
@@ -88,6 +90,7 @@ impl Subscription {
             backoff: Backoff::default(),
             failed: false,
             replies: None,
+            since: None,
         }
     }
 
@@ -99,10 +102,7 @@ impl Subscription {
             return self.connect().await;
         };
         match replies.next().await {
-            Ok(Some(reply)) => {
-                self.backoff.reset();
-                Followed::Reply(reply)
-            }
+            Ok(Some(reply)) => Followed::Reply(reply),
             Ok(None) => self.lost(ClientErrorKind::Disconnected),
             Err(e) => self.lost(e.kind),
         }
@@ -119,6 +119,7 @@ impl Subscription {
         match connected {
             Ok(replies) => {
                 self.replies = Some(replies);
+                self.since = Some(Instant::now());
                 Followed::Begins
             }
             Err(e) => self.lost(e.kind),
@@ -126,7 +127,12 @@ impl Subscription {
     }
 
     fn lost<R>(&mut self, kind: ClientErrorKind) -> Followed<R> {
-        self.replies = None;
+        // A connection counts as a good one when it lasted. One reply is not enough: a service
+        // whose second reply cannot be read would be asked again and again.
+        let lasted = |since: Instant| since.elapsed() > LONGEST_PAUSE;
+        if self.replies.take().is_some() && self.since.is_some_and(lasted) {
+            self.backoff.reset();
+        }
         self.failed = true;
         Followed::Lost(ClientError {
             socket: self.socket.clone(),

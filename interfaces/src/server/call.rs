@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::limits::{Counter, Ticket};
+use super::limits::{Counter, Pace, Ticket};
 use super::message::Request;
 use crate::Interface;
 
@@ -177,6 +177,7 @@ pub(super) struct Context {
     pub peer: Peer,
     pub stopping: watch::Receiver<bool>,
     pub subscriptions: Arc<Counter>,
+    pub refusals: Arc<Pace>,
     pub interface: Interface,
 }
 
@@ -313,7 +314,10 @@ impl<'c> Call<'c> {
     pub(super) async fn finish(mut self, outcome: Result<(), CallError>) -> Result<(), CallError> {
         if outcome.as_ref().is_err_and(CallError::is_refusal) {
             let Peer { uid, pid } = self.context.peer;
-            tracing::warn!(peer.uid = uid, peer.pid = pid, "refused {}", self.method());
+            if let Some(more) = self.context.refusals.due(Instant::now()) {
+                let method = self.method();
+                tracing::warn!(peer.uid = uid, peer.pid = pid, more, "refused {method}");
+            }
         }
         match outcome {
             Ok(()) if self.answered => Ok(()),

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The most connections, in all; fewer where the process may not open as many files.
 pub const MAX_CONNECTIONS: usize = 4096;
@@ -76,6 +77,31 @@ impl Drop for Ticket {
     }
 }
 
+/// How often refusals are logged: whoever is refused a thousand times a second must not push
+/// what matters out of the journal.
+const PACE: Duration = Duration::from_secs(1);
+
+/// Keeps log records apart.
+#[derive(Debug, Default)]
+pub struct Pace {
+    state: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Pace {
+    /// Whether a record is due, and if so how many were left out since the last.
+    pub fn due(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, left_out) = *state;
+        if last.is_some_and(|last| now.saturating_duration_since(last) < PACE) {
+            state.1 += 1;
+            None
+        } else {
+            *state = (Some(now), 0);
+            Some(left_out)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +117,17 @@ mod tests {
         assert_eq!(counter.take(3).unwrap_err(), Full(5));
         tickets.remove(0);
         assert!(counter.take(1).is_ok());
+    }
+
+    #[test]
+    fn a_flood_is_logged_once_a_second_with_how_much_was_left_out() {
+        let pace = Pace::default();
+        let start = Instant::now();
+        assert_eq!(pace.due(start), Some(0));
+        for _ in 0..1000 {
+            assert_eq!(pace.due(start + PACE / 2), None);
+        }
+        assert_eq!(pace.due(start + PACE), Some(1000));
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub const MAX_MESSAGE_LEN: usize = 256 * 1024;
 /// How long a message may take from its first byte to its last.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often a peer that has nothing more to say is looked at.
+const HANGUP_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Why a message ends its connection.
 #[derive(Debug, thiserror::Error)]
 pub enum Malformed {
@@ -35,7 +38,7 @@ pub enum Malformed {
     #[error("a message is not a JSON object: {0}")]
     NotJson(#[source] serde_json::Error),
     /// A key of the envelope is missing, unknown, or has a value of the wrong type.
-    #[error("a message's envelope is wrong at {0:?}")]
+    #[error("a message's envelope is wrong at {:?}", .0.chars().take(80).collect::<String>())]
     Envelope(String),
     /// The socket failed.
     #[error("cannot read a message")]
@@ -105,8 +108,10 @@ pub fn parse(message: &[u8]) -> Result<Request, Malformed> {
 /// Cuts the byte stream of one connection into messages.
 pub struct MessageReader {
     socket: OwnedReadHalf,
+    /// What was read; before `start` it has been taken out.
     buffer: Vec<u8>,
-    /// How much of `buffer` is known to hold no NUL, so that no byte is looked at twice.
+    start: usize,
+    /// How far `buffer` is known to hold no NUL, so that no byte is looked at twice.
     searched: usize,
     ended: bool,
 }
@@ -116,6 +121,7 @@ impl MessageReader {
         Self {
             socket,
             buffer: Vec::new(),
+            start: 0,
             searched: 0,
             ended: false,
         }
@@ -124,7 +130,7 @@ impl MessageReader {
     /// The next message without its NUL, or nothing at the end of the stream. Bears being
     /// dropped: what was read stays.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Malformed> {
-        if self.buffer.is_empty() && !self.ended {
+        if self.pending() == 0 && !self.ended {
             // Between messages a peer may be silent for as long as it likes.
             self.fill().await?;
         }
@@ -138,17 +144,22 @@ impl MessageReader {
         loop {
             let unseen = self.buffer.get(self.searched..).unwrap_or_default();
             if let Some(at) = unseen.iter().position(|&byte| byte == 0) {
-                let mut message: Vec<u8> = self.buffer.drain(..=self.searched + at).collect();
-                message.pop();
-                self.searched = 0;
+                let end = self.searched + at;
+                let message = self
+                    .buffer
+                    .get(self.start..end)
+                    .unwrap_or_default()
+                    .to_vec();
+                self.start = end + 1;
+                self.searched = self.start;
                 return Ok(Some(message));
             }
             self.searched = self.buffer.len();
-            if self.buffer.len() > MAX_MESSAGE_LEN {
+            if self.pending() > MAX_MESSAGE_LEN {
                 return Err(Malformed::TooLong);
             }
             if self.ended {
-                return if self.buffer.is_empty() {
+                return if self.pending() == 0 {
                     Ok(None)
                 } else {
                     Err(Malformed::Cut)
@@ -163,18 +174,29 @@ impl MessageReader {
     ///
     /// A peer that only shut down its sending side still waits for replies and is not gone.
     pub async fn peer_gone(&mut self) {
-        while !self.ended && self.buffer.len() <= MAX_MESSAGE_LEN {
+        while !self.ended && self.pending() <= MAX_MESSAGE_LEN {
             if self.fill().await.is_err() {
                 return;
             }
         }
-        if self.ended && hung_up(&self.socket) {
-            return;
+        // The socket stays readable from here on, so that nothing but a look from time to time
+        // tells when the other direction ends as well.
+        while !hung_up(&self.socket) {
+            tokio::time::sleep(HANGUP_INTERVAL).await;
         }
-        std::future::pending::<()>().await;
+    }
+
+    /// How much was read and not taken out.
+    fn pending(&self) -> usize {
+        self.buffer.len() - self.start
     }
 
     async fn fill(&mut self) -> io::Result<()> {
+        // What was taken out goes here and not with each message: a pipeline of small ones
+        // would otherwise be moved once for each.
+        self.buffer.drain(..self.start);
+        self.searched -= self.start;
+        self.start = 0;
         self.ended = self.socket.read_buf(&mut self.buffer).await? == 0;
         Ok(())
     }

@@ -11,6 +11,8 @@ struct FakeKernel {
     sysfs: PathBuf,
     refused: Vec<(&'static str, i32)>,
     given: Mutex<Vec<String>>,
+    /// Modules that somebody else inserts in the moment in which they are given.
+    races: Mutex<Vec<&'static str>>,
 }
 
 impl Kernel for FakeKernel {
@@ -18,12 +20,18 @@ impl Kernel for FakeKernel {
         assert_eq!(flags, 4, "{} is compressed", step.module);
         let name = step.module.as_str();
         self.given.lock().unwrap().push(name.to_owned());
+        let live = || {
+            let module = self.sysfs.join("module").join(name);
+            fs::create_dir_all(&module)?;
+            fs::write(module.join("initstate"), "live\n")
+        };
+        if self.races.lock().unwrap().contains(&name) {
+            live()?;
+        }
         if let Some((_, errno)) = self.refused.iter().find(|(module, _)| *module == name) {
             return Err(io::Error::from_raw_os_error(*errno));
         }
-        let module = self.sysfs.join("module").join(name);
-        fs::create_dir_all(&module)?;
-        fs::write(module.join("initstate"), "live\n")
+        live()
     }
 }
 
@@ -67,6 +75,7 @@ impl Rig {
                     sysfs,
                     refused: refused.to_vec(),
                     given: Mutex::default(),
+                    races: Mutex::default(),
                 },
             },
             dir,
@@ -143,9 +152,19 @@ fn a_refusal_of_the_kernel_names_the_module_and_the_errno() {
 fn losing_a_race_for_a_dependency_is_no_failure() {
     let eexist = 17;
     let rig = Rig::new(&["ib_uverbs"], &[("ib_core", eexist)]);
+    rig.loader.kernel.races.lock().unwrap().push("ib_core");
     let result = rig.load("ib_uverbs");
     assert_eq!(result.outcome, Outcome::Loaded);
     assert_eq!(result.chain, ["ib_uverbs"]);
+}
+
+#[test]
+fn a_module_that_itself_says_that_something_exists_has_failed() {
+    let eexist = 17;
+    let rig = Rig::new(&["ib_uverbs"], &[("ib_core", eexist)]);
+    let result = rig.load("ib_uverbs");
+    assert_eq!(result.outcome, Outcome::Failed);
+    assert_eq!(result.errno_name.as_deref(), Some("EEXIST"));
 }
 
 #[test]

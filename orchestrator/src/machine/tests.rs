@@ -266,7 +266,27 @@ fn a_detector_that_comes_back_removes_what_it_no_longer_shows() {
         there(2, "b", Protocol::Roce),
         Event::SnapshotEnds,
     ];
-    assert_eq!(told(&mut machine, events), ["b Ready", "withdraw 1"]);
+    assert_eq!(
+        told(&mut machine, events),
+        ["load ib_uverbs rdma_ucm", "b Ready", "withdraw 1"]
+    );
+}
+
+#[test]
+fn another_device_under_a_known_index_starts_from_nothing() {
+    let mut machine = machine();
+    let events = [
+        there(0, "rxe0", Protocol::Roce),
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+    ];
+    let _ = told(&mut machine, events);
+    let mut other = device(0, "rxe0", &[Protocol::Roce]);
+    other.node_guid = Some("5054:00ff:fe12:3456".to_owned());
+    assert_eq!(
+        told(&mut machine, [Event::Device(Box::new(other))]),
+        ["load ib_uverbs rdma_ucm", "rxe0 Registered"]
+    );
 }
 
 #[test]
