@@ -7,42 +7,26 @@
     reason = "a panic is how a test says what is wrong"
 )]
 
+mod with_lab;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use integration::host::Hardware;
-use integration::journey::Journey;
-use integration::lab::Lab;
 use integration::scenario;
 use interfaces::client::{Client, ClientErrorKind};
 use interfaces::detector::Protocol;
 use interfaces::loader::{LOAD, LoadArgs, LoadReply, Outcome};
 use interfaces::orchestrator::State;
 use serde_json::{Value, json};
-use tempfile::TempDir;
+use with_lab::with_lab;
 
 const DETECTOR: &str = "org.rdmahotplug.Detector";
 const LOADER: &str = "org.rdmahotplug.Loader";
 const ORCHESTRATOR: &str = "org.rdmahotplug.Orchestrator";
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Runs a test against a started lab, and ends the lab.
-fn with_lab(hardware: Vec<Hardware>, test: impl AsyncFnOnce(&mut Lab)) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let dir = TempDir::new().unwrap();
-        let program = Path::new(env!("CARGO_BIN_EXE_lab"));
-        let mut lab = Lab::lay_out(dir.path(), program, hardware, Journey::silent()).unwrap();
-        lab.start().await.unwrap();
-        test(&mut lab).await;
-        lab.stop().await;
-    });
-}
 
 fn roce_device(name: &str) -> Hardware {
     Hardware {
