@@ -96,6 +96,13 @@ impl Service {
         self.name
     }
 
+    /// The service's process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        let child = self.child.as_ref()?;
+        Pid::from_raw(child.id()?.cast_signed())
+    }
+
     /// What the service has logged.
     #[must_use]
     pub fn log(&self) -> String {

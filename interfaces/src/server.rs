@@ -145,6 +145,8 @@ impl<S: Service> Server<S> {
         loop {
             tokio::select! {
                 biased;
+                // First, or a flood of connections would keep what has ended of them in memory.
+                Some(_) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         exhausted = false;
@@ -159,8 +161,6 @@ impl<S: Service> Server<S> {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                // Reaping keeps the set as small as the number of open connections.
-                Some(_) = connections.join_next() => {}
                 () = idle_for(idle), if connections.is_empty() => if !self.service.is_busy() {
                     return;
                 },

@@ -283,6 +283,11 @@ impl<'c> Call<'c> {
         self.send(parameters, Some(true)).await
     }
 
+    /// Sends a reply that is encoded already and that others follow.
+    pub(super) async fn send_encoded(&mut self, message: &[u8]) -> Result<(), CallError> {
+        send(self.socket, message).await
+    }
+
     /// Sends one reply for each of `replies`, or `empty` when there are none. A caller that
     /// takes one reply gets `ExpectedMore` unless there is just one and it asked for it.
     ///
@@ -353,8 +358,7 @@ pub(super) fn answer_and_close(stream: &tokio::net::UnixStream, error: &CallErro
     if let CallError::Answer { name, parameters } = error {
         let parameters = Some(Value::Object(parameters.clone()));
         let reply = Reply::error(name.clone(), parameters);
-        if let Ok(mut message) = serde_json::to_vec(&reply) {
-            message.push(0);
+        if let Ok(message) = message(&reply) {
             let _ = stream.try_write(&message);
         }
     }
@@ -375,9 +379,18 @@ pub(super) async fn answer(
 }
 
 async fn write(socket: &mut OwnedWriteHalf, reply: &Reply) -> Result<(), CallError> {
-    let mut message = serde_json::to_vec(reply).map_err(io::Error::from)?;
+    send(socket, &message(reply)?).await
+}
+
+/// A reply as it is sent, its NUL included.
+pub(super) fn message(reply: &Reply) -> io::Result<Vec<u8>> {
+    let mut message = serde_json::to_vec(reply)?;
     message.push(0);
-    match tokio::time::timeout(WRITE_TIMEOUT, socket.write_all(&message)).await {
+    Ok(message)
+}
+
+async fn send(socket: &mut OwnedWriteHalf, message: &[u8]) -> Result<(), CallError> {
+    match tokio::time::timeout(WRITE_TIMEOUT, socket.write_all(message)).await {
         Ok(written) => Ok(written?),
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }

@@ -2,13 +2,15 @@
 //! every event after it, and starts over after `resync` when it has fallen too far behind.
 //! Must never wait for a subscriber: the queue is bounded, and one that lags pays alone.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
+use varlink::Reply;
 
+use super::call::message;
 use super::{Call, CallError};
 
 /// How many events a subscriber may be behind.
@@ -29,7 +31,8 @@ pub trait Snapshot {
 /// A state and its subscribers.
 pub struct Feed<S: Snapshot> {
     state: Mutex<S>,
-    events: broadcast::Sender<S::Event>,
+    /// Encoded once, however many subscribers there are.
+    events: broadcast::Sender<Arc<[u8]>>,
     /// Grows with each change, for those who wait for a state and not for events.
     version: watch::Sender<u64>,
 }
@@ -61,7 +64,9 @@ impl<S: Snapshot> Feed<S> {
         let mut state = self.lock();
         for event in change(&mut state) {
             // Without subscribers there is nobody to send to, which is no failure.
-            let _ = self.events.send(event);
+            if let Some(event) = encode(&event) {
+                let _ = self.events.send(event);
+            }
         }
         self.version.send_modify(|version| *version += 1);
     }
@@ -101,7 +106,7 @@ impl<S: Snapshot> Feed<S> {
         let (mut events, mut backlog) = self.subscribe();
         loop {
             for event in backlog.drain(..) {
-                call.reply_continues(&event).await?;
+                call.send_encoded(&event).await?;
             }
             let event = tokio::select! {
                 event = events.recv() => event,
@@ -111,7 +116,7 @@ impl<S: Snapshot> Feed<S> {
             match event {
                 Ok(event) => backlog.push(event),
                 Err(RecvError::Lagged(_)) => {
-                    backlog.push(self.read(S::resync));
+                    backlog.extend(encode(&self.read(S::resync)));
                     let (anew, snapshot) = self.subscribe();
                     events = anew;
                     backlog.extend(snapshot);
@@ -121,9 +126,11 @@ impl<S: Snapshot> Feed<S> {
         }
     }
 
-    fn subscribe(&self) -> (broadcast::Receiver<S::Event>, Vec<S::Event>) {
+    fn subscribe(&self) -> (broadcast::Receiver<Arc<[u8]>>, Vec<Arc<[u8]>>) {
         let state = self.lock();
-        (self.events.subscribe(), state.snapshot())
+        let snapshot = state.snapshot();
+        let snapshot = snapshot.iter().filter_map(encode);
+        (self.events.subscribe(), snapshot.collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, S> {
@@ -131,4 +138,15 @@ impl<S: Snapshot> Feed<S> {
         // code; serving it is better than serving nobody.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One reply as it is sent. Types that are made from an interface file can always be encoded.
+fn encode(event: &impl Serialize) -> Option<Arc<[u8]>> {
+    let parameters = serde_json::to_value(event).ok()?;
+    let reply = Reply {
+        continues: Some(true),
+        error: None,
+        parameters: Some(parameters),
+    };
+    message(&reply).ok().map(Arc::from)
 }

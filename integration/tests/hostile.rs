@@ -1,0 +1,414 @@
+//! What nobody should send, one table for all three services. After each the service answers a
+//! ping, and has no more open files and no more memory than before.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a panic is how a test says what is wrong"
+)]
+
+mod with_lab;
+
+use std::fs;
+use std::io::{BufRead, BufReader, IoSlice, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use integration::host::Hardware;
+use integration::lab::Lab;
+use interfaces::detector::Protocol;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use serde_json::Value;
+use with_lab::with_lab;
+
+/// How long anything may take before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How much memory a service may have more than before a case, in KiB: what an allocator keeps.
+const MEMORY_SLACK: u64 = 16 * 1024;
+
+/// One service under attack.
+struct Target {
+    interface: &'static str,
+    socket: PathBuf,
+    pid: Pid,
+}
+
+fn targets(lab: &mut Lab) -> Vec<Target> {
+    let services = [
+        ("rdma-detector", "org.rdmahotplug.Detector"),
+        ("rdma-loader", "org.rdmahotplug.Loader"),
+        ("rdma-orchestrator", "org.rdmahotplug.Orchestrator"),
+    ];
+    services
+        .into_iter()
+        .map(|(service, interface)| Target {
+            interface,
+            socket: lab.socket(interface),
+            pid: lab.service(service).unwrap().pid().unwrap(),
+        })
+        .collect()
+}
+
+impl Target {
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Sends one message and reads one answer.
+    fn ask(&self, message: &[u8]) -> Value {
+        let mut stream = self.connect();
+        // The service may answer and close before it has read everything.
+        let _ = stream.write_all(message);
+        let _ = stream.write_all(b"\0");
+        read_message(&mut stream).unwrap_or_else(|| panic!("{}: no answer", self.interface))
+    }
+
+    fn ping(&self) {
+        let answer = self.ask(br#"{"method":"io.systemd.service.Ping"}"#);
+        assert!(answer["error"].is_null(), "{}: {answer}", self.interface);
+    }
+
+    fn files(&self) -> usize {
+        fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    /// Resident memory in KiB.
+    fn memory(&self) -> u64 {
+        let status = fs::read_to_string(self.proc("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.unwrap()
+            .trim()
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    fn proc(&self, file: &str) -> PathBuf {
+        Path::new("/proc")
+            .join(self.pid.as_raw_nonzero().to_string())
+            .join(file)
+    }
+
+    /// Fails unless the service answers and is back where it was.
+    fn is_as_before(&self, case: &str, files: usize, memory: u64) {
+        self.ping();
+        let deadline = Instant::now() + PATIENCE;
+        // The service sees the end of a connection a moment after we do.
+        while self.files() > files {
+            assert!(
+                Instant::now() < deadline,
+                "{case}: {} has {} files open, not {files}",
+                self.interface,
+                self.files()
+            );
+            std::thread::yield_now();
+        }
+        let now = self.memory();
+        assert!(
+            now <= memory + MEMORY_SLACK,
+            "{case}: {} has {now} KiB, before {memory} KiB",
+            self.interface
+        );
+    }
+}
+
+/// One message from a stream, or nothing at its end.
+fn read_message(stream: &mut impl Read) -> Option<Value> {
+    let mut message = Vec::new();
+    let mut byte = [0];
+    while stream.read(&mut byte).ok()? == 1 {
+        if byte == [0] {
+            return Some(serde_json::from_slice(&message).unwrap());
+        }
+        message.push(byte[0]);
+    }
+    None
+}
+
+/// Lets this process open as many files as it may.
+fn raise_own_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+    usize::try_from(limit.maximum.unwrap_or(1 << 20)).unwrap()
+}
+
+fn error_of(answer: &Value) -> &str {
+    answer["error"].as_str().unwrap_or_default()
+}
+
+// The cases.
+
+fn half_a_message(target: &Target) {
+    let mut stream = target.connect();
+    stream.write_all(br#"{"method":"io.systemd."#).unwrap();
+}
+
+fn nothing_at_all(target: &Target) {
+    drop(target.connect());
+}
+
+fn ten_thousand_connections(target: &Target) {
+    let most = raise_own_limit();
+    assert!(most > 10_500, "this process may open only {most} files");
+    let mut held = Vec::new();
+    let mut refused = 0;
+    for _ in 0..10_000 {
+        held.push(target.connect());
+    }
+    // The last ones are told why, or wait in the backlog behind those that are.
+    let last = held.last_mut().unwrap();
+    if let Some(answer) = read_message(last) {
+        assert_eq!(
+            error_of(&answer),
+            format!("{}.TooManyConnections", target.interface)
+        );
+        assert!(answer["parameters"]["limit"].is_number());
+        refused += 1;
+    }
+    assert_eq!(refused, 1, "the ten thousandth was taken");
+}
+
+fn a_name_of_a_mebibyte(target: &Target) {
+    let name = "x".repeat(1 << 20);
+    let call = format!(
+        r#"{{"method":"{}.List","parameters":{{"name":"{name}"}}}}"#,
+        target.interface
+    );
+    let answer = target.ask(call.as_bytes());
+    assert_eq!(
+        error_of(&answer),
+        format!("{}.MessageTooLong", target.interface)
+    );
+}
+
+fn a_method_of_a_quarter_mebibyte(target: &Target) {
+    let call = format!(r#"{{"method":"{}"}}"#, "x".repeat(250_000));
+    let answer = target.ask(call.as_bytes());
+    assert_eq!(error_of(&answer), "org.varlink.service.MethodNotFound");
+}
+
+fn duplicate_keys(target: &Target) {
+    let call = br#"{"method":"a.B","method":"io.systemd.service.Ping"}"#;
+    let answer = target.ask(call);
+    assert!(answer.is_object());
+}
+
+fn deep_nesting(target: &Target) {
+    for opening in ["[", "{\"x\":"] {
+        let call = format!(
+            r#"{{"method":"io.systemd.service.Ping","parameters":{}"#,
+            opening.repeat(40_000)
+        );
+        let answer = target.ask(call.as_bytes());
+        assert_eq!(error_of(&answer), "org.varlink.service.InvalidParameter");
+    }
+}
+
+fn a_lone_surrogate(target: &Target) {
+    let answer = target.ask(br#"{"method":"\ud800"}"#);
+    assert_eq!(error_of(&answer), "org.varlink.service.InvalidParameter");
+    let answer = target.ask(b"{\"method\":\"\xff\xfe\"}");
+    assert_eq!(error_of(&answer), "org.varlink.service.InvalidParameter");
+}
+
+fn a_million_bytes_without_an_end(target: &Target) {
+    let mut stream = target.connect();
+    let _ = stream.write_all(&vec![b'x'; 1_000_000]);
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+fn attached_descriptors(target: &Target) {
+    let null = fs::File::open("/dev/null").unwrap();
+    let mut stream = target.connect();
+    for _ in 0..10 {
+        let fds = [null.as_fd(); 100];
+        let mut space = vec![std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(100))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        let call = b"{\"method\":\"io.systemd.service.Ping\"}\0";
+        let slices = [IoSlice::new(call)];
+        sendmsg(&stream, &slices, &mut control, SendFlags::NOSIGNAL).unwrap();
+        assert!(read_message(&mut stream).unwrap()["error"].is_null());
+    }
+    // Nothing of what was attached stays with the service while the connection is open.
+    assert!(target.files() < 100, "{} files", target.files());
+}
+
+fn a_disconnect_in_mid_call(target: &Target) {
+    for _ in 0..100 {
+        let mut stream = target.connect();
+        let call = match target.interface {
+            "org.rdmahotplug.Loader" => {
+                r#"{"method":"org.rdmahotplug.Loader.Load","parameters":{"modules":["ib_umad"]}}"#
+            }
+            _ => r#"{"method":"io.systemd.service.Ping"}"#,
+        };
+        stream.write_all(call.as_bytes()).unwrap();
+        stream.write_all(b"\0").unwrap();
+    }
+}
+
+fn subscribers_that_go_without_reading(target: &Target) {
+    let subscribe = match target.interface {
+        "org.rdmahotplug.Detector" => "SubscribeDevices",
+        "org.rdmahotplug.Orchestrator" => "SubscribeStatus",
+        _ => return,
+    };
+    let call = format!(
+        "{{\"method\":\"{}.{subscribe}\",\"more\":true}}\0",
+        target.interface
+    );
+    for unread in [0, 400_000] {
+        for _ in 0..20 {
+            let mut stream = target.connect();
+            stream.write_all(call.as_bytes()).unwrap();
+            read_message(&mut stream).unwrap();
+            stream
+                .set_write_timeout(Some(Duration::from_millis(50)))
+                .unwrap();
+            let _ = stream.write_all(&vec![b'x'; unread]);
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+    }
+}
+
+fn no_file_is_left(target: &Target) {
+    // The hard limit, which the service has from us, stays.
+    let few = Rlimit {
+        current: Some(20),
+        maximum: getrlimit(Resource::Nofile).maximum,
+    };
+    let before = prlimit(Some(target.pid), Resource::Nofile, few).unwrap();
+    let held: Vec<UnixStream> = (0..50).map(|_| target.connect()).collect();
+    // They wait in the socket's backlog, and are served when there are files again.
+    prlimit(Some(target.pid), Resource::Nofile, before).unwrap();
+    for mut stream in held {
+        stream
+            .write_all(b"{\"method\":\"io.systemd.service.Ping\"}\0")
+            .unwrap();
+        assert!(read_message(&mut stream).unwrap()["error"].is_null());
+    }
+}
+
+type Case = (&'static str, fn(&Target));
+
+const CASES: [Case; 13] = [
+    ("nothing at all", nothing_at_all),
+    ("half a message", half_a_message),
+    ("a name of a mebibyte", a_name_of_a_mebibyte),
+    (
+        "a method of a quarter mebibyte",
+        a_method_of_a_quarter_mebibyte,
+    ),
+    ("duplicate keys", duplicate_keys),
+    ("deep nesting", deep_nesting),
+    ("a lone surrogate", a_lone_surrogate),
+    (
+        "a million bytes without an end",
+        a_million_bytes_without_an_end,
+    ),
+    ("attached descriptors", attached_descriptors),
+    ("a disconnect in mid-call", a_disconnect_in_mid_call),
+    (
+        "subscribers that go without reading",
+        subscribers_that_go_without_reading,
+    ),
+    ("no file is left", no_file_is_left),
+    ("ten thousand connections", ten_thousand_connections),
+];
+
+#[test]
+fn after_everything_that_nobody_should_send_a_service_is_as_before() {
+    with_lab(Vec::new(), async |lab| {
+        let targets = targets(lab);
+        // Not on this thread, which is the stand-in kernel's.
+        let attacked = tokio::task::spawn_blocking(move || {
+            for target in targets {
+                // Once for what a service allocates when it is used at all.
+                target.ping();
+                for (name, case) in CASES {
+                    let (files, memory) = (target.files(), target.memory());
+                    case(&target);
+                    target.is_as_before(name, files, memory);
+                }
+            }
+        });
+        attacked.await.unwrap();
+    });
+}
+
+#[test]
+fn a_subscriber_that_stops_reading_costs_a_thousand_others_nothing() {
+    const SUBSCRIBERS: usize = 1000;
+    const EVENTS: usize = 60;
+    raise_own_limit();
+    with_lab(Vec::new(), async |lab| {
+        let target = targets(lab).remove(0);
+        let (files, memory) = (target.files(), target.memory());
+        let subscribe =
+            b"{\"method\":\"org.rdmahotplug.Detector.SubscribeDevices\",\"more\":true}\0";
+        let subscribed = |count: usize| -> Vec<UnixStream> {
+            let mut streams: Vec<UnixStream> = (0..count).map(|_| target.connect()).collect();
+            for stream in &mut streams {
+                stream.write_all(subscribe).unwrap();
+                let told = read_message(stream).unwrap();
+                assert_eq!(told["parameters"]["action"], "ready", "{told}");
+            }
+            streams
+        };
+        let stalled = subscribed(1);
+        let readers = subscribed(SUBSCRIBERS);
+        // A record of many ports is long: a few of them fill the stalled one's socket.
+        let index = lab
+            .kernel()
+            .plug(Hardware {
+                name: "wide0".to_owned(),
+                driver: "mlx5_core",
+                pci_address: "0000:01:00.0".to_owned(),
+                ports: vec![Protocol::Roce; 100],
+            })
+            .unwrap();
+        let reading = tokio::task::spawn_blocking(move || {
+            for reader in readers {
+                let mut reader = BufReader::new(reader);
+                let mut last = 0;
+                let mut message = Vec::new();
+                // Scans coalesce, so that not every name is seen; the last one is, and nothing
+                // is out of order or lost in between.
+                let end = format!("\"name\":\"wide{EVENTS}\"");
+                while !String::from_utf8_lossy(&message).contains(&end) {
+                    message.clear();
+                    assert!(reader.read_until(0, &mut message).unwrap() > 0, "it ended");
+                    let sequence = format!("\"sequence\":{}", last + 1);
+                    let text = String::from_utf8_lossy(&message);
+                    assert!(text.contains(&sequence), "not {sequence}: {text}");
+                    last += 1;
+                }
+            }
+        });
+        for number in 1..=EVENTS {
+            let name = format!("wide{number}");
+            lab.kernel().rename(index, &name).unwrap();
+            lab.wait_until("the new name", |world| {
+                world.devices.values().any(|device| device.name == name)
+            })
+            .await
+            .unwrap();
+        }
+        reading.await.unwrap();
+        drop(stalled);
+        target.is_as_before("a stalled subscriber", files + 2, memory);
+    });
+}
