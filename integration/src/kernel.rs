@@ -15,6 +15,7 @@ use loader::plan::Step;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 use crate::host::{Hardware, Host, Plugged};
 
@@ -45,6 +46,7 @@ pub struct LabKernel {
     host: Arc<Mutex<Host>>,
     sequence: Arc<Mutex<u64>>,
     uevents: Arc<UnixDatagram>,
+    held: Arc<watch::Sender<bool>>,
     events: UnboundedSender<KernelEvent>,
 }
 
@@ -75,6 +77,7 @@ impl LabKernel {
             host: Arc::new(Mutex::new(host)),
             sequence: Arc::default(),
             uevents: Arc::new(uevents),
+            held: Arc::new(watch::Sender::new(false)),
             events,
         };
         let rdma = tokio::net::UnixDatagram::from_std(rdma)?;
@@ -85,6 +88,11 @@ impl LabKernel {
             rdma_netlink: rdma_netlink.into(),
         };
         Ok((kernel, sockets))
+    }
+
+    /// Whether the kernel takes its time: while it does, no module becomes live.
+    pub fn hold_modules(&self, held: bool) {
+        self.held.send_replace(held);
     }
 
     /// A device is plugged in.
@@ -144,7 +152,10 @@ impl LabKernel {
             let kernel = self.clone();
             tokio::spawn(async move {
                 let mut module = String::new();
-                let taken = match stream.read_to_string(&mut module).await {
+                let asked = stream.read_to_string(&mut module).await;
+                let mut held = kernel.held.subscribe();
+                let _ = held.wait_for(|held| !held).await;
+                let taken = match asked {
                     Ok(_) => kernel.take_module(&module),
                     Err(e) => Err(e),
                 };

@@ -179,6 +179,26 @@ impl Service {
         }
     }
 
+    /// Tells the service to end and does not wait for it.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn terminate(&self) -> io::Result<()> {
+        let pid = self.pid().ok_or(io::ErrorKind::NotFound)?;
+        Ok(kill_process(pid, Signal::TERM)?)
+    }
+
+    /// Whether the service has ended.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn has_ended(&mut self) -> io::Result<bool> {
+        match &mut self.child {
+            Some(child) => Ok(child.try_wait()?.is_some()),
+            None => Ok(true),
+        }
+    }
+
     /// Tells the service to end, and sees that it has.
     pub async fn stop(&mut self) {
         let Some(mut child) = self.child.take() else {

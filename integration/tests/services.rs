@@ -15,11 +15,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use integration::host::Hardware;
+use integration::lab::World;
 use integration::scenario;
-use interfaces::client::{Client, ClientErrorKind};
-use interfaces::detector::Protocol;
+use interfaces::client::{Client, ClientErrorKind, Followed, Subscription};
+use interfaces::detector::{Protocol, SUBSCRIBE_DEVICES};
 use interfaces::loader::{LOAD, LoadArgs, LoadReply, Outcome};
-use interfaces::orchestrator::State;
+use interfaces::orchestrator::{SUBSCRIBE_STATUS, State, WAIT};
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use with_lab::with_lab;
 
@@ -312,5 +314,123 @@ fn a_client_error_says_which_socket_and_which_method() {
         assert_eq!(error.socket, socket);
         assert_eq!(error.method, "org.example.Foo");
         assert!(matches!(error.kind, ClientErrorKind::Answered { .. }));
+    });
+}
+
+/// Reads a subscription up to the `ready` of its next snapshot: what was told on the way.
+async fn snapshot(subscription: &mut Subscription) -> Vec<String> {
+    let mut told = Vec::new();
+    loop {
+        match subscription.next::<Value>().await {
+            Followed::Begins => told.push("begins".to_owned()),
+            Followed::Lost(_) => told.push("lost".to_owned()),
+            Followed::Reply(reply) => {
+                let action = reply["action"].as_str().unwrap().to_owned();
+                let ready = action == "ready";
+                told.push(action);
+                if ready {
+                    // Attempts while the service was down tell of nothing but that.
+                    told.dedup();
+                    return told;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_subscriber_resumes_with_a_snapshot_when_its_service_was_restarted() {
+    for (service, interface, method) in [
+        ("rdma-detector", DETECTOR, SUBSCRIBE_DEVICES),
+        ("rdma-orchestrator", ORCHESTRATOR, SUBSCRIBE_STATUS),
+    ] {
+        with_lab(vec![roce_device("bnxt_re0")], async |lab| {
+            let ready = |world: &World| world.devices.values().any(|d| d.state == State::Ready);
+            lab.wait_until("the device to be ready", ready)
+                .await
+                .unwrap();
+            let mut subscription = Subscription::new(lab.socket(interface), method, &json!({}));
+            assert_eq!(
+                snapshot(&mut subscription).await,
+                ["begins", "add", "ready"]
+            );
+            lab.service(service).unwrap().kill().await.unwrap();
+            lab.restart(service).await.unwrap();
+            let mut resumed = snapshot(&mut subscription).await;
+            // The orchestrator may be asked before it knows the device, and then tells of it.
+            if resumed == ["lost", "begins", "ready"] {
+                resumed.insert(2, "add".to_owned());
+            }
+            assert_eq!(resumed, ["lost", "begins", "add", "ready"], "{service}");
+        });
+    }
+}
+
+#[test]
+fn a_caller_whose_service_is_killed_gets_an_error_and_no_hang() {
+    with_lab(Vec::new(), async |lab| {
+        lab.kernel().hold_modules(true);
+        let load = json!({"modules": ["ib_uverbs"]});
+        let wait = json!({"name": "mlx5_0"});
+        for (service, interface, method, arguments) in [
+            ("rdma-loader", LOADER, LOAD, load),
+            ("rdma-orchestrator", ORCHESTRATOR, WAIT, wait),
+        ] {
+            let mut client = Client::connect(&lab.socket(interface)).await.unwrap();
+            let call = client.call::<Value>(method, &arguments, DEADLINE);
+            let killed = async {
+                // The call is there once the service has taken it from the socket.
+                still_answers_async(&lab.socket(interface)).await;
+                kill_process(lab.service(service).unwrap().pid().unwrap(), Signal::KILL).unwrap();
+            };
+            let (answer, ()) = tokio::join!(call, killed);
+            let error = answer.unwrap_err();
+            assert!(
+                matches!(
+                    error.kind,
+                    ClientErrorKind::Disconnected | ClientErrorKind::Io(_)
+                ),
+                "{service}: {error:?}"
+            );
+        }
+    });
+}
+
+async fn still_answers_async(socket: &Path) {
+    let mut client = Client::connect(socket).await.unwrap();
+    let ping = "io.systemd.service.Ping";
+    client
+        .call::<Value>(ping, &json!({}), DEADLINE)
+        .await
+        .unwrap();
+}
+
+#[test]
+fn a_stop_waits_for_what_the_kernel_was_given_and_answers_who_asked_for_it() {
+    with_lab(Vec::new(), async |lab| {
+        lab.kernel().hold_modules(true);
+        let mut client = Client::connect(&lab.socket(LOADER)).await.unwrap();
+        let arguments = json!({"modules": ["ib_uverbs"]});
+        let call = client.call::<LoadReply>(LOAD, &arguments, DEADLINE);
+        let stopped = async {
+            still_answers_async(&lab.socket(LOADER)).await;
+            let loader = lab.service("rdma-loader").unwrap();
+            loader.terminate().unwrap();
+            // Who connects from now on waits for the next start: nobody is accepted any more,
+            // which is how the stop is seen to have begun.
+            let mut accepted = true;
+            while accepted {
+                let mut late = Client::connect(&lab.socket(LOADER)).await.unwrap();
+                let moment = Duration::from_millis(100);
+                let ping = "io.systemd.service.Ping";
+                accepted = late.call::<Value>(ping, &json!({}), moment).await.is_ok();
+            }
+            assert!(!lab.service("rdma-loader").unwrap().has_ended().unwrap());
+            lab.kernel().hold_modules(false);
+        };
+        let (answer, ()) = tokio::join!(call, stopped);
+        let results = answer.unwrap().results;
+        assert_eq!(results[0].outcome, Outcome::Loaded);
+        lab.service("rdma-loader").unwrap().stop().await;
     });
 }
