@@ -195,7 +195,16 @@ impl<S: Service> Server<S> {
     async fn calls(&self, stream: UnixStream, peer: Peer) {
         let (read, mut write) = stream.into_split();
         let mut messages = MessageReader::new(read);
-        let mut stopping = self.stopping.subscribe();
+        let context = call::Context {
+            peer,
+            stopping: self.stopping.subscribe(),
+            subscriptions: Arc::clone(&self.subscriptions),
+            refusals: Arc::clone(&self.refusals),
+            interface: S::INTERFACE,
+        };
+        let mut receiver = self.stopping.subscribe();
+        let stopping = receiver.wait_for(|stopping| *stopping);
+        tokio::pin!(stopping);
         loop {
             let request = tokio::select! {
                 biased;
@@ -204,7 +213,7 @@ impl<S: Service> Server<S> {
                     Ok(None) => return,
                     Err(e) => Err(e),
                 },
-                _ = stopping.wait_for(|stopping| *stopping) => return,
+                _ = &mut stopping => return,
             };
             let request = match request {
                 Ok(request) => request,
@@ -214,15 +223,10 @@ impl<S: Service> Server<S> {
                     return;
                 }
             };
-            let context = call::Context {
-                peer,
-                stopping: stopping.clone(),
-                subscriptions: Arc::clone(&self.subscriptions),
-                refusals: Arc::clone(&self.refusals),
-                interface: S::INTERFACE,
-            };
-            let mut call = Call::new(request, context, &mut write);
+            let mut call = Call::new(request, &context, &mut write);
             let outcome = tokio::select! {
+                // Most calls are answered at once, and need no look at the peer.
+                biased;
                 outcome = self.dispatch(&mut call) => outcome,
                 () = messages.peer_gone() => return,
             };
@@ -230,7 +234,7 @@ impl<S: Service> Server<S> {
                 return;
             }
             // A long pipeline must not keep the others waiting.
-            tokio::task::yield_now().await;
+            tokio::task::consume_budget().await;
         }
     }
 

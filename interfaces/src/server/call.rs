@@ -184,13 +184,17 @@ pub(super) struct Context {
 /// One call that is being answered.
 pub struct Call<'c> {
     request: Request,
-    context: Context,
+    context: &'c Context,
     socket: &'c mut OwnedWriteHalf,
     answered: bool,
 }
 
 impl<'c> Call<'c> {
-    pub(super) fn new(request: Request, context: Context, socket: &'c mut OwnedWriteHalf) -> Self {
+    pub(super) fn new(
+        request: Request,
+        context: &'c Context,
+        socket: &'c mut OwnedWriteHalf,
+    ) -> Self {
         Self {
             request,
             context,
@@ -343,13 +347,7 @@ impl<'c> Call<'c> {
         if self.request.oneway {
             return Ok(());
         }
-        let parameters = serde_json::to_value(parameters).map_err(io::Error::from)?;
-        let reply = Reply {
-            continues,
-            error: None,
-            parameters: Some(parameters),
-        };
-        write(self.socket, &reply).await
+        send(self.socket, &encode(parameters, continues)?).await
     }
 }
 
@@ -382,15 +380,40 @@ async fn write(socket: &mut OwnedWriteHalf, reply: &Reply) -> Result<(), CallErr
     send(socket, &message(reply)?).await
 }
 
-/// A reply as it is sent, its NUL included.
-pub(super) fn message(reply: &Reply) -> io::Result<Vec<u8>> {
+/// A reply with these parameters as it is sent. The same as [`Reply`], which would have to have
+/// them copied into it.
+pub(super) fn encode(parameters: &impl Serialize, continues: Option<bool>) -> io::Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Borrowed<'p, P> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        continues: Option<bool>,
+        parameters: &'p P,
+    }
+    message(&Borrowed {
+        continues,
+        parameters,
+    })
+}
+
+/// A message as it is sent, its NUL included.
+fn message(reply: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut message = serde_json::to_vec(reply)?;
     message.push(0);
     Ok(message)
 }
 
 async fn send(socket: &mut OwnedWriteHalf, message: &[u8]) -> Result<(), CallError> {
-    match tokio::time::timeout(WRITE_TIMEOUT, socket.write_all(message)).await {
+    // What the socket takes at once, as it nearly always does, needs no timer.
+    let written = match socket.try_write(message) {
+        Ok(written) => written,
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(e) => return Err(e.into()),
+    };
+    let rest = message.get(written..).unwrap_or_default();
+    if rest.is_empty() {
+        return Ok(());
+    }
+    match tokio::time::timeout(WRITE_TIMEOUT, socket.write_all(rest)).await {
         Ok(written) => Ok(written?),
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }

@@ -8,9 +8,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
-use varlink::Reply;
 
-use super::call::message;
 use super::{Call, CallError};
 
 /// How many events a subscriber may be behind.
@@ -142,11 +140,5 @@ impl<S: Snapshot> Feed<S> {
 
 /// One reply as it is sent. Types that are made from an interface file can always be encoded.
 fn encode(event: &impl Serialize) -> Option<Arc<[u8]>> {
-    let parameters = serde_json::to_value(event).ok()?;
-    let reply = Reply {
-        continues: Some(true),
-        error: None,
-        parameters: Some(parameters),
-    };
-    message(&reply).ok().map(Arc::from)
+    super::call::encode(event, Some(true)).ok().map(Arc::from)
 }

@@ -19,6 +19,9 @@ pub const MAX_MESSAGE_LEN: usize = 256 * 1024;
 /// How long a message may take from its first byte to its last.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How much is read at once, in bytes: most calls, and many of a pipeline.
+const READ_LEN: usize = 4096;
+
 /// How often a peer that has nothing more to say is looked at.
 const HANGUP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -134,6 +137,10 @@ impl MessageReader {
             // Between messages a peer may be silent for as long as it likes.
             self.fill().await?;
         }
+        // A message that came whole, as nearly all do, needs no timer.
+        if let Some(message) = self.take() {
+            return Ok(Some(message));
+        }
         match tokio::time::timeout(MESSAGE_TIMEOUT, self.rest_of_message()).await {
             Ok(message) => message,
             Err(_) => Err(Malformed::TimedOut),
@@ -142,19 +149,9 @@ impl MessageReader {
 
     async fn rest_of_message(&mut self) -> Result<Option<Vec<u8>>, Malformed> {
         loop {
-            let unseen = self.buffer.get(self.searched..).unwrap_or_default();
-            if let Some(at) = unseen.iter().position(|&byte| byte == 0) {
-                let end = self.searched + at;
-                let message = self
-                    .buffer
-                    .get(self.start..end)
-                    .unwrap_or_default()
-                    .to_vec();
-                self.start = end + 1;
-                self.searched = self.start;
+            if let Some(message) = self.take() {
                 return Ok(Some(message));
             }
-            self.searched = self.buffer.len();
             if self.pending() > MAX_MESSAGE_LEN {
                 return Err(Malformed::TooLong);
             }
@@ -167,6 +164,24 @@ impl MessageReader {
             }
             self.fill().await?;
         }
+    }
+
+    /// Takes the next message out of what was read, when all of it was.
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let unseen = self.buffer.get(self.searched..).unwrap_or_default();
+        let Some(at) = unseen.iter().position(|&byte| byte == 0) else {
+            self.searched = self.buffer.len();
+            return None;
+        };
+        let end = self.searched + at;
+        let message = self
+            .buffer
+            .get(self.start..end)
+            .unwrap_or_default()
+            .to_vec();
+        self.start = end + 1;
+        self.searched = self.start;
+        Some(message)
     }
 
     /// Completes when the peer cannot receive replies any more. Reads ahead meanwhile, because
@@ -197,6 +212,7 @@ impl MessageReader {
         self.buffer.drain(..self.start);
         self.searched -= self.start;
         self.start = 0;
+        self.buffer.reserve(READ_LEN);
         self.ended = self.socket.read_buf(&mut self.buffer).await? == 0;
         Ok(())
     }
