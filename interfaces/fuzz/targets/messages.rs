@@ -1,0 +1,21 @@
+//! The message reader: any bytes, cut into messages anywhere. There are never more answers than
+//! messages, and an error always names something.
+#![no_main]
+
+use interfaces_fuzz::answers;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let messages = bytes.split(|&byte| byte == 0).count();
+    let answers = answers(bytes);
+    assert!(
+        answers.len() <= messages,
+        "{} answers to {messages}",
+        answers.len()
+    );
+    for answer in answers {
+        if let Some(error) = answer.get("error") {
+            assert!(error.as_str().unwrap().contains('.'), "{answer}");
+        }
+    }
+});
