@@ -258,13 +258,13 @@ async fn conforms<C: Client>(lab: &mut Lab) {
 #[test]
 fn the_varlink_crate_understands_every_service() {
     with_lab(scenario::at_boot(), async |lab| {
-        conforms::<VarlinkCrate>(lab).await
+        conforms::<VarlinkCrate>(lab).await;
     });
 }
 
 #[test]
 fn the_zlink_crate_understands_every_service() {
     with_lab(scenario::at_boot(), async |lab| {
-        conforms::<ZlinkCrate>(lab).await
+        conforms::<ZlinkCrate>(lab).await;
     });
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::limits::{Counter, Pace, Ticket};
-use super::message::Request;
+use super::message::{Request, offending_key};
 use crate::Interface;
 
 /// How long a peer may leave a reply unread before its connection ends.
@@ -265,9 +265,9 @@ impl<'c> Call<'c> {
     /// `org.varlink.service.InvalidParameter` that names the parameter which is missing,
     /// unknown, or of the wrong type.
     pub fn arguments<T: DeserializeOwned>(&mut self) -> Result<T, CallError> {
-        let parameters = Value::Object(std::mem::take(&mut self.request.parameters));
-        serde_path_to_error::deserialize(parameters)
-            .map_err(|e| CallError::invalid_parameter(&offending_parameter(&e)))
+        let mut json = serde_json::Deserializer::from_str(&self.request.parameters);
+        serde_path_to_error::deserialize(&mut json)
+            .map_err(|e| CallError::invalid_parameter(&offending_key(&e)))
     }
 
     /// Sends the last reply.
@@ -419,24 +419,6 @@ async fn send(socket: &mut OwnedWriteHalf, message: &[u8]) -> Result<(), CallErr
     }
 }
 
-/// The name of the parameter that could not be decoded.
-///
-/// The path covers a value of the wrong type. A missing or unknown field is reported by serde
-/// at the object that should hold it, with the field's name in the text alone.
-fn offending_parameter(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
-    let text = error.inner().to_string();
-    let named = ["missing field `", "unknown field `"]
-        .iter()
-        .find_map(|prefix| text.strip_prefix(prefix)?.split_once('`'));
-    let path = error.path().to_string();
-    match (path.as_str(), named) {
-        (_, None) => path,
-        (".", Some((field, _))) => field.to_owned(),
-        (_, Some((field, _))) if path == field || path.ends_with(&format!(".{field}")) => path,
-        (_, Some((field, _))) => format!("{path}.{field}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -477,9 +459,9 @@ mod tests {
             (r#"{"modules":[],"filter":{"index":1,"x":1}}"#, "filter.x"),
             (r#"{"modules":[],"filter":{"index":1.5}}"#, "filter.index"),
         ] {
-            let value: Value = serde_json::from_str(arguments).unwrap();
-            let error = serde_path_to_error::deserialize::<_, Arguments>(value).unwrap_err();
-            assert_eq!(offending_parameter(&error), expected, "{arguments}");
+            let mut json = serde_json::Deserializer::from_str(arguments);
+            let error = serde_path_to_error::deserialize::<_, Arguments>(&mut json).unwrap_err();
+            assert_eq!(offending_key(&error), expected, "{arguments}");
         }
     }
 }

@@ -14,6 +14,9 @@ use super::{Call, CallError};
 /// How many events a subscriber may be behind.
 const QUEUE_LEN: usize = 1024;
 
+/// One reply as it is sent, shared by all who get it.
+type Message = Arc<[u8]>;
+
 /// A state that can be told as events.
 pub trait Snapshot {
     /// What a subscriber gets.
@@ -30,7 +33,7 @@ pub trait Snapshot {
 pub struct Feed<S: Snapshot> {
     state: Mutex<S>,
     /// Encoded once, however many subscribers there are.
-    events: broadcast::Sender<Arc<[u8]>>,
+    events: broadcast::Sender<Message>,
     /// Grows with each change, for those who wait for a state and not for events.
     version: watch::Sender<u64>,
 }
@@ -124,7 +127,7 @@ impl<S: Snapshot> Feed<S> {
         }
     }
 
-    fn subscribe(&self) -> (broadcast::Receiver<Arc<[u8]>>, Vec<Arc<[u8]>>) {
+    fn subscribe(&self) -> (broadcast::Receiver<Message>, Vec<Message>) {
         let state = self.lock();
         let snapshot = state.snapshot();
         let snapshot = snapshot.iter().filter_map(encode);
@@ -139,6 +142,6 @@ impl<S: Snapshot> Feed<S> {
 }
 
 /// One reply as it is sent. Types that are made from an interface file can always be encoded.
-fn encode(event: &impl Serialize) -> Option<Arc<[u8]>> {
+fn encode(event: &impl Serialize) -> Option<Message> {
     super::call::encode(event, Some(true)).ok().map(Arc::from)
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The most connections, in all; fewer where the process may not open as many files.
-pub const MAX_CONNECTIONS: usize = 2048;
+pub const MAX_CONNECTIONS: usize = 1536;
 /// The most connections of one user.
 pub const MAX_CONNECTIONS_PER_UID: usize = 1280;
 /// The most subscriptions of one user.
