@@ -108,8 +108,8 @@ async fn follow(
             Ok(None) => true,
             Err(e) => return e,
         };
-        // One scan serves every event that is already here: a storm costs a few scans, not one
-        // an event.
+        // One scan serves every event that is already here: what comes while a scan runs costs one
+        // more together, and not one each.
         loop {
             match uevents.try_receive() {
                 Ok(Some(received)) => due |= concerns_rdma(&received, published),

@@ -2,7 +2,6 @@
 //! service: what it knows it has from the sockets, the kernel and the flag file.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +18,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::host::{Hardware, Host};
 use crate::journey::Journey;
-use crate::kernel::{KERNEL_VARIABLE, KernelEvent, LabKernel};
+use crate::kernel::{KernelEvent, LabKernel};
+use crate::layout;
 use crate::service_manager::Service;
 
 /// How long anything in the lab may take before it counts as failed. A lab on a busy machine is
@@ -27,29 +27,6 @@ use crate::service_manager::Service;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often the stand-in for the path unit looks at its file.
 const PATH_UNIT_INTERVAL: Duration = Duration::from_millis(5);
-/// The kernel release of the lab's module tree.
-const RELEASE: &str = "6.12-lab";
-
-/// The files that depmod made for a Debian kernel's RDMA modules.
-const MODULE_INDEXES: [(&str, &[u8]); 3] = [
-    (
-        "modules.dep.bin",
-        include_bytes!("../../loader/tests/fixtures/modules/modules.dep.bin"),
-    ),
-    (
-        "modules.alias.bin",
-        include_bytes!("../../loader/tests/fixtures/modules/modules.alias.bin"),
-    ),
-    (
-        "modules.builtin.bin",
-        include_bytes!("../../loader/tests/fixtures/modules/modules.builtin.bin"),
-    ),
-];
-const MODULES_DEP: &str = include_str!("../../loader/tests/fixtures/modules/modules.dep");
-const RULES: &str =
-    include_str!("../../deploy/root/usr/lib/rdma-hotplug/rules.d/50-rdma-core.toml");
-const POLICY: &str = include_str!("../../deploy/root/usr/lib/rdma-hotplug/loader.d/50-rdma.toml");
-
 /// Something that was seen.
 #[derive(Debug)]
 enum Seen {
@@ -107,26 +84,14 @@ impl Lab {
         hardware: Vec<Hardware>,
         journey: Journey,
     ) -> io::Result<Self> {
-        let run = dir.join("run");
-        for made in ["run/lab", "run/rdma-hotplug/orchestrator", "log"] {
-            fs::create_dir_all(dir.join(made))?;
-        }
-        lay_out_modules(&dir.join("lib/modules").join(RELEASE))?;
-        for (directory, file, text) in [
-            ("rules.d", "50-rdma-core.toml", RULES),
-            ("loader.d", "50-rdma.toml", POLICY),
-        ] {
-            let directory = dir.join("usr/lib/rdma-hotplug").join(directory);
-            fs::create_dir_all(&directory)?;
-            fs::write(directory.join(file), text)?;
-        }
+        layout::make_directories(dir)?;
         let mut host = Host::new(dir.join("sys"))?;
         for device in hardware {
             host.plug(device)?;
         }
         let (sender, seen) = unbounded_channel();
         let (events, mut kernel_events) = unbounded_channel();
-        let modules = run.join("lab/kernel");
+        let modules = dir.join("run/lab/kernel");
         let (kernel, sockets) = LabKernel::start(host, &modules, events)?;
         let forward = sender.clone();
         tokio::spawn(async move {
@@ -134,7 +99,7 @@ impl Lab {
                 let _ = forward.send(Seen::Kernel(event));
             }
         });
-        let services = services(dir, &modules, sockets)?;
+        let services = layout::services(dir, &modules, sockets)?;
         Ok(Self {
             dir: dir.to_owned(),
             program: program.to_owned(),
@@ -189,7 +154,7 @@ impl Lab {
     /// The socket of an interface.
     #[must_use]
     pub fn socket(&self, interface: &str) -> PathBuf {
-        socket(&self.dir, interface)
+        layout::socket(&self.dir, interface)
     }
 
     /// A service by its name.
@@ -376,65 +341,4 @@ async fn tell<R: DeserializeOwned>(
             Err(e) => return Chain(&e).to_string(),
         }
     }
-}
-
-fn socket(dir: &Path, interface: &str) -> PathBuf {
-    dir.join("run/rdma-hotplug").join(interface)
-}
-
-/// The three services as their units would start them, with the lab's roots and descriptors.
-fn services(
-    dir: &Path,
-    modules: &Path,
-    sockets: crate::kernel::DetectorSockets,
-) -> io::Result<Vec<Service>> {
-    let (run, log) = (dir.join("run/lab"), dir.join("log"));
-    let rules = dir.join("usr/lib/rdma-hotplug");
-    let own_user = rustix::process::getuid().as_raw().to_string();
-    let detector = Service::new("rdma-detector", &run, &log)?
-        .argument("--sysfs", dir.join("sys"))
-        .pass("uevent", sockets.uevent)
-        .pass("rdma-netlink", sockets.rdma_netlink)
-        .listen(&socket(dir, "org.rdmahotplug.Detector"))?;
-    let loader = Service::new("rdma-loader", &run, &log)?
-        .argument("--sysfs", dir.join("sys"))
-        .argument("--modules", dir.join("lib/modules"))
-        .argument("--release", RELEASE)
-        .argument("--policy", rules.join("loader.d"))
-        .argument("--orchestrator", own_user)
-        // Nobody here would start it again.
-        .argument("--idle", "0")
-        .variable(KERNEL_VARIABLE, modules)
-        .listen(&socket(dir, "org.rdmahotplug.Loader"))?;
-    let orchestrator = Service::new("rdma-orchestrator", &run, &log)?
-        .argument("--detector", socket(dir, "org.rdmahotplug.Detector"))
-        .argument("--loader", socket(dir, "org.rdmahotplug.Loader"))
-        .argument("--rules", rules.join("rules.d"))
-        .argument(
-            "--runtime-directory",
-            dir.join("run/rdma-hotplug/orchestrator"),
-        )
-        .listen(&socket(dir, "org.rdmahotplug.Orchestrator"))?;
-    Ok(vec![detector, loader, orchestrator])
-}
-
-/// A module tree with depmod's indexes of a real one, and a file for each module that has just
-/// what is looked at before the kernel takes it.
-fn lay_out_modules(root: &Path) -> io::Result<()> {
-    const XZ_MAGIC: &[u8] = b"\xfd7zXZ\0";
-    fs::create_dir_all(root)?;
-    for (name, bytes) in MODULE_INDEXES {
-        fs::write(root.join(name), bytes)?;
-    }
-    for path in MODULES_DEP
-        .lines()
-        .filter_map(|line| line.split(':').next())
-    {
-        let path = root.join(path);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        fs::write(&path, XZ_MAGIC)?;
-    }
-    Ok(())
 }

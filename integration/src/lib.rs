@@ -9,6 +9,7 @@
 //! In reading order:
 //! - [`scenario`]: what is played, and how it must end.
 //! - [`lab`]: a host, its services, and what is seen of them.
+//! - [`layout`]: where everything is on the host, and what services are started with.
 //! - [`host`]: the hardware: a sysfs tree and what is plugged in.
 //! - [`kernel`]: uevents, `NETLINK_RDMA` replies, `finit_module`.
 //! - [`service_manager`]: sockets, processes, readiness, the path unit.
@@ -18,5 +19,6 @@ pub mod host;
 pub mod journey;
 pub mod kernel;
 pub mod lab;
+pub mod layout;
 pub mod scenario;
 pub mod service_manager;

@@ -6,10 +6,12 @@
 //! answer that says what was wrong with it. Must never know what a method means.
 
 mod call;
+mod error;
 mod feed;
 mod generic;
 mod limits;
 mod message;
+mod peer;
 
 use std::future::Future;
 use std::io;
@@ -23,10 +25,12 @@ use tokio::task::JoinSet;
 use crate::Interface;
 use crate::activation::Endpoint;
 use crate::lifecycle::{self, Wish, Wishes};
-pub use call::{Authorisation, Call, CallError, Peer};
+pub use call::Call;
+pub use error::CallError;
 pub use feed::{Feed, Snapshot};
 use limits::{Counter, Pace};
 use message::MessageReader;
+pub use peer::{Authorisation, Peer};
 
 /// How long accepting pauses when the process is out of file descriptors. Connections wait in
 /// the socket's backlog meanwhile.

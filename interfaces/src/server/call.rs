@@ -1,7 +1,6 @@
 //! One call and its replies. Responsible for what a caller is told; must never decide whether
 //! a caller may do what it asks.
 
-use std::borrow::Cow;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -16,161 +15,14 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::error::CallError;
 use super::limits::{Counter, Pace, Ticket};
 use super::message::{Request, offending_key};
+use super::peer::Peer;
 use crate::Interface;
 
 /// How long a peer may leave a reply unread before its connection ends.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Who is calling, as the kernel says (`SO_PEERCRED`, `unix(7)`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// The effective user at the time of `connect(2)`.
-    pub uid: u32,
-    /// The process, where it is visible from here.
-    pub pid: Option<i32>,
-}
-
-/// Whether a caller may do what it asks. Computed apart from the act, and never to be dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Authorisation {
-    /// It may.
-    Granted,
-    /// It may not.
-    Refused,
-}
-
-impl Peer {
-    /// Root may, and the user `also`, when there is one.
-    pub fn is_root_or(self, also: Option<u32>) -> Authorisation {
-        if self.uid == 0 || Some(self.uid) == also {
-            Authorisation::Granted
-        } else {
-            Authorisation::Refused
-        }
-    }
-}
-
-impl Authorisation {
-    /// Goes on where it was granted.
-    ///
-    /// # Errors
-    /// `org.varlink.service.PermissionDenied` where it was not.
-    pub fn granted(self) -> Result<(), CallError> {
-        match self {
-            Self::Granted => Ok(()),
-            Self::Refused => Err(CallError::permission_denied()),
-        }
-    }
-}
-
-/// Why a call did not end with a reply.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// It is answered with this varlink error.
-    #[error("answered {name}")]
-    Answer {
-        /// The error's full name.
-        name: Cow<'static, str>,
-        /// Its parameters.
-        parameters: Map<String, Value>,
-    },
-    /// The peer is gone, or has not read for too long: there is nobody to answer.
-    #[error("the connection is lost")]
-    ConnectionLost(#[from] io::Error),
-}
-
-impl CallError {
-    /// An error of the service's own interface, without parameters.
-    #[must_use]
-    pub fn named(name: &'static str) -> Self {
-        Self::Answer {
-            name: Cow::Borrowed(name),
-            parameters: Map::new(),
-        }
-    }
-
-    /// `org.varlink.service.InvalidParameter`, naming the parameter.
-    #[must_use]
-    pub fn invalid_parameter(parameter: &str) -> Self {
-        Self::with(
-            "org.varlink.service.InvalidParameter",
-            "parameter",
-            parameter,
-        )
-    }
-
-    /// `org.varlink.service.PermissionDenied`.
-    #[must_use]
-    pub fn permission_denied() -> Self {
-        Self::named("org.varlink.service.PermissionDenied")
-    }
-
-    /// `org.varlink.service.MethodNotFound`, naming the method.
-    #[must_use]
-    pub fn method_not_found(method: &str) -> Self {
-        Self::with("org.varlink.service.MethodNotFound", "method", method)
-    }
-
-    /// `org.varlink.service.MethodNotImplemented`, naming the method.
-    #[must_use]
-    pub fn method_not_implemented(method: &str) -> Self {
-        Self::with("org.varlink.service.MethodNotImplemented", "method", method)
-    }
-
-    /// An error of the service's own interface that says, under `key`, which limit was reached.
-    pub(super) fn limit(interface: Interface, error: &str, key: &str, limit: u64) -> Self {
-        let mut parameters = Map::new();
-        parameters.insert(key.to_owned(), limit.into());
-        Self::Answer {
-            name: format!("{}.{error}", interface.name).into(),
-            parameters,
-        }
-    }
-
-    /// The service stops: nobody is told, the connection ends.
-    pub(super) fn stopped() -> Self {
-        Self::ConnectionLost(io::ErrorKind::Interrupted.into())
-    }
-
-    /// Whether it is `org.varlink.service.PermissionDenied`.
-    fn is_refusal(&self) -> bool {
-        matches!(self, Self::Answer { name, .. } if name == "org.varlink.service.PermissionDenied")
-    }
-
-    pub(super) fn interface_not_found(interface: &str) -> Self {
-        Self::with(
-            "org.varlink.service.InterfaceNotFound",
-            "interface",
-            interface,
-        )
-    }
-
-    /// An error of the service's own interface, with `parameters`, which must be an object.
-    #[must_use]
-    pub fn answer(name: &'static str, parameters: Value) -> Self {
-        Self::Answer {
-            name: Cow::Borrowed(name),
-            parameters: match parameters {
-                Value::Object(parameters) => parameters,
-                _ => Map::new(),
-            },
-        }
-    }
-
-    /// An error with one parameter, a text.
-    #[must_use]
-    pub fn with(name: &'static str, key: &str, value: &str) -> Self {
-        let mut parameters = Map::new();
-        parameters.insert(key.to_owned(), value.into());
-        Self::Answer {
-            name: name.into(),
-            parameters,
-        }
-    }
-}
 
 /// What a call needs of its connection and its server.
 pub(super) struct Context {
@@ -437,15 +289,6 @@ mod tests {
     #[expect(dead_code, reason = "only decoding is tested")]
     struct Filter {
         index: i64,
-    }
-
-    #[test]
-    fn root_and_one_named_user_are_granted_and_nobody_else() {
-        let of = |uid| Peer { uid, pid: None };
-        assert_eq!(of(0).is_root_or(Some(990)), Authorisation::Granted);
-        assert_eq!(of(990).is_root_or(Some(990)), Authorisation::Granted);
-        assert_eq!(of(65534).is_root_or(Some(990)), Authorisation::Refused);
-        assert_eq!(of(990).is_root_or(None), Authorisation::Refused);
     }
 
     #[test]

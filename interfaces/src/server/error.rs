@@ -1,0 +1,114 @@
+//! The errors that calls are answered with. Must never hold more than a caller may know.
+
+use std::borrow::Cow;
+use std::io;
+
+use serde_json::{Map, Value};
+
+use crate::Interface;
+
+/// Why a call did not end with a reply.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// It is answered with this varlink error.
+    #[error("answered {name}")]
+    Answer {
+        /// The error's full name.
+        name: Cow<'static, str>,
+        /// Its parameters.
+        parameters: Map<String, Value>,
+    },
+    /// The peer is gone, or has not read for too long: there is nobody to answer.
+    #[error("the connection is lost")]
+    ConnectionLost(#[from] io::Error),
+}
+
+impl CallError {
+    /// An error of the service's own interface, without parameters.
+    #[must_use]
+    pub fn named(name: &'static str) -> Self {
+        Self::Answer {
+            name: Cow::Borrowed(name),
+            parameters: Map::new(),
+        }
+    }
+
+    /// `org.varlink.service.InvalidParameter`, naming the parameter.
+    #[must_use]
+    pub fn invalid_parameter(parameter: &str) -> Self {
+        Self::with(
+            "org.varlink.service.InvalidParameter",
+            "parameter",
+            parameter,
+        )
+    }
+
+    /// `org.varlink.service.PermissionDenied`.
+    #[must_use]
+    pub fn permission_denied() -> Self {
+        Self::named("org.varlink.service.PermissionDenied")
+    }
+
+    /// `org.varlink.service.MethodNotFound`, naming the method.
+    #[must_use]
+    pub fn method_not_found(method: &str) -> Self {
+        Self::with("org.varlink.service.MethodNotFound", "method", method)
+    }
+
+    /// `org.varlink.service.MethodNotImplemented`, naming the method.
+    #[must_use]
+    pub fn method_not_implemented(method: &str) -> Self {
+        Self::with("org.varlink.service.MethodNotImplemented", "method", method)
+    }
+
+    /// An error of the service's own interface that says, under `key`, which limit was reached.
+    pub(super) fn limit(interface: Interface, error: &str, key: &str, limit: u64) -> Self {
+        let mut parameters = Map::new();
+        parameters.insert(key.to_owned(), limit.into());
+        Self::Answer {
+            name: format!("{}.{error}", interface.name).into(),
+            parameters,
+        }
+    }
+
+    /// The service stops: nobody is told, the connection ends.
+    pub(super) fn stopped() -> Self {
+        Self::ConnectionLost(io::ErrorKind::Interrupted.into())
+    }
+
+    /// Whether it is `org.varlink.service.PermissionDenied`.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Answer { name, .. } if name == "org.varlink.service.PermissionDenied")
+    }
+
+    pub(super) fn interface_not_found(interface: &str) -> Self {
+        Self::with(
+            "org.varlink.service.InterfaceNotFound",
+            "interface",
+            interface,
+        )
+    }
+
+    /// An error of the service's own interface, with `parameters`, which must be an object.
+    #[must_use]
+    pub fn answer(name: &'static str, parameters: Value) -> Self {
+        Self::Answer {
+            name: Cow::Borrowed(name),
+            parameters: match parameters {
+                Value::Object(parameters) => parameters,
+                _ => Map::new(),
+            },
+        }
+    }
+
+    /// An error with one parameter, a text.
+    #[must_use]
+    pub fn with(name: &'static str, key: &str, value: &str) -> Self {
+        let mut parameters = Map::new();
+        parameters.insert(key.to_owned(), value.into());
+        Self::Answer {
+            name: name.into(),
+            parameters,
+        }
+    }
+}
