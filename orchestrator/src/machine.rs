@@ -8,7 +8,6 @@ use interfaces::detector;
 use interfaces::loader::{ModuleResult, Outcome};
 use interfaces::names::ModuleName;
 use interfaces::orchestrator::{Device, ExplainReply, Module, ModuleState, Rule, State};
-use serde::Serialize;
 
 use crate::rules::Rules;
 
@@ -93,7 +92,7 @@ pub struct Machine {
 }
 
 /// What [`Machine`] says of itself.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Summary {
     /// Whether the detector can be reached.
     pub connected: bool,

@@ -126,13 +126,9 @@ fn the_start_waits_no_longer_than_its_deadline() {
         ["started: started while these were set up: rxe0"]
     );
     assert_eq!(
-        told(&mut machine_without_answer(), [Event::BootDeadline]),
+        told(&mut self::machine(), [Event::BootDeadline]),
         ["started: started without the detector's answer"]
     );
-}
-
-fn machine_without_answer() -> Machine {
-    machine()
 }
 
 #[test]
