@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 
 use interfaces::detector::{Action, Device, SubscribeDevicesReply};
+use interfaces::names::SequenceNumber;
 use interfaces::server::Snapshot;
 
 /// The devices of the last scan, by their index.
 #[derive(Debug, Default)]
 pub struct Inventory {
     devices: BTreeMap<i64, Device>,
-    sequence: i64,
+    sequence: SequenceNumber,
     /// Whether there was a scan. Before the first, nobody is told that nothing is there.
     complete: bool,
 }
@@ -33,13 +34,14 @@ impl Inventory {
         let scanned: BTreeMap<i64, Device> = scanned.into_iter().map(|d| (d.index, d)).collect();
         let before = std::mem::replace(&mut self.devices, scanned.clone());
         let gone = before.values().filter(|d| !scanned.contains_key(&d.index));
-        let mut events: Vec<SubscribeDevicesReply> =
-            gone.map(|device| removal(device, self.next())).collect();
+        let mut events: Vec<SubscribeDevicesReply> = gone
+            .map(|device| removal(device, self.sequence.advance()))
+            .collect();
         for device in scanned.into_values() {
             match before.get(&device.index) {
-                None => events.push(record(Action::Add, device, self.next())),
+                None => events.push(record(Action::Add, device, self.sequence.advance())),
                 Some(known) if *known != device => {
-                    events.push(record(Action::Change, device, self.next()));
+                    events.push(record(Action::Change, device, self.sequence.advance()));
                 }
                 Some(_) => {}
             }
@@ -50,15 +52,10 @@ impl Inventory {
         events
     }
 
-    fn next(&mut self) -> i64 {
-        self.sequence += 1;
-        self.sequence
-    }
-
     fn mark(&self, action: Action) -> SubscribeDevicesReply {
         SubscribeDevicesReply {
             action,
-            sequence: self.sequence,
+            sequence: self.sequence.into(),
             index: None,
             name: None,
             device: None,
@@ -82,20 +79,20 @@ impl Snapshot for Inventory {
     }
 }
 
-fn record(action: Action, device: Device, sequence: i64) -> SubscribeDevicesReply {
+fn record(action: Action, device: Device, sequence: SequenceNumber) -> SubscribeDevicesReply {
     SubscribeDevicesReply {
         action,
-        sequence,
+        sequence: sequence.into(),
         index: Some(device.index),
         name: Some(device.name.clone()),
         device: Some(device),
     }
 }
 
-fn removal(device: &Device, sequence: i64) -> SubscribeDevicesReply {
+fn removal(device: &Device, sequence: SequenceNumber) -> SubscribeDevicesReply {
     SubscribeDevicesReply {
         action: Action::Remove,
-        sequence,
+        sequence: sequence.into(),
         index: Some(device.index),
         name: Some(device.name.clone()),
         device: None,

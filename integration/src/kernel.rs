@@ -2,6 +2,7 @@
 //! in the real wire format, and takes modules. Must never do what the real one would not.
 
 use std::env;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -10,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use interfaces::detector::Protocol;
+use interfaces::names::ModuleName;
 use loader::kernel::Kernel;
-use loader::plan::Step;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc::UnboundedSender;
@@ -309,9 +310,9 @@ impl RemoteKernel {
 }
 
 impl Kernel for RemoteKernel {
-    fn finit_module(&self, step: &Step, _: &File, _: i32) -> io::Result<()> {
+    fn finit_module(&self, module: &ModuleName, _: &File, _: &CStr, _: i32) -> io::Result<()> {
         let mut stream = UnixStream::connect(&self.socket)?;
-        stream.write_all(step.module.as_str().as_bytes())?;
+        stream.write_all(module.as_str().as_bytes())?;
         stream.shutdown(std::net::Shutdown::Write)?;
         let mut errno = [0; 4];
         stream.read_exact(&mut errno)?;

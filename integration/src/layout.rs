@@ -41,6 +41,12 @@ pub fn make_directories(dir: &Path) -> io::Result<()> {
         fs::create_dir_all(dir.join(made))?;
     }
     lay_out_modules(&dir.join("lib/modules").join(RELEASE))?;
+    // This kernel decompresses as Debian's does, and was started with nothing to say.
+    for made in ["sys/module", "etc/modprobe.d", "proc"] {
+        fs::create_dir_all(dir.join(made))?;
+    }
+    fs::write(dir.join("sys/module/compression"), "xz\n")?;
+    fs::write(dir.join("proc/cmdline"), "\n")?;
     for (directory, file, text) in [
         ("rules.d", "50-rdma-core.toml", RULES),
         ("loader.d", "50-rdma.toml", POLICY),
@@ -75,6 +81,8 @@ pub fn services(dir: &Path, modules: &Path, sockets: DetectorSockets) -> io::Res
         .argument("--sysfs", dir.join("sys"))
         .argument("--modules", dir.join("lib/modules"))
         .argument("--release", RELEASE)
+        .argument("--modprobe-d", dir.join("etc/modprobe.d"))
+        .argument("--command-line", dir.join("proc/cmdline"))
         .argument("--policy", rules.join("loader.d"))
         .argument("--orchestrator", own_user)
         // Nobody here would start it again.

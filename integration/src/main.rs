@@ -179,7 +179,7 @@ impl Drop for Directory {
 /// Takes away what the lab lays out, and the marker last: a lab that is killed meanwhile leaves
 /// a directory that the next one may clear.
 fn clear(path: &Path) -> io::Result<()> {
-    for laid_out in ["run", "sys", "lib", "usr", "log"] {
+    for laid_out in ["run", "sys", "proc", "etc", "lib", "usr", "log"] {
         match fs::remove_dir_all(path.join(laid_out)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}

@@ -9,9 +9,10 @@
 
 mod with_lab;
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, IoSlice, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ use integration::host::Hardware;
 use integration::lab::Lab;
 use interfaces::detector::Protocol;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Uid, getrlimit, prlimit, setrlimit};
+use rustix::thread::set_thread_uid;
 use serde_json::Value;
 use with_lab::with_lab;
 
@@ -284,6 +286,38 @@ fn subscribers_that_go_without_reading(target: &Target) {
     }
 }
 
+fn a_wrong_uid(target: &Target) {
+    let call = match target.interface {
+        "org.rdmahotplug.Loader" => {
+            r#"{"method":"org.rdmahotplug.Loader.Load","parameters":{"modules":["ib_umad"]}}"#
+        }
+        "org.rdmahotplug.Orchestrator" => r#"{"method":"org.rdmahotplug.Orchestrator.Reconcile"}"#,
+        // The detector lets everybody ask for everything else.
+        _ => r#"{"method":"io.systemd.service.SetLogLevel","parameters":{"level":7}}"#,
+    };
+    if !rustix::process::getuid().is_root() {
+        // Nobody else can call as somebody else. The container and the VM rung do.
+        return;
+    }
+    for directory in target.socket.ancestors().skip(1) {
+        if directory == std::env::temp_dir() {
+            break;
+        }
+        fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(&target.socket, Permissions::from_mode(0o666)).unwrap();
+    let answer = std::thread::scope(|scope| {
+        let nobody = Uid::from_raw(65534);
+        let call = move || {
+            // Of this thread alone, which ends with the case.
+            set_thread_uid(nobody).unwrap();
+            target.ask(call.as_bytes())
+        };
+        scope.spawn(call).join().unwrap()
+    });
+    assert_eq!(error_of(&answer), "org.varlink.service.PermissionDenied");
+}
+
 fn no_file_is_left(target: &Target) {
     // The hard limit, which the service has from us, stays.
     let few = Rlimit {
@@ -304,7 +338,8 @@ fn no_file_is_left(target: &Target) {
 
 type Case = (&'static str, fn(&Target));
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
+    ("a wrong uid", a_wrong_uid),
     ("nothing at all", nothing_at_all),
     ("half a message", half_a_message),
     ("a name of a mebibyte", a_name_of_a_mebibyte),

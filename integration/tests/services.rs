@@ -79,6 +79,8 @@ async fn load(socket: &Path, modules: &[&str]) -> LoadReply {
     let arguments = LoadArgs {
         modules: modules.iter().map(|&m| m.to_owned()).collect(),
         reason: Some("test".to_owned()),
+        ordered: None,
+        timeout_usec: None,
     };
     let mut client = Client::connect(socket).await.unwrap();
     client.call(LOAD, &arguments, DEADLINE).await.unwrap()

@@ -1,5 +1,5 @@
 //! The whole path on a stock Debian kernel: real uevents, real `NETLINK_RDMA`, real
-//! `finit_module`, real systemd, rdma-core installed beside. Two boots serve all tests.
+//! `finit_module`, real systemd, rdma-core installed beside. Five boots serve all tests.
 
 #![allow(
     clippy::indexing_slicing,
@@ -7,6 +7,8 @@
     reason = "a panic is how a test says what is wrong"
 )]
 
+#[path = "vm/loader.rs"]
+mod loader;
 mod rig;
 
 use std::sync::LazyLock;

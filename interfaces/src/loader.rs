@@ -1,5 +1,5 @@
-//! The contract of the loader, `org.rdmahotplug.Loader`. Must never hold anything that is not
-//! in its interface file.
+//! The contract of the loader, `org.rdmahotplug.Loader`. Must never mean anything that its
+//! interface file does not say.
 
 use crate::Interface;
 pub use crate::generated::loader::*;
@@ -18,5 +18,32 @@ pub const EXPLAIN: &str = "org.rdmahotplug.Loader.Explain";
 pub const LIST: &str = "org.rdmahotplug.Loader.List";
 /// The policy names no module.
 pub const NO_MODULES: &str = "org.rdmahotplug.Loader.NoModules";
-/// The index files of the kernel's modules cannot be used.
-pub const NO_INDEXES: &str = "org.rdmahotplug.Loader.NoIndexes";
+/// The index files of the kernel's modules or a file of `modprobe.d(5)` cannot be used.
+pub const NO_PLAN: &str = "org.rdmahotplug.Loader.NoPlan";
+
+impl ModuleResult {
+    /// An answer that says no more than what became of `module`.
+    #[must_use]
+    pub fn new(module: impl Into<String>, outcome: Outcome) -> Self {
+        Self {
+            module: module.into(),
+            outcome,
+            chain: Vec::new(),
+            duration_usec: 0,
+            denied_by: None,
+            source: None,
+            command: None,
+            culprit: None,
+            errno_name: None,
+            message: None,
+        }
+    }
+
+    /// An answer that `module` failed, and why, in a sentence.
+    #[must_use]
+    pub fn failed(module: impl Into<String>, why: impl Into<String>) -> Self {
+        let mut result = Self::new(module, Outcome::Failed);
+        result.message = Some(why.into());
+        result
+    }
+}

@@ -107,6 +107,87 @@ impl DeviceName {
     }
 }
 
+/// The name of one systemd unit that can be started: no template without its instance.
+///
+/// 1 to 255 of the characters `A-Z a-z 0-9 : - _ . \ @`, the last of its parts after a dot a type
+/// of unit (`systemd.unit(5)`; systemd's `unit_name_is_valid()`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct UnitName(String);
+
+impl UnitName {
+    /// The most bytes that a name may have.
+    pub const MAX_LEN: usize = 255;
+
+    const TYPES: [&str; 11] = [
+        "service",
+        "socket",
+        "target",
+        "device",
+        "mount",
+        "automount",
+        "swap",
+        "timer",
+        "path",
+        "slice",
+        "scope",
+    ];
+
+    /// Checks `name`.
+    ///
+    /// # Errors
+    /// When it is no unit's name, or that of a template.
+    pub fn parse(name: &str) -> Result<Self, NameError> {
+        let wrong = |reason| Err(NameError::new("unit name", name, reason));
+        let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+        let Some((prefix, unit_type)) = name.rsplit_once('.') else {
+            return wrong("it does not end in a type of unit");
+        };
+        if !Self::TYPES.contains(&unit_type) {
+            return wrong("it does not end in a type of unit");
+        }
+        if name.len() > Self::MAX_LEN {
+            return wrong("it is longer than 255 bytes");
+        }
+        if prefix.is_empty() || prefix.starts_with('@') {
+            return wrong("nothing stands before its type or instance");
+        }
+        if !name.chars().all(allowed) {
+            return wrong("only A-Z, a-z, 0-9 and :-_.\\@ may stand in it");
+        }
+        if prefix.ends_with('@') {
+            return wrong("it is a template without an instance");
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The number of the last change that a publisher has told. It only grows, by one a change, and
+/// begins anew at 0 when the publisher does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SequenceNumber(i64);
+
+impl SequenceNumber {
+    /// Counts one change, and says its number.
+    pub fn advance(&mut self) -> Self {
+        // At a change each nanosecond it would take 292 years to stop here.
+        self.0 = self.0.saturating_add(1);
+        *self
+    }
+}
+
+impl From<SequenceNumber> for i64 {
+    fn from(number: SequenceNumber) -> Self {
+        number.0
+    }
+}
+
 /// What every validated name can do.
 macro_rules! name {
     ($name:ident) => {
@@ -134,6 +215,7 @@ macro_rules! name {
 
 name!(ModuleName);
 name!(DeviceName);
+name!(UnitName);
 
 #[cfg(test)]
 mod tests {
@@ -195,6 +277,45 @@ mod tests {
         for name in ["rxe0", "mlx5_0", "rocep3s0f1v2", "a:b", "a-b", "a b"] {
             assert_eq!(DeviceName::parse(name).unwrap().as_str(), name);
         }
+    }
+
+    #[test]
+    fn a_unit_name_is_that_of_a_unit_which_can_be_started() {
+        for name in [
+            "rdma-hw.target",
+            "rdma-ndd.service",
+            "srp_daemon_port@mlx5_0:1.service",
+            "dev-infiniband-umad0.device",
+            "x@a\\x2db.service",
+        ] {
+            assert_eq!(UnitName::parse(name).unwrap().as_str(), name);
+        }
+        let long = format!("{}.service", "a".repeat(248));
+        for name in [
+            "",
+            "service",
+            ".service",
+            "@x.service",
+            "x@.service",
+            "x.services",
+            "x.conf",
+            "a/b.service",
+            "../x.service",
+            "a b.service",
+            "%i.service",
+            "ü.service",
+            &long,
+        ] {
+            assert!(UnitName::parse(name).is_err(), "{name:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_sequence_only_grows() {
+        let mut sequence = SequenceNumber::default();
+        assert_eq!(i64::from(sequence), 0);
+        assert_eq!(i64::from(sequence.advance()), 1);
+        assert!(sequence.advance() > SequenceNumber::default());
     }
 
     #[test]

@@ -237,8 +237,7 @@ impl<S: Service> Server<S> {
             if call.finish(outcome).await.is_err() {
                 return;
             }
-            // Everybody else's turn: a long pipeline must not keep the others waiting. And a
-            // client that asks again at once finds this task awake.
+            // Everybody else's turn: a long pipeline must not keep the others waiting.
             tokio::task::yield_now().await;
         }
     }

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+
+use crate::offline::PlanArgs;
+use crate::snapshot::MODPROBE_D;
 
 /// Inserts the kernel modules that its policy names, as org.rdmahotplug.Loader.
 ///
@@ -11,6 +14,9 @@ use clap::Parser;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rdma-loader", version)]
 pub struct Config {
+    /// What to do instead.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Where sysfs is mounted.
     #[arg(long, value_name = "DIR", default_value = "/sys")]
     pub sysfs: PathBuf,
@@ -20,6 +26,12 @@ pub struct Config {
     /// The kernel release, by default the running kernel's.
     #[arg(long, value_name = "RELEASE")]
     pub release: Option<String>,
+    /// Directories of modprobe.d(5), in the order of their precedence. Repeatable.
+    #[arg(long = "modprobe-d", value_name = "DIR", default_values = MODPROBE_D)]
+    pub modprobe_d: Vec<PathBuf>,
+    /// The kernel command line.
+    #[arg(long, value_name = "FILE", default_value = "/proc/cmdline")]
+    pub command_line: PathBuf,
     /// Directories of policy files (*.toml), in the order of their precedence. Repeatable.
     #[arg(long = "policy", value_name = "DIR", default_values = [
         "/etc/rdma-hotplug/loader.d",
@@ -39,4 +51,11 @@ pub struct Config {
     /// Listen here when no socket was passed.
     #[arg(long, value_name = "PATH", env = "SYSTEMD_VARLINK_LISTEN")]
     pub listen: Option<PathBuf>,
+}
+
+/// What the program can do beside its service.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Print what modprobe would do.
+    Plan(PlanArgs),
 }

@@ -4,6 +4,8 @@
 //! Pure, and written for hostile bytes: every offset is checked, and the work on one search is
 //! bounded. Must never follow a reference without counting it.
 
+use std::ffi::CStr;
+
 use crate::alias;
 
 const MAGIC: u32 = 0xB007_F457;
@@ -14,8 +16,9 @@ const HAS_VALUES: u32 = 0x4000_0000;
 const HAS_CHILDREN: u32 = 0x2000_0000;
 const OFFSET: u32 = 0x0fff_ffff;
 
-/// The most nodes that one search may visit. Debian's largest index has fewer in all.
-const MAX_VISITS: usize = 1 << 20;
+/// How much one search may look at: nodes, values, and bytes of keys. Debian's largest index has
+/// a tenth of that in all.
+const MAX_WORK: usize = 1 << 24;
 /// The longest key that a search builds, in bytes, as in modprobe.
 const MAX_KEY_LEN: usize = 4096;
 
@@ -96,8 +99,7 @@ impl Index {
                 return Ok(None);
             };
             let Some((&byte, after)) = after.split_first() else {
-                let values = self.values(&node)?;
-                return Ok(values.first().map(|(_, value)| *value));
+                return self.first_value(&node);
             };
             match node.child(byte) {
                 Some(child) => reference = child,
@@ -115,11 +117,14 @@ impl Index {
     pub fn matches(&self, text: &[u8]) -> Result<Vec<&[u8]>, IndexError> {
         let mut search = Search {
             index: self,
-            visits: 0,
+            work: 0,
             found: Vec::new(),
         };
         search.descend(text)?;
-        Ok(search.found.into_iter().map(|(_, value)| value).collect())
+        let mut found = search.found;
+        found.reverse();
+        found.sort_by_key(|(priority, _)| *priority);
+        Ok(found.into_iter().map(|(_, value)| value).collect())
     }
 
     fn node(&self, reference: u32) -> Result<Node<'_>, IndexError> {
@@ -154,35 +159,29 @@ impl Index {
         Ok(node)
     }
 
-    fn values(&self, node: &Node<'_>) -> Result<Vec<Value<'_>>, IndexError> {
-        let Some(mut at) = node.values else {
-            return Ok(Vec::new());
+    fn first_value(&self, node: &Node<'_>) -> Result<Option<&[u8]>, IndexError> {
+        let Some(at) = node.values else {
+            return Ok(None);
         };
-        let count = u32_at(&self.bytes, at).ok_or(IndexError::Corrupt)?;
-        at += 4;
-        let mut values = Vec::new();
-        for _ in 0..count {
-            let priority = u32_at(&self.bytes, at).ok_or(IndexError::Corrupt)?;
-            let value = self.string(at + 4)?;
-            at += 4 + value.len() + 1;
-            values.push((priority, value));
+        match u32_at(&self.bytes, at).ok_or(IndexError::Corrupt)? {
+            0 => Ok(None),
+            // Its priority stands before it.
+            _ => self.string(at + 8).map(Some),
         }
-        Ok(values)
     }
 
     /// The bytes from `at` to the next NUL.
     fn string(&self, at: usize) -> Result<&[u8], IndexError> {
         let rest = self.bytes.get(at..).ok_or(IndexError::Corrupt)?;
-        let len = rest.iter().position(|&byte| byte == 0);
-        len.and_then(|len| rest.get(..len))
-            .ok_or(IndexError::Corrupt)
+        let string = CStr::from_bytes_until_nul(rest).map_err(|_| IndexError::Corrupt)?;
+        Ok(string.to_bytes())
     }
 }
 
 /// One search for the patterns that match a text.
 struct Search<'i> {
     index: &'i Index,
-    visits: usize,
+    work: usize,
     found: Vec<Value<'i>>,
 }
 
@@ -213,10 +212,11 @@ impl<'i> Search<'i> {
             let Some((&byte, after)) = rest.split_first() else {
                 return self.keep(&node);
             };
+            // A wildcard in the text is a letter like any other: what was looked into above as a
+            // pattern is found a second time, as in libkmod.
             match node.child(byte) {
-                // A wildcard's child was looked into above.
-                Some(child) if !alias::is_wildcard(byte) => reference = child,
-                _ => return Ok(()),
+                Some(child) => reference = child,
+                None => return Ok(()),
             }
             rest = after;
         }
@@ -225,45 +225,64 @@ impl<'i> Search<'i> {
     /// Keeps the values of every key below `node` that matches `text`, children first.
     /// `pattern` is the key so far, from its first wildcard on, `node`'s prefix included.
     fn collect(&mut self, node: Node<'i>, pattern: &[u8], text: &[u8]) -> Result<(), IndexError> {
-        // A stack of our own: the depth of the trie is not ours to trust.
-        let mut open = vec![(node, pattern.to_vec(), 0)];
-        while let Some((node, pattern, slot)) = open.pop() {
-            if slot < node.children.len() / 4 {
-                let byte = node
-                    .first_child
-                    .saturating_add(u8::try_from(slot).unwrap_or(u8::MAX));
-                let child = node.child_at(slot);
-                let key = pattern.clone();
-                open.push((node, pattern, slot + 1));
-                if let Some(child) = child {
-                    let child = self.visit(child)?;
-                    let key = [key.as_slice(), &[byte], child.prefix].concat();
-                    if key.len() > MAX_KEY_LEN {
-                        return Err(IndexError::Corrupt);
+        let mut key = pattern.to_vec();
+        // A stack of our own: the depth of the trie is not ours to trust. With each node goes
+        // its next child, and how long the key is without it.
+        let mut open = vec![(node, 0, 0)];
+        while let Some((node, slot, len)) = open.pop() {
+            if slot >= node.children.len() / 4 {
+                if node.values.is_some() {
+                    self.count(key.len())?;
+                    if alias::matches(&key, text) {
+                        self.keep(&node)?;
                     }
-                    open.push((child, key, 0));
                 }
-            } else if node.values.is_some() && alias::matches(&pattern, text) {
-                self.keep(&node)?;
+                key.truncate(len);
+                continue;
+            }
+            open.push((node, slot + 1, len));
+            if let Some(child) = node.child_at(slot) {
+                let child = self.visit(child)?;
+                let slot = u8::try_from(slot).unwrap_or(u8::MAX);
+                open.push((child, 0, key.len()));
+                key.push(node.first_child.saturating_add(slot));
+                key.extend_from_slice(child.prefix);
+                if key.len() > MAX_KEY_LEN {
+                    return Err(IndexError::Corrupt);
+                }
             }
         }
         Ok(())
     }
 
     fn keep(&mut self, node: &Node<'i>) -> Result<(), IndexError> {
-        for (priority, value) in self.index.values(node)? {
-            let at = self.found.partition_point(|(known, _)| *known < priority);
-            self.found.insert(at, (priority, value));
+        let Some(mut at) = node.values else {
+            return Ok(());
+        };
+        let count = u32_at(&self.index.bytes, at).ok_or(IndexError::Corrupt)?;
+        at += 4;
+        for _ in 0..count {
+            let priority = u32_at(&self.index.bytes, at).ok_or(IndexError::Corrupt)?;
+            let value = self.index.string(at + 4)?;
+            self.count(1 + value.len())?;
+            at += 4 + value.len() + 1;
+            self.found.push((priority, value));
         }
         Ok(())
     }
 
     fn visit(&mut self, reference: u32) -> Result<Node<'i>, IndexError> {
-        self.visits += 1;
-        if self.visits > MAX_VISITS {
+        let node = self.index.node(reference)?;
+        self.count(1 + node.prefix.len())?;
+        Ok(node)
+    }
+
+    fn count(&mut self, work: usize) -> Result<(), IndexError> {
+        self.work += work;
+        if self.work > MAX_WORK {
             return Err(IndexError::Corrupt);
         }
-        self.index.node(reference)
+        Ok(())
     }
 }
 

@@ -7,27 +7,41 @@
 //!
 //! In reading order:
 //! - [`index`], [`alias`]: depmod's index files and the patterns in them (pure).
-//! - [`plan`]: which files to insert for a name, in which order (pure).
-//! - [`policy`]: what may be loaded (pure).
-//! - [`module_dir`]: the module tree of the running kernel.
+//! - [`command_line`], [`modprobe_d`]: what the boot loader and the administrator say (pure).
+//! - [`plan`]: what to insert for a name, in which order, as modprobe would (pure).
+//! - [`policy`], [`verdict`]: what may be loaded, and what is to become of a name (pure).
+//! - [`schedule`]: what to load next (pure).
+//! - [`snapshot`], [`module_dir`], [`image`]: what is on disk.
 //! - [`kernel`]: what the kernel has and how it is given a module.
-//! - [`load`]: one request from name to answer.
-//! - [`run`]: start-up, and the threads that loads run on.
+//! - [`load`]: a request from names to answers.
+//! - [`explain`]: what would become of a name, in words (pure).
+//! - [`sandbox`]: what this process takes from itself.
+//! - [`run`]: start-up, and the threads that work is done on.
 //! - [`server`]: the varlink methods.
+//! - [`offline`]: plans for a system that is not running.
 //! - [`config`]: the command line.
 
 #![forbid(unsafe_code)]
 
 pub mod alias;
+pub mod command_line;
 pub mod config;
+pub mod explain;
+pub mod image;
 pub mod index;
 pub mod kernel;
 pub mod load;
+pub mod modprobe_d;
 pub mod module_dir;
+pub mod offline;
 pub mod plan;
 pub mod policy;
 pub mod run;
+pub mod sandbox;
+pub mod schedule;
 pub mod server;
+pub mod snapshot;
+pub mod verdict;
 
 use std::process::ExitCode;
 
@@ -39,12 +53,17 @@ use tracing::level_filters::LevelFilter;
 #[must_use]
 pub fn main(kernel: impl kernel::Kernel) -> ExitCode {
     let config = config::Config::parse();
-    interfaces::log::init(LevelFilter::INFO);
-    match run::main(&config, kernel) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            tracing::error!("{}", interfaces::log::Chain(&e));
-            ExitCode::FAILURE
-        }
+    if let Some(config::Command::Plan(plan)) = &config.command {
+        interfaces::log::init(LevelFilter::WARN);
+        return exit_code(offline::main(plan, &run::running_release()));
     }
+    interfaces::log::init(LevelFilter::INFO);
+    exit_code(run::main(&config, kernel).map(|()| ExitCode::SUCCESS))
+}
+
+fn exit_code<E: std::error::Error>(outcome: Result<ExitCode, E>) -> ExitCode {
+    outcome.unwrap_or_else(|e| {
+        tracing::error!("{}", interfaces::log::Chain(&e));
+        ExitCode::FAILURE
+    })
 }

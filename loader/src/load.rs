@@ -1,22 +1,43 @@
-//! One request from name to answer: look up, judge, insert. Every outcome is an answer: nothing
-//! that happens to one module stops its siblings. Blocks for as long as the kernel takes, so it
-//! must never run where something else waits.
+//! Requests from names to answers: plan, judge, schedule, insert. Every outcome is an answer:
+//! nothing that happens to one module stops its siblings. Planning reads from disk and loading
+//! takes as long as the kernel does: must never run where something else waits.
 
+mod error;
+mod graph;
+mod ticket;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CString;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use interfaces::loader::{
-    self, Denier, ExplainReply, ListReply, ModuleResult, ModuleState, Outcome,
-};
+use interfaces::loader::{ExplainReply, ListReply, ModuleResult, ModuleState, Outcome};
 use interfaces::names::ModuleName;
 use nix::errno::Errno;
+use rustix::fs::{Advice, fadvise};
+use tokio::sync::oneshot;
 
+use crate::explain;
+use crate::image::{self, Compression};
 use crate::kernel::{self, Kernel};
 use crate::module_dir::ModuleDir;
-use crate::plan::{Lookup, Plan, Step};
-use crate::policy::{Policy, Verdict};
+use crate::plan::{Plan, PlanError, Planner};
+use crate::policy::Policy;
+use crate::snapshot::{Snapshot, Snapshots};
+use crate::verdict::{self, Facts, judge, text};
+pub use error::{LoadError, Unplanned};
+use graph::{Graph, Insertion, Placed};
+pub use ticket::Request;
+use ticket::{State, Ticket};
+
+/// The longest parameters that a module is given, in bytes. The kernel takes a megabyte.
+const MAX_PARAMETERS: usize = 4096;
+
+/// The most requests that wait for modules at once. Who asked may have left long ago.
+const MAX_REQUESTS: usize = 1024;
 
 /// Everything that a load needs.
 pub struct Loader<K> {
@@ -24,75 +45,257 @@ pub struct Loader<K> {
     pub policy: Mutex<Arc<Policy>>,
     /// Where that is written.
     pub policy_directories: Vec<PathBuf>,
+    /// What plans are made from.
+    pub snapshots: Snapshots,
     /// Where modules come from.
     pub modules: ModuleDir,
     /// Where the kernel says what it has.
     pub sysfs: PathBuf,
     /// Where modules go.
     pub kernel: K,
+    /// What the kernel decompresses by itself.
+    pub compression: Compression,
+    /// What is under way.
+    pub work: Work,
 }
 
-/// Why a plan was not carried out to its end.
-struct Failure<'p> {
-    step: &'p Step,
-    error: io::Error,
+/// What the planner is asked.
+pub enum Question {
+    /// To have something loaded.
+    Load(Request),
+    /// To say what would become of a name. Whoever asks may be gone.
+    Explain(ModuleName, oneshot::Sender<Result<ExplainReply, Unplanned>>),
+}
+
+/// What is under way, and who waits for it.
+#[derive(Default)]
+pub struct Work {
+    state: Mutex<State>,
+    changed: Condvar,
 }
 
 impl<K: Kernel> Loader<K> {
-    /// Loads what `name` stands for.
-    pub fn load(&self, name: &ModuleName) -> ModuleResult {
-        let start = Instant::now();
-        let mut result = ModuleResult {
-            module: name.to_string(),
-            outcome: Outcome::Missing,
-            chain: Vec::new(),
-            duration_usec: 0,
-            denied_by: None,
-            culprit: None,
-            errno_name: None,
-            message: None,
-        };
-        self.answer(name, &mut result);
-        result.duration_usec = i64::try_from(start.elapsed().as_micros()).unwrap_or(i64::MAX);
-        result
+    /// Answers a question, or sees to it that it will be.
+    pub fn answer(&self, question: Question) {
+        match question {
+            Question::Load(request) => self.submit(request),
+            Question::Explain(name, answer) => drop(answer.send(self.explain(&name))),
+        }
     }
 
-    /// Says what [`Self::load`] would do, and does nothing.
+    /// Plans and judges a request, answers what can be answered, and has the rest loaded.
+    pub fn submit(&self, request: Request) {
+        // Nobody waits for what has not begun.
+        if request.answers.is_closed() {
+            return;
+        }
+        let policy = self.policy();
+        let (names, ordered) = (request.modules.clone(), request.ordered);
+        let mut ticket = Ticket::new(request);
+        let mut graph = Graph::default();
+        let full = self.work.state().tickets.len() >= MAX_REQUESTS;
+        for (position, name) in names.iter().enumerate() {
+            let placed = if full {
+                Err(Box::new(busy(name)))
+            } else {
+                self.place(name, &policy, &mut graph, ordered)
+            };
+            match placed {
+                Ok(Placed { nodes, required }) => ticket.wait_for(position, nodes, required),
+                Err(result) => ticket.answer(position, *result),
+            }
+        }
+        self.weigh(&mut graph);
+        let Graph {
+            nodes, insertions, ..
+        } = graph;
+        ticket.insertions = insertions;
+        let mut state = self.work.state();
+        let id = state.schedule.add(nodes);
+        state.tickets.insert(id, ticket);
+        // There may be nothing left to wait for.
+        state.answer(id);
+        self.work.changed.notify_all();
+    }
+
+    /// Puts what a name needs among the modules of its request; or says what became of it, when
+    /// that is known without.
+    fn place(
+        &self,
+        name: &ModuleName,
+        policy: &Policy,
+        graph: &mut Graph,
+        ordered: bool,
+    ) -> Result<Placed, Box<ModuleResult>> {
+        let failed = |why: String| Box::new(ModuleResult::failed(name.as_str(), why));
+        // What was judged and what is done about it must see the same: each module is looked at
+        // once.
+        let seen = RefCell::new(HashMap::new());
+        let state = |module: &str| {
+            let mut seen = seen.borrow_mut();
+            *seen
+                .entry(module.to_owned())
+                .or_insert_with(|| self.state_of(module))
+        };
+        let judged = self.judged(name, policy, &state);
+        let (result, plans, snapshot) =
+            judged.map_err(|e| failed(interfaces::log::Chain(&e).to_string()))?;
+        if result.outcome != Outcome::Loaded {
+            return Err(Box::new(result));
+        }
+        let planner = self.planner(&snapshot, &|_| true);
+        graph.add(&plans, &planner, ordered, &state).map_err(failed)
+    }
+
+    /// The verdict on one name, and what stands behind it.
+    fn judged(
+        &self,
+        name: &ModuleName,
+        policy: &Policy,
+        state: &dyn Fn(&str) -> ModuleState,
+    ) -> Result<(ModuleResult, Vec<Plan>, Arc<Snapshot>), Unplanned> {
+        let modules = self.sysfs.join("module");
+        if !modules.is_dir() {
+            return Err(Unplanned::NoSysfs(modules));
+        }
+        let snapshot = self.snapshots.current()?;
+        let (result, plans) = self.judged_by(name, policy, &snapshot, state)?;
+        if result.outcome != Outcome::Missing {
+            return Ok((result, plans, snapshot));
+        }
+        // It may have come since the files were looked at.
+        let now = self.snapshots.current()?;
+        if Arc::ptr_eq(&now, &snapshot) {
+            return Ok((result, plans, snapshot));
+        }
+        let (result, plans) = self.judged_by(name, policy, &now, state)?;
+        Ok((result, plans, now))
+    }
+
+    fn judged_by(
+        &self,
+        name: &ModuleName,
+        policy: &Policy,
+        snapshot: &Snapshot,
+        state: &dyn Fn(&str) -> ModuleState,
+    ) -> Result<(ModuleResult, Vec<Plan>), PlanError> {
+        let admit = |module: &[u8]| verdict::admits(module, policy, &snapshot.config);
+        let planner = self.planner(snapshot, &admit);
+        let found = planner.look_up(name.as_str().as_bytes())?;
+        let plans: Result<Vec<Plan>, _> = found.iter().map(|found| planner.plan(found)).collect();
+        let plans = plans?;
+        let facts = Facts {
+            policy,
+            config: &snapshot.config,
+            state,
+            exists: &|path| self.modules.has(path),
+        };
+        Ok((judge(name.as_str(), &plans, &facts), plans))
+    }
+
+    /// Unlike modprobe, a missing file does not make this planner forget the other dependencies:
+    /// the verdict names it.
+    fn planner<'t>(&self, snapshot: &'t Snapshot, admit: &'t dyn Fn(&[u8]) -> bool) -> Planner<'t> {
+        Planner {
+            indexes: &snapshot.indexes,
+            config: &snapshot.config,
+            exists: &|_| true,
+            admit,
+            merge_softdeps: false,
+        }
+    }
+
+    /// Has the kernel read ahead what will be inserted, and takes the size of each file for the
+    /// time that it will take.
+    fn weigh(&self, graph: &mut Graph) {
+        for (node, insertion) in graph.nodes.iter_mut().zip(&graph.insertions) {
+            // What is wrong with a file is found when it is its turn.
+            if let Ok(file) = self.modules.open(&insertion.path) {
+                node.weight = file.metadata().map_or(0, |metadata| metadata.len());
+                let _ = fadvise(&file, 0, None, Advice::WillNeed);
+            }
+        }
+    }
+
+    /// Loads, one module after the other, until there is nothing left to do and the loader is
+    /// closed.
+    pub fn work(&self) {
+        let mut state = self.work.state();
+        loop {
+            if let Some((id, at)) = state.schedule.start() {
+                let ticket = state.tickets.get(&id);
+                let Some(insertion) = ticket.and_then(|t| t.insertions.get(at)).cloned() else {
+                    continue;
+                };
+                drop(state);
+                // A panic must not leave a module loading for ever.
+                let inserted = catch_unwind(AssertUnwindSafe(|| self.insert(&insertion)));
+                let outcome = inserted.unwrap_or(Err(LoadError::Panic)).map_err(Arc::new);
+                state = self.work.state();
+                for id in state.schedule.done(&insertion.module, &outcome) {
+                    state.answer(id);
+                }
+                self.work.changed.notify_all();
+            } else if state.closed && state.schedule.is_empty() {
+                return;
+            } else {
+                let waited = self.work.changed.wait(state);
+                state = waited.unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Whether the module was inserted, and not live already.
+    fn insert(&self, insertion: &Insertion) -> Result<bool, LoadError> {
+        let name = insertion.module.as_str();
+        if self.state_of(name) == ModuleState::Live {
+            return Ok(false);
+        }
+        let path = text(&insertion.path);
+        let file = self.modules.open(&insertion.path)?;
+        let (image, flags) = image::for_kernel(file, self.compression)
+            .map_err(|e| LoadError::Image(path.clone(), e))?;
+        if insertion.parameters.len() > MAX_PARAMETERS {
+            return Err(LoadError::Parameters);
+        }
+        let parameters =
+            CString::new(insertion.parameters.clone()).map_err(|_| LoadError::Parameters)?;
+        let outcome = loop {
+            let kernel = &self.kernel;
+            match kernel.finit_module(&insertion.module, &image, &parameters, flags) {
+                // A signal while it waited for somebody else's load: none is meant for it.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                outcome => break outcome,
+            }
+        };
+        let is_live = self.state_of(name) == ModuleState::Live;
+        match outcome {
+            Ok(()) if is_live => Ok(true),
+            Ok(()) => Err(LoadError::OtherName(path)),
+            // Somebody else was faster, which is as good; unless it is the module's own
+            // initialisation that says so.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_live => Ok(false),
+            Err(e) => {
+                let errno = e.raw_os_error().unwrap_or_default();
+                Err(LoadError::Refused(path, Errno::from_raw(errno)))
+            }
+        }
+    }
+
+    /// Whether a module is in the kernel.
+    pub fn state_of(&self, module: &str) -> ModuleState {
+        kernel::state(&self.sysfs, module)
+    }
+
+    /// What would become of a name; nothing is done.
     ///
     /// # Errors
-    /// A sentence, when the indexes cannot be used.
-    pub fn explain(&self, name: &ModuleName) -> Result<ExplainReply, String> {
-        let mut reply = ExplainReply {
-            outcome: Outcome::Missing,
-            denied_by: None,
-            plans: Vec::new(),
-            message: format!("this kernel has no module or alias {name}"),
-        };
-        let plans = match self.look_up(name)? {
-            Lookup::Modules(plans) => plans,
-            Lookup::Builtin => {
-                reply.outcome = Outcome::Builtin;
-                reply.message = format!("{name} is part of the kernel image");
-                return Ok(reply);
-            }
-            Lookup::Missing => return Ok(reply),
-        };
+    /// When there is nothing to judge.
+    pub fn explain(&self, name: &ModuleName) -> Result<ExplainReply, Unplanned> {
         let policy = self.policy();
-        reply.plans = plans.iter().map(|plan| self.told(plan, &policy)).collect();
-        let unlisted = reply.plans.iter().find(|plan| plan.allowed_by.is_none());
-        let live = |plan: &loader::Plan| {
-            let module = plan.steps.last();
-            module.is_some_and(|step| step.state == ModuleState::Live)
-        };
-        (reply.outcome, reply.denied_by, reply.message) = if let Some(plan) = unlisted {
-            let message = format!("no file of the loader's policy names {}", plan.module);
-            (Outcome::Denied, Some(Denier::Policy), message)
-        } else if reply.plans.iter().all(live) {
-            (Outcome::AlreadyLoaded, None, format!("{name} is live"))
-        } else {
-            (Outcome::Loaded, None, format!("{name} would be loaded"))
-        };
-        Ok(reply)
+        let state = |module: &str| self.state_of(module);
+        let (verdict, plans, _) = self.judged(name, &policy, &state)?;
+        Ok(explain::reply(verdict, &plans, &policy, &state))
     }
 
     /// The modules that the policy names, in the order of their names.
@@ -100,29 +303,11 @@ impl<K: Kernel> Loader<K> {
         let policy = self.policy();
         let modules = policy.modules().map(|(module, allowed)| ListReply {
             module: module.to_string(),
-            state: kernel::state(&self.sysfs, module),
+            state: self.state_of(module.as_str()),
             allowed_by: allowed.file.display().to_string(),
             purpose: allowed.purpose.clone(),
         });
         modules.collect()
-    }
-
-    fn told(&self, plan: &Plan, policy: &Policy) -> loader::Plan {
-        let (allowed_by, purpose) = match policy.judge(plan) {
-            Verdict::Allowed(by) => (Some(by.file.display().to_string()), Some(by.purpose)),
-            Verdict::Unlisted => (None, None),
-        };
-        let steps = plan.steps.iter().map(|step| loader::Step {
-            module: step.module.to_string(),
-            path: step.path.display().to_string(),
-            state: kernel::state(&self.sysfs, &step.module),
-        });
-        loader::Plan {
-            module: plan.module.to_string(),
-            allowed_by,
-            purpose,
-            steps: steps.collect(),
-        }
     }
 
     /// Reads the policy again. The old one stays when a directory cannot be read.
@@ -141,96 +326,31 @@ impl<K: Kernel> Loader<K> {
     pub fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.policy.lock().unwrap_or_else(PoisonError::into_inner))
     }
-
-    fn answer(&self, name: &ModuleName, result: &mut ModuleResult) {
-        let plans = match self.look_up(name) {
-            Ok(Lookup::Modules(plans)) => plans,
-            Ok(Lookup::Builtin) => {
-                result.outcome = Outcome::Builtin;
-                return;
-            }
-            Ok(Lookup::Missing) => {
-                result.message = Some(format!("this kernel has no module or alias {name}"));
-                return;
-            }
-            Err(message) => {
-                result.outcome = Outcome::Failed;
-                result.message = Some(message);
-                return;
-            }
-        };
-        // All or nothing: an alias of several modules must not load the half that is allowed.
-        let policy = self.policy();
-        for plan in &plans {
-            if policy.judge(plan) == Verdict::Unlisted {
-                result.outcome = Outcome::Denied;
-                result.denied_by = Some(Denier::Policy);
-                result.culprit = culprit(name, &plan.module);
-                result.message = Some(format!(
-                    "no file of the loader's policy names {}",
-                    plan.module
-                ));
-                return;
-            }
-        }
-        result.outcome = Outcome::AlreadyLoaded;
-        for plan in &plans {
-            if let Err(failure) = self.carry_out(plan, &mut result.chain) {
-                let errno = Errno::from_raw(failure.error.raw_os_error().unwrap_or_default());
-                result.outcome = Outcome::Failed;
-                result.culprit = culprit(name, &failure.step.module);
-                result.errno_name = Some(format!("{errno:?}"));
-                result.message = Some(format!("{}: {}", failure.step.path.display(), errno.desc()));
-                return;
-            }
-        }
-        if !result.chain.is_empty() {
-            result.outcome = Outcome::Loaded;
-        }
-    }
-
-    fn look_up(&self, name: &ModuleName) -> Result<Lookup, String> {
-        let sentence = |e: &dyn std::error::Error| interfaces::log::Chain(e).to_string();
-        let indexes = self.modules.indexes().map_err(|e| sentence(&e))?;
-        indexes.look_up(name).map_err(|e| sentence(&e))
-    }
-
-    /// Inserts what is not live yet and adds it to `chain`.
-    fn carry_out<'p>(&self, plan: &'p Plan, chain: &mut Vec<String>) -> Result<(), Failure<'p>> {
-        // The usual case of a second device, answered without a look at the dependencies: they
-        // are live as long as the module is.
-        if kernel::state(&self.sysfs, &plan.module) == ModuleState::Live {
-            return Ok(());
-        }
-        for step in &plan.steps {
-            // One that is coming is given to the kernel again: that waits for it.
-            if self.is_live(step) {
-                continue;
-            }
-            match self.insert(step) {
-                Ok(()) => chain.push(step.module.to_string()),
-                // Somebody else was faster, which is as good; unless it is the module's own
-                // initialisation that says so.
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.is_live(step) => {}
-                Err(error) => return Err(Failure { step, error }),
-            }
-        }
-        Ok(())
-    }
-
-    fn is_live(&self, step: &Step) -> bool {
-        kernel::state(&self.sysfs, &step.module) == ModuleState::Live
-    }
-
-    fn insert(&self, step: &Step) -> io::Result<()> {
-        let image = self.modules.open(step)?;
-        let flags = kernel::flags_for(&image)?;
-        self.kernel.finit_module(step, &image, flags)
-    }
 }
 
-fn culprit(asked: &ModuleName, module: &ModuleName) -> Option<String> {
-    (asked != module).then(|| module.to_string())
+/// The answer to one request too many.
+fn busy(name: &ModuleName) -> ModuleResult {
+    let why = format!("{MAX_REQUESTS} requests wait for modules already");
+    let mut result = ModuleResult::failed(name.as_str(), why);
+    result.errno_name = Some(format!("{:?}", Errno::EAGAIN));
+    result
+}
+
+impl Work {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the threads go when they have done what there is to do.
+    pub fn close(&self) {
+        self.state().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether something is under way.
+    pub fn is_busy(&self) -> bool {
+        !self.state().schedule.is_empty()
+    }
 }
 
 /// Reads the policy of `directories`. A file that cannot be used allows nothing: the policy
@@ -247,12 +367,6 @@ pub fn read_policy(directories: &[PathBuf]) -> io::Result<Policy> {
         }
     }
     Ok(policy)
-}
-
-/// The module directory of `release` below `modules`.
-#[must_use]
-pub fn module_dir(modules: &Path, release: &str) -> ModuleDir {
-    ModuleDir::new(modules.join(release))
 }
 
 #[cfg(test)]

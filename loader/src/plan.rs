@@ -1,126 +1,263 @@
-//! From a name to the files that have to be inserted for it, in their order: modprobe's look-up
-//! and dependency order, over index files in memory. Pure. Must never open what it names.
+//! From a name to what has to be inserted for it, in its order: modprobe's answers (libkmod
+//! 34.2), from index files and `modprobe.d(5)` lines in memory. Pure. Must never open what it
+//! names, and never work without an end, whatever it is given.
 
-use std::path::PathBuf;
+mod work;
 
-use interfaces::names::{ModuleName, NameError};
+use std::borrow::Cow;
 
 use crate::index::{Index, IndexError};
+use crate::modprobe_d::{Command, Config, Source, underscored};
+use work::Work;
 
-/// The index files of one kernel's module tree, of one generation of depmod.
-#[derive(Clone, Debug)]
+/// How deep soft dependencies may be nested.
+const MAX_DEPTH: usize = 200;
+/// How many steps a plan may have, and how many names may be looked up for it. Debian's longest
+/// plan has 32 steps.
+const MAX_STEPS: usize = 10_000;
+
+/// The index files of one kernel's module tree, of one generation of depmod. What there is no
+/// file for is not looked up.
+#[derive(Clone, Debug, Default)]
 pub struct Indexes {
     /// `modules.dep.bin`: module to its file and dependencies.
-    pub dependencies: Index,
+    pub dependencies: Option<Index>,
     /// `modules.alias.bin`: alias pattern to modules.
-    pub aliases: Index,
+    pub aliases: Option<Index>,
+    /// `modules.symbols.bin`: `symbol:NAME` to modules.
+    pub symbols: Option<Index>,
     /// `modules.builtin.bin`: what is part of the kernel image.
-    pub builtin: Index,
+    pub builtin: Option<Index>,
+    /// `modules.builtin.alias.bin`: alias pattern to what is part of the kernel image.
+    pub builtin_aliases: Option<Index>,
 }
 
-/// What a name stands for.
+/// A name that stands in an index or in the configuration, or that was made from one.
+pub type Name<'t> = Cow<'t, [u8]>;
+
+/// One module that a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lookup {
-    /// These modules: the one of that name, or all that have the alias.
-    Modules(Vec<Plan>),
-    /// A part of the kernel image.
-    Builtin,
-    /// Nothing that this kernel has.
-    Missing,
+pub struct Found<'t> {
+    /// The module.
+    pub module: Name<'t>,
+    /// The pattern or name by which it was found, where it was not its own.
+    pub alias: Option<Name<'t>>,
+    /// The command of exactly this name that made it found.
+    install: Option<&'t Command>,
+    /// Whether the index of what is built in named it.
+    builtin: bool,
 }
 
-/// The files of one module and its dependencies.
+/// What has to be done for one module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The module that the name stands for.
-    pub module: ModuleName,
-    /// What to insert, dependencies first, the module itself last.
+    /// The module.
+    pub module: Vec<u8>,
+    /// Whether it was found by an alias.
+    pub by_alias: bool,
+    /// The line that blacklists it.
+    pub blacklisted: Option<Source>,
+    /// What to do, in its order.
     pub steps: Vec<Step>,
+    /// Soft dependencies that were not admitted.
+    pub left_out: Vec<Vec<u8>>,
 }
 
-/// One file to insert.
+/// One module of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The module's name.
-    pub module: ModuleName,
-    /// Its file, below the kernel's module directory.
-    pub path: PathBuf,
+    /// The module.
+    pub module: Vec<u8>,
+    /// What to do for it.
+    pub action: Action,
+    /// What the kernel is given with it, with modprobe's blank at the end.
+    pub parameters: Vec<u8>,
+    /// Whether the plan fails with it. What is only a soft dependency may fail.
+    pub required: bool,
+    /// The steps, by their position, that soft dependencies put before it.
+    pub after: Vec<usize>,
+}
+
+/// What to do for one module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Insert this file, below the module tree where it is relative.
+    Insert(Vec<u8>),
+    /// Nothing but what an install line says.
+    Install(Command),
+    /// It is part of the kernel image.
+    Builtin,
+    /// There is no file for it.
+    Absent,
 }
 
 /// Why there is no plan.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// An index cannot be used.
     #[error("an index of the module tree cannot be used")]
     Index(#[from] IndexError),
-    /// An index names a module that cannot be one.
-    #[error("modules.dep.bin or modules.alias.bin names something that is no module")]
-    Name(#[from] NameError),
-    /// An index names a file outside the module tree.
-    #[error("modules.dep.bin names {0:?}, which is outside the module tree")]
-    Outside(String),
-    /// An alias stands for a module that `modules.dep.bin` does not have.
-    #[error("{0} has an alias, but is not in modules.dep.bin")]
-    Unlisted(ModuleName),
+    /// The configuration leads to too many modules, or round in circles too deep.
+    #[error("soft dependencies lead to more than {MAX_STEPS} modules or {MAX_DEPTH} levels")]
+    TooMuch,
+    /// Brackets in the name do not match.
+    #[error("the name has a bracket without the other")]
+    Bracket,
 }
 
-impl Indexes {
-    /// Looks a name up: first as a module's name, then as an alias, then among what is built
-    /// in (`kmod_module_new_from_lookup()`).
+/// Everything that a plan depends on.
+#[derive(Clone, Copy)]
+pub struct Planner<'t> {
+    /// depmod's files.
+    pub indexes: &'t Indexes,
+    /// `modprobe.d(5)` and the kernel command line.
+    pub config: &'t Config,
+    /// Whether a module file is there.
+    pub exists: &'t dyn Fn(&[u8]) -> bool,
+    /// Whether a module may be loaded as a soft dependency of another.
+    pub admit: &'t dyn Fn(&[u8]) -> bool,
+    /// Whether all softdep lines of a module count, and not the first alone (kmod#459).
+    pub merge_softdeps: bool,
+}
+
+impl<'t> Planner<'t> {
+    /// The modules that `name` stands for, by the first of modprobe's ways that finds any
+    /// (`kmod_module_new_from_lookup()`).
     ///
     /// # Errors
-    /// When the indexes cannot be trusted.
-    pub fn look_up(&self, name: &ModuleName) -> Result<Lookup, PlanError> {
-        if let Some(plan) = self.plan(name.clone())? {
-            return Ok(Lookup::Modules(vec![plan]));
+    /// When the name cannot be looked up or an index cannot be trusted.
+    pub fn look_up(&self, name: &[u8]) -> Result<Vec<Found<'t>>, PlanError> {
+        let name: &[u8] = &underscored(name).ok_or(PlanError::Bracket)?;
+        let own = |name: &[u8]| Name::Owned(name.to_vec());
+        let found = |module: Name<'t>, alias: Option<Name<'t>>| Found {
+            module,
+            alias,
+            install: None,
+            builtin: false,
+        };
+        let by_alias = |modules: Vec<&'t [u8]>| -> Vec<Found<'t>> {
+            let found = |module| found(Name::Borrowed(module), Some(own(name)));
+            modules.into_iter().map(found).collect()
+        };
+        let aliases = self.config.aliases.matching(name);
+        let aliases = aliases.map(|line| (line.module.as_slice(), line.pattern.as_slice()));
+        let configured: Vec<_> = aliases
+            .map(|(module, pattern)| found(module.into(), Some(pattern.into())))
+            .collect();
+        if !configured.is_empty() {
+            return Ok(configured);
         }
-        let mut plans: Vec<Plan> = Vec::new();
-        for module in self.aliases.matches(name.as_str().as_bytes())? {
-            let module = ModuleName::parse(&String::from_utf8_lossy(module))?;
-            // Two patterns of one module may match.
-            if plans.iter().all(|plan| plan.module != module) {
-                let plan = self.plan(module.clone())?;
-                plans.push(plan.ok_or(PlanError::Unlisted(module))?);
+        if !name.contains(&b':') && find(self.indexes.dependencies.as_ref(), name)?.is_some() {
+            return Ok(vec![found(own(&module_name(name)), None)]);
+        }
+        if name.starts_with(b"symbol:") {
+            let modules = by_alias(matches(self.indexes.symbols.as_ref(), name)?);
+            if !modules.is_empty() {
+                return Ok(modules);
             }
         }
-        if !plans.is_empty() {
-            Ok(Lookup::Modules(plans))
-        } else if self.builtin.find(name.as_str().as_bytes())?.is_some() {
-            Ok(Lookup::Builtin)
-        } else {
-            Ok(Lookup::Missing)
+        if let Some(command) = self.config.install_command_named(name) {
+            return Ok(vec![Found {
+                install: Some(command),
+                ..found(own(&module_name(name)), None)
+            }]);
         }
+        if self.config.remove.iter().any(|c| c.pattern == name) {
+            return Ok(vec![found(own(&module_name(name)), None)]);
+        }
+        let modules = by_alias(matches(self.indexes.aliases.as_ref(), name)?);
+        if !modules.is_empty() {
+            return Ok(modules);
+        }
+        let mut modules = if find(self.indexes.builtin.as_ref(), name)?.is_some() {
+            vec![found(own(&module_name(name)), None)]
+        } else {
+            by_alias(matches(self.indexes.builtin_aliases.as_ref(), name)?)
+        };
+        for found in &mut modules {
+            found.builtin = true;
+        }
+        Ok(modules)
     }
 
-    /// The plan of the module of exactly this name.
-    fn plan(&self, module: ModuleName) -> Result<Option<Plan>, PlanError> {
-        let Some(line) = self.dependencies.find(module.as_str().as_bytes())? else {
-            return Ok(None);
+    /// The plan for a module that was looked up.
+    ///
+    /// # Errors
+    /// When an index cannot be trusted, or soft dependencies lead too far.
+    pub fn plan(&self, found: &Found<'t>) -> Result<Plan, PlanError> {
+        let mut work = Work::new(self);
+        let target = work.known(found);
+        work.probe(target, true, 0)?;
+        Ok(Plan {
+            module: found.module.to_vec(),
+            by_alias: found.alias.is_some(),
+            blacklisted: self.config.blacklisted(&found.module).cloned(),
+            steps: work.steps()?,
+            left_out: work.left_out,
+        })
+    }
+
+    /// The names of the modules that `module` needs, nearest last, as `modules.dep.bin` has
+    /// them.
+    ///
+    /// # Errors
+    /// When the index cannot be trusted.
+    pub fn dependencies(&self, module: &[u8]) -> Result<Vec<Vec<u8>>, PlanError> {
+        let line = find(self.indexes.dependencies.as_ref(), module)?;
+        let Some((_, paths)) = line.and_then(dependency_line) else {
+            return Ok(Vec::new());
         };
-        // `PATH: DEPENDENCY...`, the whole closure, the nearest dependency first.
-        let line = String::from_utf8_lossy(line);
-        let (path, dependencies) = line.split_once(':').unwrap_or((&line, ""));
-        let mut steps: Vec<Step> = dependencies
-            .split_ascii_whitespace()
-            .rev()
-            .map(step)
-            .collect::<Result<_, _>>()?;
-        steps.push(step(path)?);
-        Ok(Some(Plan { module, steps }))
+        let mut names: Vec<Vec<u8>> = paths.map(|path| name_of_file(path).into()).collect();
+        names.reverse();
+        Ok(names)
     }
 }
 
-/// A module's name is its file's name up to the first dot.
-fn step(path: &str) -> Result<Step, PlanError> {
-    if path.starts_with('/') || path.split('/').any(|component| component == "..") {
-        return Err(PlanError::Outside(path.to_owned()));
+fn find<'i>(index: Option<&'i Index>, key: &[u8]) -> Result<Option<&'i [u8]>, IndexError> {
+    index.map_or(Ok(None), |index| index.find(key))
+}
+
+fn matches<'i>(index: Option<&'i Index>, text: &[u8]) -> Result<Vec<&'i [u8]>, IndexError> {
+    index.map_or_else(|| Ok(Vec::new()), |index| index.matches(text))
+}
+
+/// `PATH: DEPENDENCY...`: the whole closure, the nearest first.
+fn dependency_line(line: &[u8]) -> Option<(&[u8], impl Iterator<Item = &[u8]>)> {
+    let colon = line.iter().position(|&byte| byte == b':')?;
+    let rest = line.get(colon + 1..)?;
+    let words = rest.split(|byte| matches!(byte, b' ' | b'\t'));
+    Some((line.get(..colon)?, words.filter(|word| !word.is_empty())))
+}
+
+/// A name as `modname_normalize()` makes it: up to the first dot, `-` as `_` everywhere.
+fn module_name(name: &[u8]) -> Name<'_> {
+    let end = name.iter().position(|&byte| byte == b'.');
+    let name = name.get(..end.unwrap_or(name.len())).unwrap_or_default();
+    if !name.contains(&b'-') {
+        return Name::Borrowed(name);
     }
-    let file = path.rsplit('/').next().unwrap_or(path);
-    let name = file.split('.').next().unwrap_or(file);
-    Ok(Step {
-        module: ModuleName::parse(name)?,
-        path: path.into(),
-    })
+    let underscore = |byte: &u8| if *byte == b'-' { b'_' } else { *byte };
+    name.iter().map(underscore).collect()
+}
+
+/// The module of a file: its name up to the first dot.
+fn name_of_file(path: &[u8]) -> Name<'_> {
+    let file = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
+    module_name(file)
+}
+
+impl Step {
+    /// The line that `modprobe -D` prints, without its end, and with `path` made of the file's
+    /// path in the index; nothing for what is absent.
+    pub fn printed(&self, path: impl Fn(&[u8]) -> Vec<u8>) -> Option<Vec<u8>> {
+        let line = |what: &[u8], object: &[u8]| [what, object, b" ", &self.parameters].concat();
+        match &self.action {
+            Action::Insert(file) => Some(line(b"insmod ", &path(file))),
+            Action::Install(install) => Some(line(b"install ", &install.command)),
+            Action::Builtin => Some([b"builtin ", self.module.as_slice()].concat()),
+            Action::Absent => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use interfaces::names::ModuleName;
 use serde::Deserialize;
 
-use crate::plan::Plan;
-
 /// One policy file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,16 +37,6 @@ pub struct Allowed {
 pub struct Policy {
     allowed: BTreeMap<ModuleName, Allowed>,
     refused: Vec<String>,
-}
-
-/// Whether a module may be loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Verdict {
-    /// It is allowed.
-    Allowed(Allowed),
-    /// No file names it.
-    Unlisted,
 }
 
 impl Policy {
@@ -82,14 +70,13 @@ impl Policy {
         &self.refused
     }
 
-    /// Judges the module that a name stands for, not the name: an alias can be given to any
-    /// module. What the module depends on is implied.
-    pub fn judge(&self, plan: &Plan) -> Verdict {
-        self.allowed
-            .get(&plan.module)
-            .map_or(Verdict::Unlisted, |allowed| {
-                Verdict::Allowed(allowed.clone())
-            })
+    /// Who allows `module`; nothing where nobody does. Asked about the module that a name stands
+    /// for, not about the name: an alias can be given to any module. What the module depends on
+    /// is implied. A soft dependency is not: it has to be named itself, or is left out.
+    #[must_use]
+    pub fn allowance(&self, module: &[u8]) -> Option<&Allowed> {
+        let module = ModuleName::parse(str::from_utf8(module).ok()?).ok()?;
+        self.allowed.get(&module)
     }
 
     /// The modules that may be loaded by name, in the order of their names.
@@ -125,13 +112,6 @@ pub fn uid_of(user: &str, passwd: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn plan(module: &str) -> Plan {
-        Plan {
-            module: ModuleName::parse(module).unwrap(),
-            steps: Vec::new(),
-        }
-    }
-
     #[test]
     fn only_what_a_file_names_is_allowed_whatever_its_spelling() {
         let mut policy = Policy::default();
@@ -139,13 +119,15 @@ mod tests {
         let text = "[[allow]]\npurpose = \"verbs\"\nmodules = [\"ib-uverbs\"]\n";
         policy.add(path, text);
         assert!(policy.refused().is_empty());
-        let allowed = policy.judge(&plan("ib_uverbs"));
+        let allowed = policy.allowance(b"ib_uverbs");
         let expected = Allowed {
             file: path.to_owned(),
             purpose: "verbs".to_owned(),
         };
-        assert_eq!(allowed, Verdict::Allowed(expected));
-        assert_eq!(policy.judge(&plan("dccp")), Verdict::Unlisted);
+        assert_eq!(allowed, Some(&expected));
+        for other in [&b"dccp"[..], b"", b"\xff", b"ib_uverbs.ko"] {
+            assert_eq!(policy.allowance(other), None);
+        }
     }
 
     #[test]

@@ -2,38 +2,44 @@
 //! never load on the thread that serves.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
 use interfaces::Interface;
-use interfaces::loader::{self, ExplainArgs, ListArgs, LoadArgs, LoadReply, ModuleResult};
+use interfaces::loader::{
+    self, ExplainArgs, ExplainReply, ListArgs, LoadArgs, LoadReply, ModuleResult, Outcome,
+};
 use interfaces::names::ModuleName;
-use interfaces::server::{Call, CallError, Peer, Service};
-use tokio::sync::mpsc;
+use interfaces::server::{Call, CallError, Service};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::kernel::Kernel;
-use crate::load::Loader;
-use crate::run::Jobs;
+use crate::load::{Loader, Question, Request};
 
 /// The most modules that one call may ask for.
 const MAX_MODULES: usize = 64;
+/// What is said where an answer should have come and did not.
+const BROKEN: &str = "the loader has failed on it; its log says how";
 
 /// `org.rdmahotplug.Loader`.
 pub struct Server<K> {
     loader: Arc<Loader<K>>,
     orchestrator: Option<u32>,
-    jobs: Jobs,
-    /// Loads that have not come to their end, whether or not anybody waits for them.
-    under_way: Arc<AtomicUsize>,
+    questions: Sender<Question>,
 }
 
 impl<K: Kernel> Server<K> {
-    /// Serves `loader` to root and to the user `orchestrator`, when there is one.
-    pub fn new(loader: Arc<Loader<K>>, orchestrator: Option<u32>, jobs: Jobs) -> Self {
+    /// Serves `loader` to root and to the user `orchestrator`, when there is one. What takes a
+    /// look at disk goes to `questions`.
+    pub fn new(
+        loader: Arc<Loader<K>>,
+        orchestrator: Option<u32>,
+        questions: Sender<Question>,
+    ) -> Self {
         let server = Self {
             loader,
             orchestrator,
-            jobs,
-            under_way: Arc::default(),
+            questions,
         };
         server.log_policy();
         server
@@ -52,53 +58,109 @@ impl<K: Kernel> Server<K> {
     async fn load(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         let peer = call.peer();
         peer.is_root_or(self.orchestrator).granted()?;
-        let LoadArgs { modules, reason } = call.arguments()?;
-        let modules = validate(&modules)?;
-        let reason = loggable(&reason.unwrap_or_default());
-        let mut results = self.start(modules, peer, reason);
-        if call.wants_more() {
-            let mut held: Option<ModuleResult> = None;
-            while let Some(result) = results.recv().await {
-                if let Some(known) = held.replace(result) {
-                    let results = vec![known];
-                    call.reply_continues(&LoadReply { results }).await?;
-                }
+        let asked = Asked::of(call)?;
+        let (answers, mut results) = mpsc::unbounded_channel();
+        let _ = self.questions.send(Question::Load(Request {
+            modules: asked.modules.clone(),
+            ordered: asked.ordered,
+            peer,
+            reason: asked.reason,
+            start: Instant::now(),
+            answers,
+        }));
+        let mut open: Vec<Option<ModuleName>> = asked.modules.into_iter().map(Some).collect();
+        let mut held: Vec<(usize, ModuleResult)> = Vec::new();
+        let rest = loop {
+            let (position, result) = match next_before(asked.deadline, &mut results).await {
+                Waited::Answer(answer) => answer,
+                Waited::TimedOut => break Outcome::Loading,
+                Waited::Ended => break Outcome::Failed,
+            };
+            if let Some(answered) = open.get_mut(position) {
+                *answered = None;
             }
-            let results = held.into_iter().collect();
-            call.reply(&LoadReply { results }).await
-        } else {
-            let mut all = Vec::new();
-            while let Some(result) = results.recv().await {
-                all.push(result);
+            if call.wants_more() && !held.is_empty() {
+                let known = std::mem::take(&mut held);
+                call.reply_continues(&reply(known)).await?;
             }
-            call.reply(&LoadReply { results: all }).await
-        }
+            held.push((position, result));
+        };
+        let open = open.into_iter().enumerate();
+        held.extend(open.filter_map(|(position, module)| {
+            let mut result = ModuleResult::new(module?, rest);
+            result.message = (rest == Outcome::Failed).then(|| BROKEN.to_owned());
+            Some((position, result))
+        }));
+        call.reply(&reply(held)).await
     }
 
-    /// Starts the work. It goes on to its end whether or not anybody waits for the results.
-    fn start(
-        &self,
-        modules: Vec<ModuleName>,
-        peer: Peer,
-        reason: String,
-    ) -> mpsc::UnboundedReceiver<ModuleResult> {
-        let (sender, results) = mpsc::unbounded_channel();
-        let loader = Arc::clone(&self.loader);
-        let under_way = Arc::clone(&self.under_way);
-        under_way.fetch_add(1, Ordering::Relaxed);
-        self.jobs.run(move || {
-            let mut outcomes = Vec::new();
-            for module in &modules {
-                let result = loader.load(module);
-                outcomes.push(format!("{module}={:?}", result.outcome));
-                // The client may be gone.
-                let _ = sender.send(result);
-            }
-            let outcomes = outcomes.join(" ");
-            tracing::info!(peer.uid, peer.pid, reason, "load: {outcomes}");
-            under_way.fetch_sub(1, Ordering::Relaxed);
-        });
-        results
+    async fn explain(&self, module: ModuleName) -> Result<ExplainReply, CallError> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.questions.send(Question::Explain(module, answer));
+        let explained = answered.await.map_err(|_| no_plan(BROKEN))?;
+        explained.map_err(|e| no_plan(&interfaces::log::Chain(&e).to_string()))
+    }
+}
+
+fn no_plan(message: &str) -> CallError {
+    CallError::with(loader::NO_PLAN, "message", message)
+}
+
+/// The arguments of `Load`, checked.
+struct Asked {
+    modules: Vec<ModuleName>,
+    ordered: bool,
+    reason: String,
+    deadline: Option<Instant>,
+}
+
+impl Asked {
+    fn of(call: &mut Call<'_>) -> Result<Self, CallError> {
+        let arguments: LoadArgs = call.arguments()?;
+        let deadline = match arguments.timeout_usec.map(u64::try_from) {
+            None => None,
+            Some(Ok(usec @ 1..)) => Instant::now().checked_add(Duration::from_micros(usec)),
+            Some(_) => return Err(CallError::invalid_parameter("timeoutUSec")),
+        };
+        Ok(Self {
+            modules: validate(&arguments.modules)?,
+            ordered: arguments.ordered.unwrap_or_default(),
+            reason: loggable(&arguments.reason.unwrap_or_default()),
+            deadline,
+        })
+    }
+}
+
+/// What came of waiting for one answer.
+enum Waited<T> {
+    Answer(T),
+    /// The time is over.
+    TimedOut,
+    /// There are no more.
+    Ended,
+}
+
+/// The next answer, unless the time is over first or there are no more.
+async fn next_before<T>(
+    deadline: Option<Instant>,
+    results: &mut mpsc::UnboundedReceiver<T>,
+) -> Waited<T> {
+    let received = match deadline {
+        None => Ok(results.recv().await),
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), results.recv()).await,
+    };
+    match received {
+        Ok(Some(answer)) => Waited::Answer(answer),
+        Ok(None) => Waited::Ended,
+        Err(_) => Waited::TimedOut,
+    }
+}
+
+/// Answers in the order of what was asked for.
+fn reply(mut results: Vec<(usize, ModuleResult)>) -> LoadReply {
+    results.sort_by_key(|(position, _)| *position);
+    LoadReply {
+        results: results.into_iter().map(|(_, result)| result).collect(),
     }
 }
 
@@ -131,10 +193,8 @@ impl<K: Kernel> Service for Server<K> {
                 let ExplainArgs { module } = call.arguments()?;
                 let module = ModuleName::parse(&module)
                     .map_err(|_| CallError::invalid_parameter("module"))?;
-                match self.loader.explain(&module) {
-                    Ok(reply) => call.reply(&reply).await,
-                    Err(message) => Err(CallError::with(loader::NO_INDEXES, "message", &message)),
-                }
+                let reply = self.explain(module).await?;
+                call.reply(&reply).await
             }
             loader::LIST => {
                 let ListArgs {} = call.arguments()?;
@@ -159,6 +219,6 @@ impl<K: Kernel> Service for Server<K> {
     }
 
     fn is_busy(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) > 0
+        self.loader.work.is_busy()
     }
 }

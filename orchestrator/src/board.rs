@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use interfaces::names::SequenceNumber;
 use interfaces::orchestrator::{Action, Device, ExplainReply, SubscribeStatusReply};
 use interfaces::server::Snapshot;
 
@@ -10,7 +11,7 @@ use interfaces::server::Snapshot;
 #[derive(Debug, Default)]
 pub struct Board {
     devices: BTreeMap<i64, ExplainReply>,
-    sequence: i64,
+    sequence: SequenceNumber,
     settled: bool,
 }
 
@@ -45,7 +46,7 @@ impl Board {
             Some(known) if known.device == device => return Vec::new(),
             Some(_) => Action::Change,
         };
-        self.sequence += 1;
+        self.sequence.advance();
         vec![self.told(action, &device)]
     }
 
@@ -54,14 +55,14 @@ impl Board {
         let Some(shown) = self.devices.remove(&index) else {
             return Vec::new();
         };
-        self.sequence += 1;
+        self.sequence.advance();
         vec![self.told(Action::Remove, &shown.device)]
     }
 
     fn told(&self, action: Action, device: &Device) -> SubscribeStatusReply {
         SubscribeStatusReply {
             action,
-            sequence: self.sequence,
+            sequence: self.sequence.into(),
             index: Some(device.index),
             name: Some(device.name.clone()),
             device: (action != Action::Remove).then(|| device.clone()),
@@ -71,7 +72,7 @@ impl Board {
     fn mark(&self, action: Action) -> SubscribeStatusReply {
         SubscribeStatusReply {
             action,
-            sequence: self.sequence,
+            sequence: self.sequence.into(),
             index: None,
             name: None,
             device: None,

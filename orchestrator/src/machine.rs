@@ -398,6 +398,8 @@ fn state_of(outcome: Outcome) -> ModuleState {
         Outcome::Missing => ModuleState::Missing,
         Outcome::Denied => ModuleState::Denied,
         Outcome::Failed => ModuleState::Failed,
+        // Not asked for with a time, so not answered so.
+        Outcome::Loading => ModuleState::Pending,
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use interfaces::client::{Backoff, Client, ClientError, ClientErrorKind, Followed, Subscription};
 use interfaces::detector::{self, Action, SubscribeDevicesArgs, SubscribeDevicesReply};
-use interfaces::loader::{self, LoadArgs, LoadReply, ModuleResult, Outcome};
+use interfaces::loader::{self, LoadArgs, LoadReply, ModuleResult};
 use interfaces::log::Chain;
 use interfaces::names::ModuleName;
 use tokio::sync::mpsc::UnboundedSender;
@@ -68,7 +68,8 @@ pub async fn load(
                 let message = Chain(&e).to_string();
                 tracing::error!("the loader refuses: {message}");
                 for module in modules.drain(..) {
-                    let _ = events.send(Event::Module(Box::new(refused(&module, &message))));
+                    let failed = ModuleResult::failed(module, message.as_str());
+                    let _ = events.send(Event::Module(Box::new(failed)));
                 }
             }
             Err(e) => {
@@ -90,6 +91,8 @@ async fn load_once(
     let arguments = LoadArgs {
         modules: asked.map(ToString::to_string).collect(),
         reason: Some(reason.to_owned()),
+        ordered: None,
+        timeout_usec: None,
     };
     let before = modules.len();
     let client = Client::connect(socket).await?;
@@ -110,19 +113,6 @@ async fn load_once(
 /// Whether asking again cannot help.
 fn is_final(kind: &ClientErrorKind) -> bool {
     matches!(kind, ClientErrorKind::Answered { .. })
-}
-
-fn refused(module: &ModuleName, message: &str) -> ModuleResult {
-    ModuleResult {
-        module: module.to_string(),
-        outcome: Outcome::Failed,
-        chain: Vec::new(),
-        duration_usec: 0,
-        denied_by: None,
-        culprit: None,
-        errno_name: None,
-        message: Some(message.to_owned()),
-    }
 }
 
 fn disconnected(socket: &Path, method: &str) -> ClientError {

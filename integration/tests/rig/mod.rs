@@ -42,6 +42,7 @@ pub fn boot(rig: &str, name: &str, layers: &[&Path], append: &str) -> Evidence {
     let output = command.args(["--append", append]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{rig}/boot: {said}");
+    eprint!("{said}");
     let evidence = Evidence { results };
     assert_eq!(
         evidence.text("scenario.exit"),

@@ -25,6 +25,10 @@ pub struct ModuleResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied_by: Option<Denier>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub culprit: Option<String>,
     #[serde(rename = "errnoName")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,6 +61,8 @@ pub enum Outcome {
     Missing,
     #[serde(rename = "failed")]
     Failed,
+    #[serde(rename = "loading")]
+    Loading,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -66,13 +72,35 @@ pub struct Plan {
     pub allowed_by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<String>,
+    #[serde(rename = "blacklistedBy")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blacklisted_by: Option<String>,
     pub steps: Vec<Step>,
+    #[serde(rename = "leftOut")]
+    pub left_out: Vec<String>,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     pub module: String,
-    pub path: String,
+    pub action: StepAction,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    pub parameters: String,
+    pub required: bool,
     pub state: ModuleState,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StepAction {
+    #[serde(rename = "insert")]
+    Insert,
+    #[serde(rename = "install")]
+    Install,
+    #[serde(rename = "builtin")]
+    Builtin,
+    #[serde(rename = "absent")]
+    Absent,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,12 +116,12 @@ pub struct MessageTooLongArgs {
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NoIndexesArgs {
-    pub message: String,
-}
+pub struct NoModulesArgs {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NoModulesArgs {}
+pub struct NoPlanArgs {
+    pub message: String,
+}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TooManyConnectionsArgs {
@@ -110,6 +138,8 @@ pub struct ExplainReply {
     #[serde(rename = "deniedBy")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied_by: Option<Denier>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     pub plans: Vec<Plan>,
     pub message: String,
 }
@@ -139,4 +169,9 @@ pub struct LoadArgs {
     pub modules: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordered: Option<bool>,
+    #[serde(rename = "timeoutUSec")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_usec: Option<i64>,
 }

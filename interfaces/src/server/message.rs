@@ -3,9 +3,14 @@
 //! parameters.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::pin::pin;
+use std::sync::LazyLock;
+use std::task::Poll;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
@@ -24,6 +29,14 @@ pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How much is read at once, in bytes: most calls whole. Every idle connection holds as much.
 const READ_LEN: usize = 1024;
+
+/// How soon the next call has to come for the one after it to be waited for without sleeping,
+/// and for how long that is done. Being woken takes about as long as a call.
+const PROMPT: Duration = Duration::from_micros(100);
+
+/// Whether somebody else can send while this process looks for what is sent.
+static HAS_PROCESSORS: LazyLock<bool> =
+    LazyLock::new(|| thread::available_parallelism().is_ok_and(|count| count.get() > 1));
 
 /// How often a peer that has nothing more to say is looked at.
 const HANGUP_INTERVAL: Duration = Duration::from_secs(1);
@@ -157,6 +170,8 @@ pub struct MessageReader {
     /// How far `buffer` is known to hold no NUL, so that no byte is looked at twice.
     searched: usize,
     ended: bool,
+    /// Whether the last message came promptly.
+    prompt: bool,
 }
 
 impl MessageReader {
@@ -167,6 +182,7 @@ impl MessageReader {
             start: 0,
             searched: 0,
             ended: false,
+            prompt: false,
         }
     }
 
@@ -175,7 +191,7 @@ impl MessageReader {
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Malformed> {
         if self.pending() == 0 && !self.ended {
             // Between messages a peer may be silent for as long as it likes.
-            self.fill().await?;
+            self.fill_between_messages().await?;
         }
         // A message that came whole, as nearly all do, needs no timer.
         if let Some(message) = self.take() {
@@ -244,6 +260,27 @@ impl MessageReader {
     /// How much was read and not taken out.
     fn pending(&self) -> usize {
         self.buffer.len() - self.start
+    }
+
+    /// Looks for the next message of a peer that sends one after the other before going to sleep
+    /// over it. One that has sent a single message is never waited for in this way.
+    async fn fill_between_messages(&mut self) -> io::Result<()> {
+        let start = Instant::now();
+        let look = self.prompt && *HAS_PROCESSORS;
+        let outcome = 'filled: {
+            let mut filled = pin!(self.fill());
+            while look && start.elapsed() < PROMPT {
+                let looked = poll_fn(|cx| Poll::Ready(filled.as_mut().poll(cx))).await;
+                if let Poll::Ready(outcome) = looked {
+                    break 'filled outcome;
+                }
+                // Everybody else's turn, and a look at all sockets.
+                tokio::task::yield_now().await;
+            }
+            filled.await
+        };
+        self.prompt = start.elapsed() < PROMPT;
+        outcome
     }
 
     async fn fill(&mut self) -> io::Result<()> {

@@ -1,37 +1,93 @@
 //! Loads against a kernel that keeps what it is given in a directory.
 
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::CStr;
 use std::fs::{self, File};
+use std::path::Path;
+use std::thread;
+use std::time::Instant;
 
+use interfaces::loader::Denier;
+use interfaces::server::Peer;
 use tempfile::TempDir;
+use tokio::sync::mpsc::unbounded_channel;
 
 use super::*;
+use crate::snapshot::{Reader, Sources};
 
-/// Accepts every module whose name is not in `refused`, once.
+mod hostile;
+
+/// The module that a file of the fixtures is for, by its path.
+type Given = (String, String);
+
+/// Takes every module once, if what it needs is live, as the real one does.
 struct FakeKernel {
     sysfs: PathBuf,
+    /// Each module's dependencies, all of them.
+    needs: HashMap<String, Vec<String>>,
     refused: Vec<(&'static str, i32)>,
-    given: Mutex<Vec<String>>,
+    given: Mutex<Vec<Given>>,
     /// Modules that somebody else inserts in the moment in which they are given.
     races: Mutex<Vec<&'static str>>,
+    /// Modules that are being inserted, and the most that ever were at once.
+    inside: Mutex<(BTreeSet<String>, usize)>,
+    /// How many have to be inside before any of them goes on.
+    meet: usize,
+    met: Condvar,
+}
+
+impl FakeKernel {
+    fn is_live(&self, name: &str) -> bool {
+        kernel::state(&self.sysfs, name) == ModuleState::Live
+    }
+
+    fn make_live(&self, name: &str) -> io::Result<()> {
+        let module = self.sysfs.join("module").join(name);
+        fs::create_dir_all(&module)?;
+        fs::write(module.join("initstate"), "live\n")
+    }
+
+    /// Stays until so many others are here as are to meet.
+    fn enter(&self, name: &str) {
+        let mut inside = self.inside.lock().unwrap();
+        assert!(inside.0.insert(name.to_owned()), "{name} twice at once");
+        inside.1 = inside.1.max(inside.0.len());
+        self.met.notify_all();
+        while inside.1 < self.meet {
+            inside = self.met.wait(inside).unwrap();
+        }
+    }
 }
 
 impl Kernel for FakeKernel {
-    fn finit_module(&self, step: &Step, _: &File, flags: i32) -> io::Result<()> {
-        assert_eq!(flags, 4, "{} is compressed", step.module);
-        let name = step.module.as_str();
-        self.given.lock().unwrap().push(name.to_owned());
-        let live = || {
-            let module = self.sysfs.join("module").join(name);
-            fs::create_dir_all(&module)?;
-            fs::write(module.join("initstate"), "live\n")
-        };
+    fn finit_module(
+        &self,
+        module: &ModuleName,
+        _: &File,
+        parameters: &CStr,
+        flags: i32,
+    ) -> io::Result<()> {
+        let name = module.as_str();
+        assert_eq!(flags, 4, "{name} is compressed");
+        let parameters = parameters.to_str().unwrap().to_owned();
+        self.given
+            .lock()
+            .unwrap()
+            .push((name.to_owned(), parameters));
+        self.enter(name);
+        let missing = self.needs.get(name).into_iter().flatten();
+        let missing = missing.filter(|needed| !self.is_live(needed)).count();
         if self.races.lock().unwrap().contains(&name) {
-            live()?;
+            self.make_live(name)?;
         }
+        self.inside.lock().unwrap().0.remove(name);
         if let Some((_, errno)) = self.refused.iter().find(|(module, _)| *module == name) {
             return Err(io::Error::from_raw_os_error(*errno));
         }
-        live()
+        if missing > 0 {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.make_live(name)
     }
 }
 
@@ -44,50 +100,87 @@ impl Rig {
     fn new(allowed: &[&str], refused: &[(&'static str, i32)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("modules/6.12");
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/modules");
-        fs::create_dir_all(&root).unwrap();
-        for entry in fs::read_dir(&fixtures).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), root.join(entry.file_name())).unwrap();
-        }
-        let listing = fs::read_to_string(fixtures.join("modules.dep")).unwrap();
-        for path in listing.lines().map(|line| line.split(':').next().unwrap()) {
-            let path = root.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, b"\xfd7zXZ\0").unwrap();
-        }
-        let mut policy = Policy::default();
-        let modules: Vec<String> = allowed.iter().map(|m| format!("{m:?}")).collect();
-        let text = format!(
-            "[[allow]]\npurpose = \"test\"\nmodules = [{}]\n",
-            modules.join(",")
-        );
-        policy.add(Path::new("test.toml"), &text);
-        assert!(policy.refused().is_empty());
         let sysfs = dir.path().join("sys");
-        Self {
-            loader: Loader {
-                policy: Mutex::new(Arc::new(policy)),
-                policy_directories: Vec::new(),
-                modules: module_dir(&dir.path().join("modules"), "6.12"),
-                sysfs: sysfs.clone(),
-                kernel: FakeKernel {
-                    sysfs,
-                    refused: refused.to_vec(),
-                    given: Mutex::default(),
-                    races: Mutex::default(),
-                },
-            },
-            dir,
+        for directory in [&root, &sysfs.join("module"), &dir.path().join("modprobe.d")] {
+            fs::create_dir_all(directory).unwrap();
         }
+        fs::write(sysfs.join("module/compression"), "xz\n").unwrap();
+        fs::write(dir.path().join("cmdline"), "quiet\n").unwrap();
+        let needs = lay_out_modules(&root);
+        let modules = ModuleDir::new(&dir.path().join("modules"), "6.12");
+        let loader = Loader {
+            policy: Mutex::new(Arc::new(policy(allowed))),
+            policy_directories: Vec::new(),
+            snapshots: Snapshots::new(Sources {
+                root: None,
+                module_tree: root,
+                modprobe_d: vec![dir.path().join("modprobe.d")],
+                command_line: dir.path().join("cmdline"),
+                reader: Reader::Loader,
+            }),
+            modules,
+            sysfs: sysfs.clone(),
+            kernel: FakeKernel {
+                sysfs,
+                needs,
+                refused: refused.to_vec(),
+                given: Mutex::default(),
+                races: Mutex::default(),
+                inside: Mutex::default(),
+                meet: 0,
+                met: Condvar::new(),
+            },
+            compression: Compression::Xz,
+            work: Work::default(),
+        };
+        loader.work.close();
+        Self { dir, loader }
+    }
+
+    /// Writes a file of modprobe.d.
+    fn configure(&self, name: &str, lines: &str) {
+        fs::write(self.dir.path().join("modprobe.d").join(name), lines).unwrap();
+    }
+
+    fn boot_with(&self, command_line: &str) {
+        fs::write(self.dir.path().join("cmdline"), command_line).unwrap();
+    }
+
+    fn request(&self, names: &[&str], ordered: bool) -> Vec<ModuleResult> {
+        let (answers, mut results) = unbounded_channel();
+        self.loader.submit(Request {
+            modules: names
+                .iter()
+                .map(|name| ModuleName::parse(name).unwrap())
+                .collect(),
+            ordered,
+            peer: Peer { uid: 0, pid: None },
+            reason: "test".to_owned(),
+            start: Instant::now(),
+            answers,
+        });
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| self.loader.work());
+            }
+        });
+        let mut all = Vec::new();
+        while let Ok(result) = results.try_recv() {
+            all.push(result);
+        }
+        all.sort_by_key(|(position, _)| *position);
+        assert_eq!(all.len(), names.len(), "each has its answer");
+        all.into_iter().map(|(_, result)| result).collect()
     }
 
     fn load(&self, name: &str) -> ModuleResult {
-        self.loader.load(&ModuleName::parse(name).unwrap())
+        self.request(&[name], false).remove(0)
     }
 
+    /// The modules that the kernel was given, in that order.
     fn given(&self) -> Vec<String> {
-        self.loader.kernel.given.lock().unwrap().clone()
+        let given = self.loader.kernel.given.lock().unwrap();
+        given.iter().map(|(module, _)| module.clone()).collect()
     }
 
     fn module_file(&self, path: &str) -> PathBuf {
@@ -96,6 +189,48 @@ impl Rig {
             .join("modules/6.12/kernel/drivers/infiniband")
             .join(path)
     }
+}
+
+fn policy(allowed: &[&str]) -> Policy {
+    let mut policy = Policy::default();
+    let modules: Vec<String> = allowed.iter().map(|m| format!("{m:?}")).collect();
+    let text = format!(
+        "[[allow]]\npurpose = \"test\"\nmodules = [{}]\n",
+        modules.join(",")
+    );
+    policy.add(Path::new("test.toml"), &text);
+    assert!(policy.refused().is_empty());
+    policy
+}
+
+fn make_fifo(path: &Path) {
+    let mode = rustix::fs::Mode::from(0o600);
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+}
+
+/// Copies depmod's files, and makes each module a file that looks like one. Returns what each
+/// module needs.
+fn lay_out_modules(root: &Path) -> HashMap<String, Vec<String>> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/modules");
+    for entry in fs::read_dir(&fixtures).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), root.join(entry.file_name())).unwrap();
+    }
+    let listing = fs::read_to_string(fixtures.join("modules.dep")).unwrap();
+    let name = |path: &str| {
+        let file = path.rsplit('/').next().unwrap();
+        file.split('.').next().unwrap().replace('-', "_")
+    };
+    let lines = listing.lines().map(|line| line.split_once(':').unwrap());
+    lines
+        .map(|(path, needs)| {
+            let file = root.join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, b"\xfd7zXZ\0").unwrap();
+            (name(path), needs.split_whitespace().map(name).collect())
+        })
+        .collect()
 }
 
 #[test]
@@ -184,14 +319,7 @@ fn a_fifo_in_the_place_of_a_module_is_refused_and_holds_nobody() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
     let file = rig.module_file("core/ib_core.ko.xz");
     fs::remove_file(&file).unwrap();
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &file,
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from(0o600),
-        0,
-    )
-    .unwrap();
+    make_fifo(&file);
     assert_eq!(rig.load("ib_uverbs").errno_name.as_deref(), Some("EPERM"));
     assert!(rig.given().is_empty());
 }
@@ -203,6 +331,7 @@ fn a_module_file_that_is_gone_is_named() {
     let result = rig.load("ib_uverbs");
     assert_eq!(result.errno_name.as_deref(), Some("ENOENT"));
     assert_eq!(result.culprit.as_deref(), Some("ib_core"));
+    assert!(rig.given().is_empty());
 }
 
 #[test]
@@ -220,9 +349,8 @@ fn indexes_that_depmod_replaced_are_read_again() {
 fn an_explanation_is_what_load_then_does_and_does_nothing_itself() {
     let rig = Rig::new(&["ib_uverbs", "opa_vnic"], &[]);
     let explain = |name: &str| {
-        rig.loader
-            .explain(&ModuleName::parse(name).unwrap())
-            .unwrap()
+        let name = ModuleName::parse(name).unwrap();
+        rig.loader.explain(&name).unwrap()
     };
     for name in ["ib_uverbs", "mlx5_core", "opa_vnic", "virtio_pci"] {
         let explained = explain(name);
@@ -260,4 +388,143 @@ fn the_list_says_what_is_live() {
             ("ib_uverbs", ModuleState::Live)
         ]
     );
+}
+
+#[test]
+fn modules_get_the_parameters_of_modprobe_d_and_the_command_line() {
+    let rig = Rig::new(&["ib_uverbs"], &[]);
+    rig.configure(
+        "x.conf",
+        "options ib_core a=1\noptions ib-uverbs\tb=2\tc=3\n",
+    );
+    rig.boot_with("quiet ib_core.d=\"4 5\"");
+    assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Loaded);
+    let given = rig.loader.kernel.given.lock().unwrap();
+    let expected = [("ib_core", "a=1 d=\"4 5\" "), ("ib_uverbs", "b=2 c=3 ")];
+    assert_eq!(*given, expected.map(|(m, p)| (m.to_owned(), p.to_owned())));
+}
+
+#[test]
+fn independent_modules_are_inside_the_kernel_at_the_same_time() {
+    let mut rig = Rig::new(&["ib_umad", "ib_uverbs", "iw_cm"], &[]);
+    assert_eq!(rig.load("ib_umad").outcome, Outcome::Loaded);
+    // Both need ib_core alone, which is live now. None of them comes out without the other.
+    rig.loader.kernel.meet = 2;
+    let results = rig.request(&["ib_uverbs", "iw_cm"], false);
+    assert!(
+        results
+            .iter()
+            .all(|result| result.outcome == Outcome::Loaded)
+    );
+}
+
+#[test]
+fn in_an_ordered_request_each_waits_for_the_one_before_it() {
+    for _ in 0..20 {
+        let rig = Rig::new(&["ib_umad", "ib_uverbs", "iw_cm"], &[]);
+        rig.request(&["iw_cm", "ib_uverbs", "ib_umad"], true);
+        assert_eq!(rig.given(), ["ib_core", "iw_cm", "ib_uverbs", "ib_umad"]);
+        assert_eq!(rig.loader.kernel.inside.lock().unwrap().1, 1);
+    }
+}
+
+#[test]
+fn what_many_ask_for_is_given_to_the_kernel_once() {
+    let rig = Rig::new(&["ib_umad", "ib_uverbs", "iw_cm", "rdma_ucm"], &[]);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for result in rig.request(&["rdma_ucm", "ib_umad", "ib_uverbs", "iw_cm"], false) {
+                    let outcome = result.outcome;
+                    assert!(matches!(outcome, Outcome::Loaded | Outcome::AlreadyLoaded));
+                }
+            });
+        }
+    });
+    let mut given = rig.given();
+    let len = given.len();
+    given.sort();
+    given.dedup();
+    assert_eq!(given.len(), len, "{given:?}");
+}
+
+#[test]
+fn a_failure_stops_what_needs_it_and_nothing_else() {
+    let enokey = 126;
+    let rig = Rig::new(&["rdma_ucm", "ib_umad"], &[("ib_cm", enokey)]);
+    let results = rig.request(&["rdma_ucm", "ib_umad", "nosuch"], false);
+    let outcomes: Vec<Outcome> = results.iter().map(|result| result.outcome).collect();
+    assert_eq!(
+        outcomes,
+        [Outcome::Failed, Outcome::Loaded, Outcome::Missing]
+    );
+    assert_eq!(results[0].culprit.as_deref(), Some("ib_cm"));
+    assert!(results[0].message.as_ref().unwrap().contains("signature"));
+}
+
+#[test]
+fn a_soft_dependency_may_fail_and_is_loaded_only_where_the_policy_names_it() {
+    let enodev = 19;
+    let rig = Rig::new(&["ib_uverbs", "iw_cm"], &[("iw_cm", enodev)]);
+    rig.configure("x.conf", "softdep ib_uverbs pre: iw_cm ib_umad\n");
+    let result = rig.load("ib_uverbs");
+    assert_eq!(result.outcome, Outcome::Loaded);
+    assert_eq!(rig.given(), ["ib_core", "iw_cm", "ib_uverbs"]);
+    let explained = rig.loader.explain(&ModuleName::parse("ib_uverbs").unwrap());
+    assert_eq!(explained.unwrap().plans[0].left_out, ["ib_umad"]);
+}
+
+#[test]
+fn a_module_that_comes_while_it_is_asked_for_is_found() {
+    let rig = Rig::new(&["ib_uverbs"], &[]);
+    let index = rig.dir.path().join("modules/6.12/modules.dep.bin");
+    let kept = fs::read(&index).unwrap();
+    fs::remove_file(&index).unwrap();
+    assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Missing);
+    fs::write(&index, kept).unwrap();
+    assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Loaded);
+}
+
+#[test]
+fn what_the_opt_in_file_keeps_from_udev_is_loaded_here_and_what_another_file_forbids_is_not() {
+    let rig = Rig::new(&["mlx5_ib", "irdma"], &[]);
+    rig.configure(
+        "rdma-hotplug-opt-in.conf",
+        "blacklist mlx5_ib\nblacklist irdma\n",
+    );
+    rig.configure("admin.conf", "blacklist irdma\n");
+    assert_eq!(rig.load("mlx5_ib").outcome, Outcome::Loaded);
+    let denied = rig.load("irdma");
+    assert_eq!(denied.denied_by, Some(Denier::Blacklist));
+    assert!(denied.source.unwrap().ends_with("admin.conf:1"));
+}
+
+#[test]
+fn in_an_ordered_request_what_was_asked_for_before_counts_as_well() {
+    for _ in 0..20 {
+        let rig = Rig::new(&["rdma_ucm", "ib_core", "ib_umad"], &[]);
+        rig.request(&["rdma_ucm", "ib_core", "ib_umad"], true);
+        assert_eq!(rig.given().last().unwrap(), "ib_umad");
+    }
+}
+
+#[test]
+fn what_an_administrator_forbids_does_not_come_along_as_a_soft_dependency() {
+    for line in ["blacklist iw_cm", "install iw_cm /bin/false"] {
+        let rig = Rig::new(&["ib_uverbs", "iw_cm"], &[]);
+        rig.configure("x.conf", &format!("softdep ib_uverbs pre: iw_cm\n{line}\n"));
+        assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Loaded);
+        assert_eq!(rig.given(), ["ib_core", "ib_uverbs"], "{line}");
+    }
+}
+
+#[test]
+fn an_install_line_forbids_whatever_soft_dependencies_there_are() {
+    let rig = Rig::new(&["ib_uverbs", "iw_cm"], &[]);
+    rig.configure(
+        "x.conf",
+        "softdep ib_uverbs pre: iw_cm\ninstall ib_uverbs /bin/false\n",
+    );
+    assert_eq!(rig.load("ib_uverbs").denied_by, Some(Denier::InstallLine));
+    assert!(rig.given().is_empty());
 }

@@ -1,42 +1,93 @@
-//! Plans over the index files of a Debian kernel.
+//! Plans over the index files of a Debian kernel, and the quirks of modprobe that they must
+//! have. `integration/tests/modprobe.rs` asks libkmod itself.
+
+use std::path::Path;
 
 use super::*;
+use crate::modprobe_d;
 
-fn indexes() -> Indexes {
-    let parse = |bytes: &[u8]| Index::parse(bytes.to_vec()).unwrap();
-    Indexes {
-        dependencies: parse(include_bytes!(
-            "../../tests/fixtures/modules/modules.dep.bin"
-        )),
-        aliases: parse(include_bytes!(
-            "../../tests/fixtures/modules/modules.alias.bin"
-        )),
-        builtin: parse(include_bytes!(
-            "../../tests/fixtures/modules/modules.builtin.bin"
-        )),
+mod kmod;
+
+/// The RDMA modules of a Debian kernel, and lines of `modprobe.d(5)`.
+struct World {
+    indexes: Indexes,
+    config: Config,
+    absent: Vec<&'static str>,
+    merge_softdeps: bool,
+}
+
+impl World {
+    fn new(lines: &str) -> Self {
+        let mut config = Config::default();
+        config.add_file(Path::new("test.conf"), lines.as_bytes());
+        Self::with(config)
+    }
+
+    fn with(config: Config) -> Self {
+        let parse = |bytes: &[u8]| Some(Index::parse(bytes.to_vec()).unwrap());
+        let indexes = Indexes {
+            dependencies: parse(include_bytes!(
+                "../../tests/fixtures/modules/modules.dep.bin"
+            )),
+            aliases: parse(include_bytes!(
+                "../../tests/fixtures/modules/modules.alias.bin"
+            )),
+            builtin: parse(include_bytes!(
+                "../../tests/fixtures/modules/modules.builtin.bin"
+            )),
+            ..Indexes::default()
+        };
+        Self {
+            indexes,
+            config,
+            absent: Vec::new(),
+            merge_softdeps: false,
+        }
+    }
+
+    /// One plan a module that the name stands for.
+    fn plans(&self, name: &str) -> Result<Vec<Plan>, PlanError> {
+        let exists = |path: &[u8]| {
+            let path = String::from_utf8_lossy(path);
+            !self.absent.iter().any(|absent| path.contains(absent))
+        };
+        let planner = Planner {
+            indexes: &self.indexes,
+            config: &self.config,
+            exists: &exists,
+            admit: &|_| true,
+            merge_softdeps: self.merge_softdeps,
+        };
+        let found = planner.look_up(name.as_bytes())?;
+        found.iter().map(|found| planner.plan(found)).collect()
+    }
+
+    /// What `modprobe -D` would print, with each file's directory left out.
+    fn printed(&self, name: &str) -> Vec<String> {
+        let plans = self.plans(name).unwrap();
+        let base = |file: &[u8]| {
+            let file = file.rsplit(|byte| *byte == b'/').next().unwrap();
+            file.strip_suffix(b".ko.xz").unwrap().to_vec()
+        };
+        let steps = plans.iter().flat_map(|plan| &plan.steps);
+        let lines = steps.filter_map(|step| step.printed(base));
+        let short = |line: Vec<u8>| {
+            let line = String::from_utf8(line).unwrap();
+            line.strip_prefix("insmod ").unwrap_or(&line).to_owned()
+        };
+        lines.map(short).collect()
     }
 }
 
-fn steps(name: &str) -> Vec<String> {
-    match indexes()
-        .look_up(&ModuleName::parse(name).unwrap())
-        .unwrap()
-    {
-        Lookup::Modules(plans) => plans
-            .into_iter()
-            .flat_map(|plan| plan.steps)
-            .map(|step| step.module.to_string())
-            .collect(),
-        other => panic!("{name}: {other:?}"),
-    }
-}
+const UVERBS: [&str; 2] = ["ib_core ", "ib_uverbs "];
 
 #[test]
 fn dependencies_come_before_what_needs_them() {
-    assert_eq!(steps("ib_core"), ["ib_core"]);
-    assert_eq!(steps("ib_uverbs"), ["ib_core", "ib_uverbs"]);
-    let rdma_ucm = steps("rdma_ucm");
-    let at = |module: &str| rdma_ucm.iter().position(|m| m == module).unwrap();
+    let world = World::new("");
+    assert_eq!(world.printed("ib_core"), ["ib_core "]);
+    assert_eq!(world.printed("ib-uverbs"), UVERBS);
+    let rdma_ucm = world.printed("rdma_ucm");
+    let at = |module: &str| rdma_ucm.iter().position(|m| m.trim() == module).unwrap();
     assert!(at("ib_core") < at("ib_cm"));
     assert!(at("ib_cm") < at("rdma_cm"));
     assert!(at("iw_cm") < at("rdma_cm"));
@@ -45,20 +96,253 @@ fn dependencies_come_before_what_needs_them() {
 
 #[test]
 fn an_alias_stands_for_its_module() {
-    assert_eq!(steps("xprtrdma"), steps("rpcrdma"));
-    assert_eq!(steps("svcrdma"), steps("rpcrdma"));
+    let world = World::new("");
+    assert_eq!(world.printed("xprtrdma"), world.printed("rpcrdma"));
+    assert_eq!(world.printed("svcrdma"), world.printed("rpcrdma"));
 }
 
 #[test]
-fn what_is_built_in_and_what_is_missing_are_told_apart() {
-    let look_up = |name| indexes().look_up(&ModuleName::parse(name).unwrap());
-    assert_eq!(look_up("opa_vnic").unwrap(), Lookup::Missing);
-    assert_eq!(look_up("virtio_pci").unwrap(), Lookup::Builtin);
+fn what_is_missing_has_no_plan() {
+    assert_eq!(World::new("").plans("opa_vnic").unwrap(), []);
+    assert_eq!(World::new("").plans("a[b"), Err(PlanError::Bracket));
+    assert_eq!(World::new("").plans("a]b"), Err(PlanError::Bracket));
+}
+
+// kmod 34.2's quirks, in the order in which they were found.
+
+#[test]
+fn quirk_01_only_the_first_softdep_line_of_a_module_counts() {
+    let lines = "softdep ib_uverbs pre: iw_cm\nsoftdep ib_uverbs pre: ib_umad\n";
+    let mut world = World::new(lines);
+    assert_eq!(
+        world.printed("ib_uverbs"),
+        ["ib_core ", "ib_core ", "iw_cm ", "ib_uverbs "]
+    );
+    world.merge_softdeps = true;
+    assert!(world.printed("ib_uverbs").contains(&"ib_umad ".to_owned()));
 }
 
 #[test]
-fn a_path_outside_the_tree_is_refused() {
-    for path in ["/etc/passwd", "../x.ko", "kernel/../../x.ko"] {
-        assert_eq!(step(path), Err(PlanError::Outside(path.to_owned())));
+fn quirk_02_a_second_blank_before_pre_hides_it() {
+    let world = World::new("softdep ib_uverbs  pre: iw_cm\n");
+    assert_eq!(world.printed("ib_uverbs"), UVERBS);
+    let world = World::new("softdep ib_uverbs iw_cm pre: \n");
+    assert_eq!(world.printed("ib_uverbs"), UVERBS);
+}
+
+#[test]
+fn quirk_03_files_count_by_name_and_the_kernels_softdeps_are_one_of_them() {
+    let tree = Path::new("/lib/modules/6.12");
+    let directory = |path: &str, names: &[&str]| {
+        let names = names.iter().map(std::ffi::OsString::from);
+        (path.into(), names.collect())
+    };
+    let files = modprobe_d::in_order(
+        tree,
+        &[
+            directory("/etc/modprobe.d", &["zz.conf", "aa.conf", ".x.conf", "x"]),
+            directory("/usr/lib/modprobe.d", &["mm.conf", "aa.conf", ".conf"]),
+        ],
+    );
+    let expected = [
+        "/etc/modprobe.d/aa.conf",
+        "/usr/lib/modprobe.d/mm.conf",
+        "/lib/modules/6.12/modules.softdep",
+        "/lib/modules/6.12/modules.weakdep",
+        "/etc/modprobe.d/zz.conf",
+    ];
+    assert_eq!(files, expected.map(std::path::PathBuf::from));
+}
+
+#[test]
+fn quirk_04_a_blacklist_on_the_command_line_is_taken_letter_by_letter() {
+    let mut config = Config::default();
+    config.add_command_line(b"modprobe.blacklist=ib-umad,iw_cm");
+    let plans = World::with(config);
+    assert_eq!(plans.plans("ib_umad").unwrap()[0].blacklisted, None);
+    let blacklisted = &plans.plans("iw_cm").unwrap()[0].blacklisted;
+    assert_eq!(*blacklisted, Some(Source::CommandLine));
+}
+
+#[test]
+fn quirk_05_what_is_blacklisted_is_loaded_as_a_dependency() {
+    let world = World::new("blacklist ib_core\nblacklist iw_cm\nsoftdep ib_uverbs pre: iw_cm\n");
+    let plan = &world.plans("ib_uverbs").unwrap()[0];
+    assert_eq!(plan.blacklisted, None);
+    assert!(world.printed("ib_uverbs").contains(&"iw_cm ".to_owned()));
+    assert!(world.plans("ib-core").unwrap()[0].blacklisted.is_some());
+}
+
+#[test]
+fn quirk_06_a_comment_begins_in_the_first_column_or_not_at_all() {
+    let world = World::new("# c\n # c\noptions ib_core a=1 # c\n");
+    assert_eq!(world.printed("ib_core"), ["ib_core a=1 # c "]);
+    assert_eq!(world.config.problems.len(), 1);
+    assert_eq!(world.config.problems[0].source.to_string(), "test.conf:2");
+}
+
+#[test]
+fn quirk_07_a_backslash_joins_lines_and_is_dropped_elsewhere() {
+    let world = World::new("options ib_core b=2\\\nc=3 d=\\x\n");
+    assert_eq!(world.printed("ib_core"), ["ib_core b=2c=3 d=x "]);
+}
+
+#[test]
+fn quirk_08_a_carriage_return_belongs_to_the_word() {
+    let world = World::new("blacklist ib_core\r\noptions ib_core a=1\r\n");
+    assert_eq!(world.plans("ib_core").unwrap()[0].blacklisted, None);
+    assert_eq!(world.printed("ib_core"), ["ib_core a=1\r "]);
+}
+
+#[test]
+fn quirk_09_a_nul_ends_the_line() {
+    let world = World::new("options ib_core a=1\0 b=2\noptions ib_core c=3\n");
+    assert_eq!(world.printed("ib_core"), ["ib_core a=1 c=3 "]);
+}
+
+#[test]
+fn quirk_10_one_missing_file_makes_modprobe_forget_all_dependencies() {
+    let mut world = World::new("");
+    world.absent = vec!["ib_core.ko"];
+    assert_eq!(world.printed("rdma_ucm"), ["rdma_ucm "]);
+}
+
+#[test]
+fn quirk_11_an_alias_hides_a_module_from_requests_and_not_from_dependants() {
+    let world = World::new("alias ib_core off\n");
+    assert!(world.printed("ib_core").is_empty());
+    assert_eq!(world.plans("ib_core").unwrap()[0].module, b"off");
+    assert_eq!(world.printed("ib_uverbs"), UVERBS);
+}
+
+#[test]
+fn quirk_12_an_install_line_names_a_pattern() {
+    let world = World::new("install ib_c* /bin/true\n");
+    let printed = world.printed("ib_cm");
+    assert_eq!(printed, ["install /bin/true ", "install /bin/true "]);
+}
+
+#[test]
+fn quirk_13_a_soft_dependency_makes_modprobe_forget_the_install_line() {
+    let world = World::new("install ib_uverbs /bin/false\nsoftdep ib_uverbs pre: iw_cm\n");
+    assert_eq!(world.printed("ib_uverbs").last().unwrap(), "ib_uverbs ");
+}
+
+#[test]
+fn quirk_14_no_flag_of_ours_forgets_an_install_line() {
+    // `modprobe -i` is not offered: a dependency's install line would count even so.
+    let world = World::new("install ib_core /bin/false\n");
+    assert_eq!(
+        world.printed("ib_uverbs"),
+        ["install /bin/false ", "ib_uverbs "]
+    );
+}
+
+#[test]
+fn quirk_15_an_install_line_makes_a_module_of_its_name() {
+    let world = World::new("install nosuch /bin/true\nremove gone /bin/true\n");
+    assert_eq!(world.printed("nosuch"), ["install /bin/true "]);
+    assert!(world.printed("gone").is_empty());
+    assert_eq!(world.plans("gone").unwrap()[0].module, b"gone");
+    assert_eq!(world.plans("other").unwrap(), []);
+}
+
+#[test]
+fn quirk_16_a_module_is_named_up_to_the_first_dot() {
+    let world = World::new("install ib_core.x /bin/true\n");
+    assert_eq!(world.plans("ib_core.x").unwrap()[0].module, b"ib_core");
+    assert_eq!(world.printed("ib_core.x"), ["install /bin/true "]);
+}
+
+#[test]
+fn quirk_17_a_dash_within_brackets_stays_in_a_pattern_and_goes_from_a_name() {
+    assert_eq!(underscored(b"a-b[c-d]e-f").unwrap(), b"a_b[c-d]e_f");
+    assert_eq!(*module_name(b"a-b[c-d]"), *b"a_b[c_d]");
+    let world = World::new("alias x[a-c]-y ib_core\n");
+    assert_eq!(world.printed("xb-y"), ["ib_core "]);
+    assert!(world.printed("x_-y").is_empty());
+}
+
+#[test]
+fn quirk_18_options_can_be_given_to_a_pattern() {
+    let world = World::new("alias my* ib_core\noptions my* a=1\noptions mything b=2\n");
+    assert_eq!(world.printed("mything"), ["ib_core a=1 "]);
+    let world = World::new("options xprtrdma a=1\n");
+    assert_eq!(world.printed("xprtrdma").last().unwrap(), "rpcrdma a=1 ");
+    assert_eq!(world.printed("svcrdma").last().unwrap(), "rpcrdma ");
+}
+
+#[test]
+fn quirk_19_every_line_of_options_counts_in_its_order() {
+    let mut config = Config::default();
+    config.add_file(
+        Path::new("a.conf"),
+        b"options ib_core a=1\toptions\noptions ib-core a=2\n",
+    );
+    config.add_command_line(b"ib_core.a=3 ib_core.b");
+    let world = World::with(config);
+    assert_eq!(world.printed("ib_core"), ["ib_core a=1 options a=2 a=3 b "]);
+}
+
+#[test]
+fn quirk_20_what_has_no_index_is_found_by_the_others() {
+    let mut world = World::new("");
+    world.indexes.dependencies = None;
+    let plans = world.plans("xprtrdma").unwrap();
+    assert_eq!(plans[0].module, b"rpcrdma");
+    assert_eq!(plans[0].steps[0].action, Action::Absent);
+}
+
+#[test]
+fn quirk_21_what_is_built_in_needs_nothing() {
+    let world = World::new("alias mine virtio_pci\n");
+    assert_eq!(world.printed("virtio_pci"), ["builtin virtio_pci"]);
+    assert_eq!(world.printed("mine"), ["builtin virtio_pci"]);
+}
+
+// Quirk 22 is about noticing changes: `snapshot`.
+
+#[test]
+fn a_circle_of_soft_dependencies_ends() {
+    let world = World::new("softdep ib_uverbs pre: ib_umad\nsoftdep ib_umad pre: ib_uverbs\n");
+    let printed = world.printed("ib_uverbs");
+    assert_eq!(printed.last().unwrap(), "ib_uverbs ");
+    assert!(printed.contains(&"ib_umad ".to_owned()));
+}
+
+#[test]
+fn soft_dependencies_that_never_end_are_an_error() {
+    use std::fmt::Write;
+    let mut chain = String::new();
+    for number in 0..MAX_DEPTH + 10 {
+        let next = number + 1;
+        writeln!(
+            chain,
+            "alias c{number} d{number}\nsoftdep d{number} pre: c{next}"
+        )
+        .unwrap();
     }
+    assert_eq!(World::new(&chain).plans("c0"), Err(PlanError::TooMuch));
+    let wide = format!("softdep * pre:{}\n", " ib_core".repeat(MAX_STEPS + 1));
+    assert_eq!(
+        World::new(&wide).plans("ib_uverbs"),
+        Err(PlanError::TooMuch)
+    );
+}
+
+#[test]
+fn post_softdeps_come_after_and_pre_before() {
+    let world = World::new("softdep ib_uverbs pre: ib_umad post: iw_cm\n");
+    let plan = &world.plans("ib_uverbs").unwrap()[0];
+    let at = |module: &str| {
+        let mut steps = plan.steps.iter();
+        steps
+            .position(|step| step.module == module.as_bytes())
+            .unwrap()
+    };
+    let uverbs = at("ib_uverbs");
+    assert!(plan.steps[uverbs].after.contains(&at("ib_umad")));
+    assert!(plan.steps[at("iw_cm")].after.contains(&uverbs));
+    assert!(plan.steps[uverbs].required);
+    assert!(!plan.steps[at("iw_cm")].required);
 }

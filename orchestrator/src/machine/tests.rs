@@ -40,16 +40,7 @@ fn there(index: i64, name: &str, protocol: Protocol) -> Event {
 }
 
 fn answer(module: &str, outcome: Outcome) -> Event {
-    Event::Module(Box::new(ModuleResult {
-        module: module.to_owned(),
-        outcome,
-        chain: Vec::new(),
-        duration_usec: 0,
-        denied_by: None,
-        culprit: None,
-        errno_name: None,
-        message: None,
-    }))
+    Event::Module(Box::new(ModuleResult::new(module, outcome)))
 }
 
 /// What a list of events leads to, in words. Settling has a test of its own.

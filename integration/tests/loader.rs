@@ -1,0 +1,226 @@
+//! The loader over its socket: what a caller can ask for, what it cannot, and how long it waits.
+//! What becomes of files and configuration is tested in the loader itself, and in the virtual
+//! machine.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a panic is how a test says what is wrong"
+)]
+
+mod with_lab;
+
+use std::path::Path;
+use std::time::Duration;
+
+use integration::lab::Lab;
+use interfaces::client::{Client, ClientError, ClientErrorKind};
+use interfaces::loader::{LOAD, LoadReply, Outcome};
+use rustix::process::{Signal, kill_process};
+use serde_json::{Value, json};
+use with_lab::with_lab;
+
+const LOADER: &str = "org.rdmahotplug.Loader";
+const DEADLINE: Duration = Duration::from_secs(30);
+
+async fn load(socket: &Path, arguments: Value) -> LoadReply {
+    let mut client = Client::connect(socket).await.unwrap();
+    client.call(LOAD, &arguments, DEADLINE).await.unwrap()
+}
+
+/// Everything that the kernel took, ended by a module that nobody else has asked for.
+async fn inserted(lab: &mut Lab) -> Vec<String> {
+    load(&lab.socket(LOADER), json!({"modules": ["ib_umad"]})).await;
+    let umad = |module: &String| module == "ib_umad";
+    lab.wait_until("the end", |world| world.inserted.iter().any(umad))
+        .await
+        .unwrap();
+    lab.world().inserted.clone()
+}
+
+/// The parameter that a call was refused for.
+fn wrong_parameter(answer: &Result<LoadReply, ClientError>) -> String {
+    match answer.as_ref().map_err(|e| &e.kind) {
+        Err(ClientErrorKind::Answered { name, parameters }) => {
+            assert_eq!(name, "org.varlink.service.InvalidParameter");
+            let parameters = parameters.as_ref().unwrap();
+            parameters["parameter"].as_str().unwrap().to_owned()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_no_name_of_a_module_never_reaches_the_kernel() {
+    let long = "a".repeat(56);
+    let longer = "a".repeat(5_000);
+    let crash = format!("[{}", "A".repeat(9_000));
+    let names = [
+        "",
+        ".",
+        "..",
+        "../../etc/passwd",
+        "/lib/modules/x.ko",
+        "./x.ko",
+        "ib_core.ko",
+        "ib_core.ko.xz",
+        "ib_core\0evil",
+        "ib_core\n",
+        " ib_core",
+        "ib_core\t",
+        "ib core",
+        "ib_core nosuch=1",
+        "ib_core;reboot",
+        "$(id)",
+        "`id`",
+        "-r",
+        "--remove",
+        "-C/etc/x",
+        "*",
+        "ib_*",
+        "?b_core",
+        "ib_c[o]re",
+        "]",
+        "ib\\core",
+        "İB_CORE",
+        "іb_core",
+        "ib\u{2011}core",
+        "symbol:ib_register_device",
+        "pci:v000015B3d00001017sv*",
+        "char-major-10:200",
+        "~",
+        &long,
+        &longer,
+        &crash,
+    ];
+    with_lab(Vec::new(), async |lab| {
+        let socket = lab.socket(LOADER);
+        let mut client = Client::connect(&socket).await.unwrap();
+        for name in names {
+            // All or nothing: one that is wrong, and nothing is done for the other.
+            let arguments = json!({"modules": ["ib_uverbs", name]});
+            let answer = client.call::<LoadReply>(LOAD, &arguments, DEADLINE).await;
+            assert_eq!(wrong_parameter(&answer), "modules[1]", "{name:?}");
+        }
+        for name in [
+            "IB_CORE", "off", "null", "kernel", "modprobe", "fs-ext4", "dccp",
+        ] {
+            let results = load(&socket, json!({"modules": [name]})).await.results;
+            let outcome = results[0].outcome;
+            assert!(
+                matches!(outcome, Outcome::Missing | Outcome::Denied),
+                "{name}"
+            );
+        }
+        assert_eq!(inserted(lab).await, ["ib_core", "ib_umad"]);
+    });
+}
+
+#[test]
+fn parameters_flags_and_directories_are_refused_and_not_overlooked() {
+    with_lab(Vec::new(), async |lab| {
+        let mut client = Client::connect(&lab.socket(LOADER)).await.unwrap();
+        for (field, value) in [
+            ("parameters", json!("x=1")),
+            ("options", json!("x=1")),
+            ("flags", json!(1)),
+            ("dir", json!("/tmp")),
+            ("release", json!("6.1")),
+            ("timeoutUSec", json!(0)),
+            ("timeoutUSec", json!(-1)),
+            ("timeoutUSec", json!("1s")),
+            ("ordered", json!(1)),
+        ] {
+            let mut arguments = json!({"modules": ["ib_uverbs"]});
+            arguments[field] = value;
+            let answer = client.call::<LoadReply>(LOAD, &arguments, DEADLINE).await;
+            assert_eq!(wrong_parameter(&answer), field);
+        }
+        assert_eq!(inserted(lab).await, ["ib_core", "ib_umad"]);
+    });
+}
+
+#[test]
+fn who_has_no_more_time_is_told_that_it_is_loading_and_may_ask_again() {
+    with_lab(Vec::new(), async |lab| {
+        let socket = lab.socket(LOADER);
+        lab.kernel().hold_modules(true);
+        let arguments = json!({"modules": ["ib_uverbs", "nosuch"], "timeoutUSec": 50_000});
+        let results = load(&socket, arguments).await.results;
+        let outcomes: Vec<Outcome> = results.iter().map(|result| result.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Loading, Outcome::Missing]);
+        lab.kernel().hold_modules(false);
+        let results = load(&socket, json!({"modules": ["ib_uverbs"]}))
+            .await
+            .results;
+        let later = results[0].outcome;
+        assert!(
+            matches!(later, Outcome::Loaded | Outcome::AlreadyLoaded),
+            "{later:?}"
+        );
+        assert_eq!(inserted(lab).await, ["ib_core", "ib_uverbs", "ib_umad"]);
+    });
+}
+
+#[test]
+fn a_load_goes_on_when_its_caller_leaves_and_whatever_signals_come() {
+    with_lab(Vec::new(), async |lab| {
+        let socket = lab.socket(LOADER);
+        lab.kernel().hold_modules(true);
+        {
+            let mut client = Client::connect(&socket).await.unwrap();
+            let arguments = json!({"modules": ["ib_uverbs"]});
+            let moment = Duration::from_millis(50);
+            let answer = client.call::<LoadReply>(LOAD, &arguments, moment).await;
+            assert!(answer.is_err(), "it was held");
+        }
+        let pid = lab.service("rdma-loader").unwrap().pid().unwrap();
+        for _ in 0..200 {
+            kill_process(pid, Signal::HUP).unwrap();
+        }
+        lab.kernel().hold_modules(false);
+        let uverbs = |module: &String| module == "ib_uverbs";
+        lab.wait_until("the load", |world| world.inserted.iter().any(uverbs))
+            .await
+            .unwrap();
+        let results = load(&socket, json!({"modules": ["ib_uverbs"]}))
+            .await
+            .results;
+        assert_eq!(results[0].outcome, Outcome::AlreadyLoaded);
+    });
+}
+
+#[test]
+fn thousands_of_the_same_request_load_each_module_once() {
+    const CALLERS: usize = 8;
+    const REQUESTS: usize = 500;
+    with_lab(Vec::new(), async |lab| {
+        let socket = lab.socket(LOADER);
+        let mut callers = tokio::task::JoinSet::new();
+        for _ in 0..CALLERS {
+            let socket = socket.clone();
+            callers.spawn(async move {
+                let mut client = Client::connect(&socket).await.unwrap();
+                // The same name three times, in two spellings: each gets its answer.
+                let arguments =
+                    json!({"modules": ["rdma_ucm", "ib_uverbs", "ib-uverbs", "rdma_ucm"]});
+                for _ in 0..REQUESTS {
+                    let reply: LoadReply = client.call(LOAD, &arguments, DEADLINE).await.unwrap();
+                    assert_eq!(reply.results.len(), 4);
+                    for result in reply.results {
+                        let outcome = result.outcome;
+                        assert!(matches!(outcome, Outcome::Loaded | Outcome::AlreadyLoaded));
+                    }
+                }
+            });
+        }
+        while let Some(done) = callers.join_next().await {
+            done.unwrap();
+        }
+        let mut inserted = inserted(lab).await;
+        let len = inserted.len();
+        inserted.sort();
+        inserted.dedup();
+        assert_eq!(inserted.len(), len, "{inserted:?}");
+    });
+}

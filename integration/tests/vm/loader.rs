@@ -1,0 +1,287 @@
+//! The loader on a real kernel: that what it leaves behind is what modprobe leaves behind, and
+//! what it says when the kernel, a file or a line of configuration is against it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use crate::rig::{self, Evidence};
+
+const KERNEL_LINE: &str = "rdma_test.loader module_blacklist=ib_srpt modprobe.blacklist=ib_isert \
+                           ib_srp.cmd_sg_entries=33";
+
+static LOADER: LazyLock<Evidence> =
+    LazyLock::new(|| rig::boot("vm", "vm-loader", &[&images()], KERNEL_LINE));
+static SIG_ENFORCE: LazyLock<Evidence> =
+    LazyLock::new(|| locked("vm-sig-enforce", "module.sig_enforce=1"));
+static LOCKDOWN: LazyLock<Evidence> = LazyLock::new(|| locked("vm-lockdown", "lockdown=integrity"));
+
+fn locked(name: &str, argument: &str) -> Evidence {
+    let line = format!("rdma_test.locked {argument}");
+    rig::boot("vm", name, &[&images()], &line)
+}
+
+/// The guest's ib_umad in every state that a file can be in, as a layer. Made once.
+fn images() -> PathBuf {
+    static LAYER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let layer = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vm-images");
+        let images = layer.join("usr/lib/rdma-hotplug-tests/images");
+        fs::create_dir_all(&images).unwrap();
+        let compressed = fs::read(guests_umad()).unwrap();
+        let signed = xz_decompressed(&guests_umad());
+        let mut flipped = signed.clone();
+        // Somewhere in the middle, where there is code.
+        flipped[signed.len() / 2] ^= 1;
+        for (name, content) in [
+            ("truncated", &compressed[..compressed.len() / 2]),
+            ("junk", b"this is no module"),
+            ("flipped", &flipped),
+            ("unsigned", without_signature(&signed)),
+            ("empty", b""),
+        ] {
+            fs::write(images.join(name), content).unwrap();
+        }
+        fs::write(images.join("gzip"), gzip(&signed)).unwrap();
+        layer
+    });
+    LAYER.clone()
+}
+
+fn guests_umad() -> PathBuf {
+    let tree = std::env::var_os("RDMA_HOTPLUG_TREE").expect("integration/run-tests sets it");
+    let modules = Path::new(&tree).join("root/usr/lib/modules");
+    let release = fs::read_dir(modules).unwrap().next().unwrap().unwrap();
+    let release = release.path();
+    release.join("kernel/drivers/infiniband/core/ib_umad.ko.xz")
+}
+
+fn xz_decompressed(path: &Path) -> Vec<u8> {
+    let output = Command::new("xz").arg("-dc").arg(path).output().unwrap();
+    assert!(output.status.success(), "xz: {}", output.status);
+    output.stdout
+}
+
+fn gzip(input: &[u8]) -> Vec<u8> {
+    let mut command = Command::new("gzip");
+    command
+        .arg("-c")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writing = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &input));
+    let output = child.wait_with_output().unwrap();
+    writing.join().unwrap().unwrap();
+    output.stdout
+}
+
+/// A module without what `scripts/sign-file` appends: the signature, 12 bytes that end with its
+/// length, and a magic string.
+fn without_signature(module: &[u8]) -> &[u8] {
+    const MAGIC: &[u8] = b"~Module signature appended~\n";
+    let rest = module.strip_suffix(MAGIC).expect("it is signed");
+    let (rest, length) = rest.split_last_chunk::<4>().unwrap();
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap();
+    &rest[..rest.len() - 8 - length]
+}
+
+fn result(evidence: &Evidence, name: &str) -> Value {
+    evidence.json(name)["results"][0].clone()
+}
+
+fn assert_failed(evidence: &Evidence, name: &str, errno: &str) {
+    let result = result(evidence, name);
+    assert_eq!(result["outcome"], "failed", "{name}: {result}");
+    assert_eq!(result["errnoName"], errno, "{name}: {result}");
+    assert!(result["message"].is_string(), "{name}: {result}");
+}
+
+fn assert_denied(evidence: &Evidence, name: &str, by: &str, source: &str) {
+    let result = result(evidence, name);
+    assert_eq!(result["outcome"], "denied", "{name}: {result}");
+    assert_eq!(result["deniedBy"], by, "{name}: {result}");
+    assert_eq!(result["source"], source, "{name}: {result}");
+}
+
+#[test]
+fn every_allowed_module_ends_up_as_modprobe_leaves_it() {
+    let results = LOADER.json("allowed/loaded");
+    let results = results["results"].as_array().unwrap();
+    let outcome = |module: &str| {
+        let found = results.iter().find(|result| result["module"] == module);
+        found.unwrap_or_else(|| panic!("{module}"))["outcome"].clone()
+    };
+    for module in [
+        "ib_uverbs",
+        "rdma_ucm",
+        "ib_iser",
+        "rpcrdma",
+        "qedr",
+        "rds_rdma",
+    ] {
+        assert_eq!(outcome(module), "loaded", "{module}");
+    }
+    assert_eq!(outcome("opa_vnic"), "missing");
+    assert_eq!(outcome("ib_srpt"), "denied");
+    assert_eq!(outcome("ib_isert"), "denied");
+    LOADER.assert_succeeded("allowed/unload");
+    let live = LOADER.text("allowed/live");
+    assert!(live.lines().count() > 20, "{live}");
+    assert_eq!(live, LOADER.text("allowed/modprobe-live"));
+    let parameters = LOADER.text("allowed/parameters");
+    assert!(
+        parameters.contains("ib_iser/parameters/max_lun:17"),
+        "{parameters}"
+    );
+    assert!(
+        parameters.contains("ib_srp/parameters/cmd_sg_entries:33"),
+        "{parameters}"
+    );
+    assert_eq!(parameters, LOADER.text("allowed/modprobe-parameters"));
+}
+
+#[test]
+fn each_request_is_one_line_in_the_log_with_who_asked_and_what_came_of_it() {
+    let log = LOADER.text("allowed/log");
+    let records = log.lines().map(|line| serde_json::from_str(line).unwrap());
+    let records: Vec<Value> = records
+        .filter(|record: &Value| {
+            let message = record["MESSAGE"].as_str().unwrap_or_default();
+            message.starts_with("load: ")
+        })
+        .collect();
+    assert_eq!(records.len(), 1, "{log}");
+    let record = &records[0];
+    let message = record["MESSAGE"].as_str().unwrap();
+    assert!(
+        message.contains("ib_srpt=Denied by KernelCommandLine"),
+        "{message}"
+    );
+    assert_eq!(
+        record["F_PEER_UID"]
+            .as_str()
+            .or(record["PEER_UID"].as_str()),
+        Some("0")
+    );
+    assert!(log.contains("ib_core"), "{log}");
+}
+
+#[test]
+fn what_the_kernel_says_of_a_bad_file_is_told_by_its_name() {
+    for (image, errno) in [
+        ("truncated", "EINVAL"),
+        ("junk", "ENOEXEC"),
+        ("flipped", "EKEYREJECTED"),
+        ("empty", "EINVAL"),
+        ("unreadable", "EACCES"),
+        ("writable", "EPERM"),
+        ("busy", "ETXTBSY"),
+        ("gone", "ENOENT"),
+    ] {
+        assert_failed(&LOADER, &format!("images/{image}"), errno);
+    }
+}
+
+#[test]
+fn what_the_kernel_takes_is_loaded() {
+    for image in ["unsigned", "gzip", "whole"] {
+        let result = result(&LOADER, &format!("images/{image}"));
+        assert_eq!(result["outcome"], "loaded", "{image}: {result}");
+    }
+}
+
+#[test]
+fn whoever_is_against_it_is_named() {
+    let line = "the kernel command line";
+    assert_denied(
+        &LOADER,
+        "configuration/kernel-blacklist",
+        "kernelCommandLine",
+        line,
+    );
+    assert_denied(
+        &LOADER,
+        "configuration/modprobe-blacklist",
+        "kernelCommandLine",
+        line,
+    );
+    let file = "/etc/modprobe.d/test.conf:1";
+    assert_denied(&LOADER, "configuration/install-line", "installLine", file);
+    let install = result(&LOADER, "configuration/install-line");
+    assert_eq!(install["command"], "touch /run/install-line-ran");
+    assert!(!LOADER.succeeded("configuration/install-line-ran"));
+    assert_denied(&LOADER, "configuration/blacklist", "blacklist", file);
+    assert_failed(&LOADER, "configuration/bad-parameter", "EINVAL");
+    let unknown = result(&LOADER, "configuration/unknown-parameter");
+    assert_eq!(unknown["outcome"], "loaded", "{unknown}");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_lets_nothing_in() {
+    let secret = result(&LOADER, "configuration/secret");
+    assert_eq!(secret["outcome"], "failed");
+    let message = secret["message"].as_str().unwrap();
+    assert!(message.contains("/etc/modprobe.d/test.conf"), "{message}");
+    let live = LOADER.text("configuration/live");
+    assert!(!live.lines().any(|module| module == "ib_umad"), "{live}");
+    // And when it is gone, all is well again.
+    assert_eq!(LOADER.json("configuration/explain")["outcome"], "loaded");
+}
+
+#[test]
+fn opt_in_mode_keeps_a_driver_from_udev_and_not_from_the_loader() {
+    let live = LOADER.text("configuration/opted-in-udev");
+    assert!(!live.lines().any(|module| module == "mlx5_ib"), "{live}");
+    let result = result(&LOADER, "configuration/opted-in");
+    assert_eq!(result["outcome"], "loaded", "{result}");
+}
+
+#[test]
+fn a_kernel_that_takes_no_more_modules_is_understood() {
+    assert_failed(&LOADER, "disabled/disabled", "EPERM");
+    let message = result(&LOADER, "disabled/disabled")["message"].clone();
+    assert!(
+        message.as_str().unwrap().contains("modules_disabled"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_list_is_loaded_as_modprobe_does_and_the_times_of_both_are_said() {
+    let seconds = |who: &str, round: usize| {
+        let uptime = |when: &str| -> f64 {
+            let text = LOADER.text(&format!("speed/{who}-{round}.{when}"));
+            text.split(' ').next().unwrap().parse().unwrap()
+        };
+        uptime("after") - uptime("before")
+    };
+    for round in 1..=3 {
+        // What is compared is the same: both leave the same modules.
+        let live = |who: &str| LOADER.text(&format!("speed/{who}-{round}.live"));
+        assert_eq!(live("loader"), live("modprobe"));
+        println!(
+            "round {round}: loader {:.2} s, modprobe -a {:.2} s of guest time",
+            seconds("loader", round),
+            seconds("modprobe", round)
+        );
+    }
+}
+
+#[test]
+fn under_sig_enforce_only_signed_modules_are_taken() {
+    assert_failed(&SIG_ENFORCE, "locked/unsigned", "EKEYREJECTED");
+    assert_failed(&SIG_ENFORCE, "locked/flipped", "EKEYREJECTED");
+    assert_eq!(result(&SIG_ENFORCE, "locked/signed")["outcome"], "loaded");
+}
+
+#[test]
+fn under_lockdown_only_signed_modules_are_taken() {
+    assert_failed(&LOCKDOWN, "locked/unsigned", "EPERM");
+    let message = result(&LOCKDOWN, "locked/unsigned")["message"].clone();
+    assert!(message.as_str().unwrap().contains("lockdown"), "{message}");
+    assert_eq!(result(&LOCKDOWN, "locked/signed")["outcome"], "loaded");
+}

@@ -1,0 +1,247 @@
+//! The kernel command line, as two different readers see it: modprobe takes `MODULE.PARAMETER`
+//! options and `modprobe.blacklist=` from it, the kernel itself `module_blacklist=`. Pure. Must
+//! never take a word for more than its reader would.
+
+/// How much of the command line modprobe reads, in bytes (`KCMD_LINE_SIZE` in
+/// `libkmod/libkmod-config.c`, without the final NUL).
+pub const MODPROBE_READS: usize = 4095;
+
+/// One thing that modprobe takes from the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// A parameter of a module, as the kernel is given it: `NAME` or `NAME=VALUE`.
+    Option {
+        /// The module, as it is written.
+        module: Vec<u8>,
+        /// The parameter.
+        option: Vec<u8>,
+    },
+    /// A word of `modprobe.blacklist=`, as it is written: `-` and `_` are different here.
+    Blacklist(Vec<u8>),
+}
+
+/// Where in a word modprobe's reader is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// In one that means nothing to it.
+    Ignored,
+    Module,
+    Parameter,
+    Value,
+}
+
+/// One word while it is read: where its parts begin.
+struct Word {
+    part: Part,
+    module: usize,
+    parameter: usize,
+    value: usize,
+    /// The whole word stands in quotes, which have to be put around the value alone.
+    quoted: bool,
+}
+
+impl Word {
+    fn at(start: usize) -> Self {
+        Self {
+            part: Part::Module,
+            module: start,
+            parameter: start,
+            value: start,
+            quoted: false,
+        }
+    }
+
+    /// What the word says when it ends before `end`; nothing when it is none of modprobe's.
+    fn end(&self, line: &[u8], end: usize) -> Vec<Setting> {
+        let bytes = |from: usize, to: usize| line.get(from..to).unwrap_or_default();
+        let module = bytes(self.module, self.parameter.saturating_sub(1));
+        let (option, value) = match self.part {
+            Part::Parameter => (bytes(self.parameter, end).to_vec(), Vec::new()),
+            Part::Value => {
+                let quote: &[u8] = if self.quoted { b"\"" } else { b"" };
+                let value = [quote, bytes(self.value, end)].concat();
+                let name = bytes(self.parameter, self.value);
+                ([name, &value].concat(), value)
+            }
+            Part::Ignored | Part::Module => return Vec::new(),
+        };
+        if module == b"modprobe" && option.starts_with(b"blacklist=") {
+            let words = value.split(|&byte| byte == b',');
+            return words
+                .map(|word| Setting::Blacklist(word.to_vec()))
+                .collect();
+        }
+        vec![Setting::Option {
+            module: module.to_vec(),
+            option,
+        }]
+    }
+}
+
+/// Reads the command line as modprobe does (`kmod_config_parse_kcmdline()` of kmod 34).
+#[must_use]
+pub fn settings(line: &[u8]) -> Vec<Setting> {
+    let line = line.get(..MODPROBE_READS).unwrap_or(line);
+    let end = line.iter().position(|&byte| byte == 0);
+    let line = line.get(..end.unwrap_or(line.len())).unwrap_or_default();
+    let mut settings = Vec::new();
+    let mut word = Word::at(0);
+    let mut in_quotes = false;
+    for (at, byte) in line.iter().copied().chain([0]).enumerate() {
+        match byte {
+            b'"' => {
+                in_quotes = !in_quotes;
+                if in_quotes && word.part == Part::Module && at == word.module {
+                    word.quoted = true;
+                    word.module = at + 1;
+                } else if word.part != Part::Value {
+                    word.part = Part::Ignored;
+                }
+            }
+            0 | b' ' | b'\n' | b'\t' | 0x0b | 0x0c | b'\r' => {
+                if in_quotes {
+                    if word.part != Part::Value {
+                        word.part = Part::Ignored;
+                    }
+                } else {
+                    settings.extend(word.end(line, at));
+                    word = Word::at(at + 1);
+                }
+            }
+            b'.' => match word.part {
+                Part::Module => {
+                    word.parameter = at + 1;
+                    word.part = Part::Parameter;
+                }
+                // So that no file name is taken for a parameter.
+                Part::Parameter => word.part = Part::Ignored,
+                Part::Ignored | Part::Value => {}
+            },
+            b'=' => match word.part {
+                Part::Parameter => {
+                    word.value = at + 1;
+                    word.part = Part::Value;
+                }
+                Part::Module => word.part = Part::Ignored,
+                Part::Ignored | Part::Value => {}
+            },
+            _ => {}
+        }
+    }
+    settings
+}
+
+/// The modules that the kernel itself refuses (`module_blacklist=` in `kernel-parameters.txt`):
+/// exact names. The last such parameter before `--` counts (`parse_args()` in
+/// `kernel/params.c`).
+#[must_use]
+pub fn kernel_blacklist(line: &[u8]) -> Vec<Vec<u8>> {
+    let mut blacklist = Vec::new();
+    for word in kernel_words(line) {
+        if word == b"--" {
+            break;
+        }
+        let Some(at) = word.iter().position(|&byte| byte == b'=') else {
+            continue;
+        };
+        let (name, value) = (word.get(..at), word.get(at + 1..));
+        let name: Vec<u8> = name.unwrap_or_default().iter().map(dash).collect();
+        if name == b"module_blacklist" {
+            let value = value.unwrap_or_default();
+            let value = value.strip_prefix(b"\"").unwrap_or(value);
+            let value = value.strip_suffix(b"\"").unwrap_or(value);
+            let names = value.split(|&byte| byte == b',');
+            blacklist = names.map(<[u8]>::to_vec).collect();
+        }
+    }
+    blacklist.retain(|name| !name.is_empty());
+    blacklist
+}
+
+/// The kernel takes either in a parameter's name.
+fn dash(byte: &u8) -> u8 {
+    if *byte == b'-' { b'_' } else { *byte }
+}
+
+/// Words as `next_arg()` in the kernel's `lib/cmdline.c` separates them: blanks within quotes
+/// do not. Quotes around a whole word are taken away.
+fn kernel_words(line: &[u8]) -> Vec<&[u8]> {
+    let mut words = Vec::new();
+    let mut start = 0;
+    let mut in_quotes = false;
+    for (at, byte) in line.iter().copied().chain([b' ']).enumerate() {
+        match byte {
+            b'"' => in_quotes = !in_quotes,
+            byte if byte.is_ascii_whitespace() && !in_quotes => {
+                let word = line.get(start..at).unwrap_or_default();
+                let bare = word.strip_prefix(b"\"");
+                words.push(bare.map_or(word, |bare| bare.strip_suffix(b"\"").unwrap_or(bare)));
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(line: &str) -> Vec<String> {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        settings(line.as_bytes())
+            .into_iter()
+            .map(|setting| match setting {
+                Setting::Option { module, option } => format!("{} {}", text(module), text(option)),
+                Setting::Blacklist(module) => format!("blacklist {}", text(module)),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn parameters_and_blacklists_are_taken_and_nothing_else() {
+        let line = "BOOT_IMAGE=/vmlinuz-3.12.1 ro quiet psmouse.proto=bare a.b.c=1 x.y \
+                    modprobe.blacklist=ib-umad,,loop module_blacklist=dccp\n";
+        let expected = [
+            "psmouse proto=bare",
+            "x y",
+            "blacklist ib-umad",
+            "blacklist ",
+            "blacklist loop",
+        ];
+        assert_eq!(told(line), expected);
+    }
+
+    #[test]
+    fn quotes_stand_in_the_value_or_around_the_word() {
+        assert_eq!(told("m.p=\"a b\" n.q=1"), ["m p=\"a b\"", "n q=1"]);
+        assert_eq!(told("\"m.p=a b\" n.q=1"), ["m p=\"a b\"", "n q=1"]);
+        assert_eq!(told("m\".p=a b\" n.q=1"), ["n q=1"]);
+        // What is never closed swallows the rest.
+        assert!(told("m.p=\"a b n.q=1").is_empty());
+    }
+
+    #[test]
+    fn modprobe_reads_4095_bytes() {
+        let long = format!("{} m.p=1", "x".repeat(MODPROBE_READS - 6));
+        assert_eq!(told(&long), ["m p=1"]);
+        let longer = format!("{} m.p=12", "x".repeat(MODPROBE_READS - 6));
+        assert_eq!(told(&longer), ["m p=1"]);
+    }
+
+    #[test]
+    fn the_kernels_own_blacklist_is_exact_and_the_last_one_counts() {
+        let names = |line: &str| -> Vec<String> {
+            let names = kernel_blacklist(line.as_bytes());
+            names
+                .into_iter()
+                .map(|name| String::from_utf8(name).unwrap())
+                .collect()
+        };
+        let line = "a module_blacklist=x module-blacklist=ib_umad,ib-core -- module_blacklist=y";
+        assert_eq!(names(line), ["ib_umad", "ib-core"]);
+        assert_eq!(names("\"module_blacklist=a,b\""), ["a", "b"]);
+        assert!(names("modprobe.blacklist=x").is_empty());
+    }
+}

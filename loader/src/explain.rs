@@ -1,0 +1,62 @@
+//! What `Explain` says: a verdict and the plans behind it, as they go over the wire. Pure. Must
+//! never leave out why something is refused.
+
+use interfaces::loader::{self, ExplainReply, ModuleResult, ModuleState, Outcome, StepAction};
+
+use crate::plan::{Action, Plan, Step};
+use crate::policy::Policy;
+use crate::verdict::text;
+
+/// Puts a verdict and its plans into words. `state` says what is in the kernel.
+#[must_use]
+pub fn reply(
+    verdict: ModuleResult,
+    plans: &[Plan],
+    policy: &Policy,
+    state: &dyn Fn(&str) -> ModuleState,
+) -> ExplainReply {
+    let name = &verdict.module;
+    let message = verdict.message.unwrap_or_else(|| match verdict.outcome {
+        Outcome::Builtin => format!("{name} is part of the kernel image"),
+        Outcome::AlreadyLoaded => format!("{name} is live"),
+        _ => format!("{name} would be loaded"),
+    });
+    ExplainReply {
+        outcome: verdict.outcome,
+        denied_by: verdict.denied_by,
+        source: verdict.source,
+        plans: plans.iter().map(|p| plan(p, policy, state)).collect(),
+        message,
+    }
+}
+
+fn plan(plan: &Plan, policy: &Policy, state: &dyn Fn(&str) -> ModuleState) -> loader::Plan {
+    let allowance = policy.allowance(&plan.module);
+    loader::Plan {
+        module: text(&plan.module),
+        allowed_by: allowance.map(|by| by.file.display().to_string()),
+        purpose: allowance.map(|by| by.purpose.clone()),
+        blacklisted_by: plan.blacklisted.as_ref().map(ToString::to_string),
+        steps: plan.steps.iter().map(|s| step(s, state)).collect(),
+        left_out: plan.left_out.iter().map(|module| text(module)).collect(),
+    }
+}
+
+fn step(step: &Step, state: &dyn Fn(&str) -> ModuleState) -> loader::Step {
+    let (action, path, command) = match &step.action {
+        Action::Insert(path) => (StepAction::Insert, Some(text(path)), None),
+        Action::Install(line) => (StepAction::Install, None, Some(text(&line.command))),
+        Action::Builtin => (StepAction::Builtin, None, None),
+        Action::Absent => (StepAction::Absent, None, None),
+    };
+    let module = text(&step.module);
+    loader::Step {
+        action,
+        path,
+        command,
+        parameters: text(&step.parameters).trim_end().to_owned(),
+        required: step.required,
+        state: state(&module),
+        module,
+    }
+}

@@ -1,0 +1,366 @@
+//! Everything on disk that a plan depends on, as it was at one moment: depmod's index files,
+//! `modprobe.d(5)` and the kernel command line. Read again when any of it has changed. Must
+//! never give out a mixture of two generations, and never leave out a file that it cannot read:
+//! it might be the one that forbids something.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+
+use crate::index::{Index, IndexError};
+use crate::modprobe_d::{self, Config};
+use crate::plan::Indexes;
+
+/// The longest index file that is read, in bytes. Debian's largest has 1.5 MB.
+const MAX_INDEX_LEN: u64 = 64 << 20;
+/// The longest configuration file that is read, in bytes.
+const MAX_CONFIG_LEN: u64 = 16 << 20;
+/// The most configuration files that are read.
+const MAX_CONFIG_FILES: usize = 10_000;
+/// A file that changed less than this before it was read may change again without its times
+/// showing it: the kernel's clock for them ticks.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The most lines that are told of when they mean nothing.
+const MAX_TOLD: usize = 20;
+
+/// modprobe's directories, in the order of their precedence.
+pub const MODPROBE_D: [&str; 5] = [
+    "/etc/modprobe.d",
+    "/run/modprobe.d",
+    "/usr/local/lib/modprobe.d",
+    "/usr/lib/modprobe.d",
+    "/lib/modprobe.d",
+];
+
+/// Why what is on disk cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// A file or directory cannot be read.
+    #[error("{}", .0.display())]
+    Read(PathBuf, #[source] io::Error),
+    /// An index file is no index.
+    #[error("{}", .0.display())]
+    Index(PathBuf, #[source] IndexError),
+    /// A file is longer than anything that is meant.
+    #[error("{} is longer than {} bytes", .0.display(), .1)]
+    TooLong(PathBuf, u64),
+    /// There are more files than anybody means.
+    #[error("{}: more than {MAX_CONFIG_FILES} configuration files", .0.display())]
+    TooMany(PathBuf),
+    /// Something kept changing while it was read.
+    #[error("{}: it keeps changing", .0.display())]
+    Changing(PathBuf),
+}
+
+/// Where to read from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Symbolic links are followed as seen from inside of this directory, when there is one.
+    pub root: Option<PathBuf>,
+    /// The module tree, `/lib/modules/RELEASE`.
+    pub module_tree: PathBuf,
+    /// Directories of `modprobe.d(5)`, in the order of their precedence.
+    pub modprobe_d: Vec<PathBuf>,
+    /// The kernel command line.
+    pub command_line: PathBuf,
+    /// Who reads it.
+    pub reader: Reader,
+}
+
+/// Who reads: the two differ where one must be modprobe's equal and the other a guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Somebody who wants modprobe's plans. What the opt-in file blacklists is blacklisted, and
+    /// where there is no command line, it says nothing.
+    Modprobe,
+    /// The service. The opt-in file says nothing to it, and without a command line it does not
+    /// know what that forbids.
+    Loader,
+}
+
+/// What was on disk at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// depmod's files.
+    pub indexes: Indexes,
+    /// `modprobe.d(5)` and the kernel command line.
+    pub config: Config,
+    generation: Generation,
+}
+
+/// What tells one generation of everything from another: each file and directory, and the
+/// content of the command line, which has no time.
+#[derive(Debug, PartialEq, Eq)]
+struct Generation {
+    stamps: Vec<(PathBuf, Option<Stamp>)>,
+    /// The configuration files, in the order in which they count.
+    config_files: Vec<PathBuf>,
+    command_line: Vec<u8>,
+}
+
+/// What tells one generation of a file from another: device, inode, modification and change
+/// time, size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    modified: (i64, i64),
+    changed: (i64, i64),
+    size: u64,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            file: (metadata.dev(), metadata.ino()),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            size: metadata.size(),
+        }
+    }
+}
+
+/// The snapshot of now, kept for as long as it is true.
+pub struct Snapshots {
+    sources: Sources,
+    kept: Mutex<Option<Arc<Snapshot>>>,
+}
+
+impl Snapshots {
+    /// Of `sources`. Nothing is read yet.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        Self {
+            sources,
+            kept: Mutex::new(None),
+        }
+    }
+
+    /// Everything as it is now.
+    ///
+    /// # Errors
+    /// When something of it cannot be read.
+    pub fn current(&self) -> Result<Arc<Snapshot>, SnapshotError> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = SystemTime::now();
+        let generation = self.sources.generation()?;
+        if let Some(snapshot) = &*kept
+            && snapshot.generation == generation
+        {
+            return Ok(Arc::clone(snapshot));
+        }
+        let snapshot = Arc::new(self.sources.read(generation)?);
+        for problem in snapshot.config.problems.iter().take(MAX_TOLD) {
+            tracing::warn!("{}: ignored, because of {:?}", problem.source, problem.word);
+        }
+        let settled = snapshot.generation.is_older_than(before, TICK);
+        *kept = settled.then(|| Arc::clone(&snapshot));
+        Ok(snapshot)
+    }
+}
+
+impl Generation {
+    /// Whether nothing of it has changed in the last `tick` before `now`.
+    fn is_older_than(&self, now: SystemTime, tick: Duration) -> bool {
+        let limit = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let limit = limit.saturating_sub(tick);
+        let limit = (
+            i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            i64::from(limit.subsec_nanos()),
+        );
+        let mut stamps = self.stamps.iter().filter_map(|(_, stamp)| stamp.as_ref());
+        stamps.all(|stamp| stamp.modified < limit && stamp.changed < limit)
+    }
+}
+
+impl Sources {
+    /// Reads everything once.
+    ///
+    /// # Errors
+    /// When something of it cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
+        self.read(self.generation()?)
+    }
+
+    /// Reads what is of `generation`, or of a later one when that has come meanwhile.
+    fn read(&self, mut generation: Generation) -> Result<Snapshot, SnapshotError> {
+        const ATTEMPTS: usize = 5;
+        for _ in 0..ATTEMPTS {
+            let indexes = self.indexes()?;
+            let config = self.config(&generation)?;
+            let after = self.generation()?;
+            if after == generation {
+                return Ok(Snapshot {
+                    indexes,
+                    config,
+                    generation,
+                });
+            }
+            generation = after;
+        }
+        Err(SnapshotError::Changing(self.module_tree.clone()))
+    }
+
+    fn index_paths(&self) -> [PathBuf; 5] {
+        [
+            "modules.dep.bin",
+            "modules.alias.bin",
+            "modules.symbols.bin",
+            "modules.builtin.bin",
+            "modules.builtin.alias.bin",
+        ]
+        .map(|name| self.module_tree.join(name))
+    }
+
+    fn indexes(&self) -> Result<Indexes, SnapshotError> {
+        let read = |path: &Path| -> Result<Option<Index>, SnapshotError> {
+            let Some(bytes) = self.read_file(path, MAX_INDEX_LEN)? else {
+                return Ok(None);
+            };
+            let index = Index::parse(bytes);
+            index
+                .map(Some)
+                .map_err(|e| SnapshotError::Index(path.to_owned(), e))
+        };
+        let [dependencies, aliases, symbols, builtin, builtin_aliases] = self.index_paths();
+        Ok(Indexes {
+            dependencies: read(&dependencies)?,
+            aliases: read(&aliases)?,
+            symbols: read(&symbols)?,
+            builtin: read(&builtin)?,
+            builtin_aliases: read(&builtin_aliases)?,
+        })
+    }
+
+    fn config(&self, generation: &Generation) -> Result<Config, SnapshotError> {
+        let mut config = Config::default();
+        for path in &generation.config_files {
+            if let Some(text) = self.read_file(path, MAX_CONFIG_LEN)? {
+                config.add_file(path, &text);
+            }
+        }
+        config.add_command_line(&generation.command_line);
+        if self.reader == Reader::Loader {
+            config.admit_opted_in();
+        }
+        Ok(config)
+    }
+
+    /// The configuration files in the order in which they count.
+    fn config_files(&self) -> Result<Vec<PathBuf>, SnapshotError> {
+        let mut directories = Vec::new();
+        for directory in &self.modprobe_d {
+            let wrong = |e| SnapshotError::Read(directory.clone(), e);
+            let entries = match fs::read_dir(self.inside(directory)) {
+                Ok(entries) => entries,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(wrong(e)),
+            };
+            let mut names = Vec::new();
+            for entry in entries {
+                let name = entry.map_err(wrong)?.file_name();
+                let path = directory.join(&name);
+                // A directory, or a link that leads nowhere, hides nothing (modprobe.d(5)).
+                match fs::metadata(self.inside(&path)) {
+                    Ok(metadata) if metadata.is_dir() => {}
+                    Ok(_) => names.push(name),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(SnapshotError::Read(path, e)),
+                }
+                if names.len() > MAX_CONFIG_FILES {
+                    return Err(SnapshotError::TooMany(directory.clone()));
+                }
+            }
+            directories.push((directory.clone(), names));
+        }
+        Ok(modprobe_d::in_order(&self.module_tree, &directories))
+    }
+
+    fn generation(&self) -> Result<Generation, SnapshotError> {
+        let config_files = self.config_files()?;
+        let files = self.index_paths().into_iter();
+        let files = files.chain(self.modprobe_d.iter().chain(&config_files).cloned());
+        let stamps = files.map(|path| {
+            let stamp = match fs::metadata(self.inside(&path)) {
+                Ok(metadata) => Some(Stamp::of(&metadata)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                Err(e) => return Err(SnapshotError::Read(path, e)),
+            };
+            Ok((path, stamp))
+        });
+        Ok(Generation {
+            stamps: stamps.collect::<Result<_, _>>()?,
+            config_files,
+            command_line: self.read_command_line()?,
+        })
+    }
+
+    fn read_command_line(&self) -> Result<Vec<u8>, SnapshotError> {
+        match self.read_file(&self.command_line, MAX_CONFIG_LEN)? {
+            None if self.reader == Reader::Loader => {
+                let missing = io::ErrorKind::NotFound.into();
+                Err(SnapshotError::Read(self.command_line.clone(), missing))
+            }
+            line => Ok(line.unwrap_or_default()),
+        }
+    }
+
+    /// The content of a file, or nothing when it is not there.
+    ///
+    /// Read into memory rather than mapped: a file that is cut while it is mapped kills its
+    /// reader with SIGBUS. `O_NONBLOCK`: a FIFO in its place must not hold anybody.
+    fn read_file(&self, path: &Path, max: u64) -> Result<Option<Vec<u8>>, SnapshotError> {
+        let wrong = |e| SnapshotError::Read(path.to_owned(), e);
+        let opened = File::options()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(self.inside(path));
+        let file = match opened {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(wrong(e)),
+        };
+        let kind = file.metadata().map_err(wrong)?.file_type();
+        // A link to /dev/null is how a file is masked.
+        if !kind.is_file() && !kind.is_char_device() {
+            return Err(wrong(io::ErrorKind::InvalidInput.into()));
+        }
+        let mut bytes = Vec::new();
+        let read = file.take(max + 1).read_to_end(&mut bytes);
+        if read.map_err(wrong)? as u64 > max {
+            return Err(SnapshotError::TooLong(path.to_owned(), max));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Where `path` really is: itself, or seen from inside of the root.
+    fn inside(&self, path: &Path) -> PathBuf {
+        let Some(root) = &self.root else {
+            return path.to_owned();
+        };
+        resolve_inside(root, path).unwrap_or_else(|_| {
+            // Not there, which whoever opens this finds as well.
+            root.join(path.strip_prefix("/").unwrap_or(path))
+        })
+    }
+}
+
+/// Follows the links of `path` with `root` as their root (`RESOLVE_IN_ROOT`, `openat2(2)`).
+///
+/// # Errors
+/// When there is nothing at `path`.
+pub fn resolve_inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    let directory = File::open(root)?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = openat2(directory, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&found));
+    fs::read_link(link)
+}
+
+#[cfg(test)]
+mod tests;
