@@ -3,19 +3,47 @@
 
 use std::collections::BTreeMap;
 
-use interfaces::detector::{Device, Port, Protocol};
+use interfaces::detector::{Device, Kind, NetnsMode, Port, Protocol};
 
 use crate::nldev::{NldevDevice, NldevPort};
+use crate::node::DeviceNodes;
 
 /// What sysfs adds to a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SysfsDevice {
-    /// The link layer of each port, by its number.
-    pub link_layers: BTreeMap<u32, String>,
+    /// The path, below sysfs, of the object that the device hangs below.
+    pub parent: Option<String>,
+    /// The ports by their numbers.
+    pub ports: BTreeMap<u32, SysfsPort>,
     /// The driver of the parent device.
     pub driver: Option<String>,
+    /// The module of that driver.
+    pub module: Option<String>,
     /// The address of the nearest PCI function above the device.
     pub pci_address: Option<String>,
+    /// For a virtual function the address of the physical one.
+    pub physical_function: Option<String>,
+    /// For a virtual function its number.
+    pub virtual_function: Option<u32>,
+    /// For a subfunction its number.
+    pub subfunction: Option<u32>,
+    /// What the switch calls the port behind the first port's network interface.
+    pub port_name: Option<String>,
+    /// For a software device the network interface below it, where its driver tells.
+    pub parent_netdev: Option<String>,
+    /// The board's id, where the driver tells one.
+    pub board_id: Option<String>,
+}
+
+/// What sysfs adds to a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SysfsPort {
+    /// `InfiniBand` or `Ethernet`.
+    pub link_layer: Option<String>,
+    /// The rate.
+    pub speed_mbps: Option<i64>,
+    /// The types of the GIDs.
+    pub gid_types: Vec<String>,
 }
 
 /// `enum rdma_node_type`: an iWARP device.
@@ -25,29 +53,98 @@ const USNIC: [u8; 2] = [5, 6];
 
 /// Puts the record together.
 #[must_use]
-pub fn assemble(device: &NldevDevice, ports: &[NldevPort], sysfs: &SysfsDevice) -> Device {
+pub fn assemble(
+    device: &NldevDevice,
+    ports: &[NldevPort],
+    sysfs: &SysfsDevice,
+    nodes: &DeviceNodes,
+    netns_mode: Option<NetnsMode>,
+) -> Device {
+    let kind = kind(device, sysfs);
+    let physical_function = match kind {
+        Kind::Subfunction => sysfs.pci_address.clone(),
+        _ => sysfs.physical_function.clone(),
+    };
     Device {
         index: device.index.into(),
         name: device.name.to_string(),
+        kernel_name: None,
+        name_assigned_by_user: device.name_assigned_by_user,
+        kind,
         node_guid: device.node_guid.map(guid),
+        system_image_guid: device.system_image_guid.map(guid),
         node_type: device.node_type.map(node_type),
         driver: sysfs.driver.clone(),
+        module: sysfs.module.clone(),
         pci_address: sysfs.pci_address.clone(),
+        physical_function,
+        function_number: sysfs.subfunction.or(sysfs.virtual_function).map(Into::into),
+        parent: device
+            .parent
+            .clone()
+            .or_else(|| sysfs.parent_netdev.clone()),
         firmware_version: device.firmware_version.clone(),
+        board_id: sysfs.board_id.clone(),
+        netns_mode,
+        in_other_netns: false,
+        uverbs: nodes.uverbs.clone(),
         ports: ports
             .iter()
-            .map(|port| {
-                let link_layer = sysfs.link_layers.get(&port.number).cloned();
-                Port {
-                    number: port.number.into(),
-                    protocol: protocol(device, link_layer.as_deref()),
-                    link_layer,
-                    state: port.state.and_then(port_state),
-                    netdev: port.netdev.clone(),
-                }
-            })
+            .map(|p| port(device, p, sysfs.ports.get(&p.number), nodes))
             .collect(),
     }
+}
+
+fn port(
+    device: &NldevDevice,
+    port: &NldevPort,
+    sysfs: Option<&SysfsPort>,
+    nodes: &DeviceNodes,
+) -> Port {
+    let link_layer = sysfs.and_then(|port| port.link_layer.clone());
+    Port {
+        number: port.number.into(),
+        protocol: protocol(device, link_layer.as_deref()),
+        link_layer,
+        state: port.state.and_then(port_state),
+        speed_mbps: sysfs.and_then(|port| port.speed_mbps),
+        netdev: port.netdev.clone(),
+        gid_types: sysfs.map(|port| port.gid_types.clone()).unwrap_or_default(),
+        umad: nodes.umad.get(&port.number).cloned(),
+        issm: nodes.issm.get(&port.number).cloned(),
+    }
+}
+
+fn kind(device: &NldevDevice, sysfs: &SysfsDevice) -> Kind {
+    if device.smi {
+        Kind::Smi
+    } else if sysfs.parent.is_none() {
+        Kind::Software
+    } else if sysfs.subfunction.is_some() {
+        Kind::Subfunction
+    } else if sysfs.physical_function.is_some() {
+        Kind::VirtualFunction
+    } else if sysfs.port_name.as_deref().is_some_and(is_representor) {
+        Kind::Representor
+    } else {
+        Kind::Function
+    }
+}
+
+/// Whether the switch's name of a port is that of a function's representor: `pf0vf3`, `pf0sf4`,
+/// `c1pf0vf0`; the uplink is `p0` (`devlink-port(7)`, `Documentation/networking/switchdev.rst`).
+fn is_representor(port_name: &str) -> bool {
+    let function = port_name.split_once("pf").map(|(_, function)| function);
+    function.is_some_and(|function| function.contains("vf") || function.contains("sf"))
+}
+
+/// A rate as sysfs writes it, like `100 Gb/sec (4X EDR)`, in Mbit/s.
+#[must_use]
+pub fn speed_mbps(rate: &str) -> Option<i64> {
+    let (number, _) = rate.split_once(" Gb/sec")?;
+    let (whole, tenths) = number.split_once('.').unwrap_or((number, "0"));
+    let (whole, tenths): (u32, u32) = (whole.parse().ok()?, tenths.parse().ok()?);
+    (tenths < 10).then(|| i64::from(whole) * 1000 + i64::from(tenths) * 100)
 }
 
 /// What a port speaks.
@@ -124,9 +221,13 @@ mod tests {
             index: 1,
             name: DeviceName::parse("d0").unwrap(),
             node_guid: Some(0x0002_c903_00fe_d670),
+            system_image_guid: None,
             node_type: Some(node_type),
             protocol: protocol.map(str::to_owned),
             firmware_version: None,
+            smi: false,
+            parent: None,
+            name_assigned_by_user: None,
         }
     }
 
@@ -161,11 +262,17 @@ mod tests {
             state: Some(4),
             netdev: None,
         };
+        let of_layer = |layer: &str| SysfsPort {
+            link_layer: Some(layer.to_owned()),
+            ..SysfsPort::default()
+        };
         let sysfs = SysfsDevice {
-            link_layers: [(1, "InfiniBand".into()), (2, "Ethernet".into())].into(),
+            ports: [(1, of_layer("InfiniBand")), (2, of_layer("Ethernet"))].into(),
             ..SysfsDevice::default()
         };
-        let device = assemble(&nldev(Some("ib"), 1), &[port(1), port(2)], &sysfs);
+        let nodes = DeviceNodes::default();
+        let ports = [port(1), port(2)];
+        let device = assemble(&nldev(Some("ib"), 1), &ports, &sysfs, &nodes, None);
         let protocols: Vec<Protocol> = device.ports.iter().map(|p| p.protocol).collect();
         assert_eq!(protocols, [Protocol::Infiniband, Protocol::Roce]);
     }
@@ -173,5 +280,51 @@ mod tests {
     #[test]
     fn a_guid_is_written_as_sysfs_writes_it() {
         assert_eq!(guid(0x0002_c903_00fe_d670), "0002:c903:00fe:d670");
+    }
+
+    #[test]
+    fn a_device_is_of_the_kind_that_its_place_says() {
+        let below = |parent: &str| SysfsDevice {
+            parent: Some(parent.to_owned()),
+            ..SysfsDevice::default()
+        };
+        let of = |sysfs: &SysfsDevice| kind(&nldev(None, 1), sysfs);
+        assert_eq!(of(&SysfsDevice::default()), Kind::Software);
+        assert_eq!(of(&below("/devices/a")), Kind::Function);
+        let mut virtual_function = below("/devices/b");
+        virtual_function.physical_function = Some("0000:c1:00.0".into());
+        assert_eq!(of(&virtual_function), Kind::VirtualFunction);
+        let mut subfunction = below("/devices/c");
+        subfunction.subfunction = Some(4);
+        assert_eq!(of(&subfunction), Kind::Subfunction);
+        for (port_name, expected) in [
+            ("p0", Kind::Function),
+            ("pf0", Kind::Function),
+            ("pf0vf1", Kind::Representor),
+            ("c1pf0vf1", Kind::Representor),
+            ("pf1sf88", Kind::Representor),
+        ] {
+            let mut port = below("/devices/d");
+            port.port_name = Some(port_name.into());
+            assert_eq!(of(&port), expected, "{port_name}");
+        }
+        let mut smi = nldev(Some("ib"), 1);
+        smi.smi = true;
+        assert_eq!(kind(&smi, &SysfsDevice::default()), Kind::Smi);
+    }
+
+    #[test]
+    fn a_rate_is_read_as_sysfs_writes_it() {
+        for (rate, expected) in [
+            ("100 Gb/sec (4X EDR)", Some(100_000)),
+            ("2.5 Gb/sec (1X SDR)", Some(2_500)),
+            ("1200 Gb/sec (12X NDR)", Some(1_200_000)),
+            ("fast", None),
+            (" Gb/sec", None),
+            ("-1 Gb/sec", None),
+            ("99999999999 Gb/sec", None),
+        ] {
+            assert_eq!(speed_mbps(rate), expected, "{rate}");
+        }
     }
 }

@@ -1,25 +1,68 @@
-//! All device records, and what changed between two scans, as the events that subscribers get.
-//! Pure. Must never hold what the last scan did not show.
+//! All records, and what changed between two looks, as the events that subscribers get. Pure.
+//! Must never hold what the last look did not show, but for a device that went to another
+//! network namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use interfaces::detector::{Action, Device, SubscribeDevicesReply};
+use interfaces::detector::{Action, Device, Function, SubscribeDevicesReply};
 use interfaces::names::SequenceNumber;
 use interfaces::server::Snapshot;
 
-/// The devices of the last scan, by their index.
+use crate::function::{self, SysfsFunction};
+
+/// How long, in µs, a device that left this network namespace may be between two: the kernel
+/// takes its nodes away and makes them anew meanwhile (`rdma_dev_change_netns()`).
+const MOVING_USEC: i64 = 1_000_000;
+
+/// What a look has shown.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Every device of our network namespace.
+    pub devices: Vec<Found>,
+    /// Every function, by its path below sysfs.
+    pub functions: Arc<BTreeMap<String, SysfsFunction>>,
+    /// The names of the devices that nodes belong to, of whatever network namespace.
+    pub with_nodes: BTreeSet<String>,
+    /// Whether a device is in one network namespace alone, and so can be moved.
+    pub exclusive: bool,
+}
+
+/// A device that was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its record. The same one as before when nothing is different.
+    pub record: Arc<Device>,
+    /// The path, below sysfs, of the object that it hangs below.
+    pub parent: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    found: Found,
+    /// Since when it is not found, in µs.
+    missing_since: Option<i64>,
+}
+
+/// What is known.
 #[derive(Debug, Default)]
 pub struct Inventory {
-    devices: BTreeMap<i64, Device>,
+    devices: BTreeMap<i64, Known>,
+    functions: BTreeMap<String, Function>,
     sequence: SequenceNumber,
-    /// Whether there was a scan. Before the first, nobody is told that nothing is there.
+    /// Whether there was a look. Before the first, nobody is told that nothing is there.
     complete: bool,
 }
 
 impl Inventory {
     /// The devices in the order of their indexes.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
-        self.devices.values()
+        self.devices.values().map(|known| &*known.found.record)
+    }
+
+    /// The functions in the order of their paths.
+    pub fn functions(&self) -> impl Iterator<Item = &Function> {
+        self.functions.values()
     }
 
     /// Whether the devices are known.
@@ -28,38 +71,106 @@ impl Inventory {
         self.complete
     }
 
-    /// Takes over what a scan has shown and returns what is different now: what is gone first,
-    /// so that a name which moved to another device is never there twice.
-    pub fn replace(&mut self, scanned: Vec<Device>) -> Vec<SubscribeDevicesReply> {
-        let scanned: BTreeMap<i64, Device> = scanned.into_iter().map(|d| (d.index, d)).collect();
-        let before = std::mem::replace(&mut self.devices, scanned.clone());
-        let gone = before.values().filter(|d| !scanned.contains_key(&d.index));
-        let mut events: Vec<SubscribeDevicesReply> = gone
-            .map(|device| removal(device, self.sequence.advance()))
-            .collect();
-        for device in scanned.into_values() {
-            match before.get(&device.index) {
-                None => events.push(record(Action::Add, device, self.sequence.advance())),
-                Some(known) if *known != device => {
-                    events.push(record(Action::Change, device, self.sequence.advance()));
+    /// Takes over what a look has shown and returns what is different now: what is gone first,
+    /// so that a name which moved to another device is never there twice. `now` is in µs of
+    /// CLOCK_MONOTONIC.
+    pub fn replace(&mut self, seen: &Seen, now: i64) -> Vec<SubscribeDevicesReply> {
+        let mut events = Vec::new();
+        self.take_missing(seen, now, &mut events);
+        for found in &seen.devices {
+            let known = Known {
+                found: found.clone(),
+                missing_since: None,
+            };
+            let before = self.devices.insert(found.record.index, known);
+            let action = match before.map(|known| known.found.record) {
+                None => Action::Add,
+                Some(before) if Arc::ptr_eq(&before, &found.record) || before == found.record => {
+                    continue;
                 }
-                Some(_) => {}
-            }
+                Some(_) => Action::Change,
+            };
+            events.push(record(action, &found.record, self.sequence.advance()));
         }
+        self.replace_functions(seen, now, &mut events);
         if !std::mem::replace(&mut self.complete, true) {
             events.push(self.mark(Action::Ready));
         }
         events
     }
 
-    fn mark(&self, action: Action) -> SubscribeDevicesReply {
-        SubscribeDevicesReply {
-            action,
-            sequence: self.sequence.into(),
-            index: None,
-            name: None,
-            device: None,
+    /// What was there and is not among `seen`: gone, or in another network namespace.
+    fn take_missing(&mut self, seen: &Seen, now: i64, events: &mut Vec<SubscribeDevicesReply>) {
+        let found: BTreeSet<i64> = seen
+            .devices
+            .iter()
+            .map(|found| found.record.index)
+            .collect();
+        let taken: BTreeSet<&str> = seen
+            .devices
+            .iter()
+            .map(|found| found.record.name.as_str())
+            .collect();
+        let sequence = &mut self.sequence;
+        self.devices.retain(|index, known| {
+            if found.contains(index) {
+                return true;
+            }
+            let since = *known.missing_since.get_or_insert(now);
+            let device = Arc::clone(&known.found.record);
+            // A namesake that is here has taken the name over, and the nodes are its own.
+            let namesake = taken.contains(device.name.as_str());
+            let elsewhere = seen.exclusive && !namesake && seen.with_nodes.contains(&device.name);
+            let moving = seen.exclusive && !namesake && now - since < MOVING_USEC;
+            if elsewhere {
+                known.missing_since = None;
+                if !device.in_other_netns {
+                    let mut moved = Device::clone(&device);
+                    moved.in_other_netns = true;
+                    events.push(record(Action::Change, &moved, sequence.advance()));
+                    known.found.record = Arc::new(moved);
+                }
+            } else if !moving {
+                events.push(named(Action::Remove, &device, sequence.advance()));
+            }
+            elsewhere || moving
+        });
+    }
+
+    fn replace_functions(
+        &mut self,
+        seen: &Seen,
+        now: i64,
+        events: &mut Vec<SubscribeDevicesReply>,
+    ) {
+        let parents = self
+            .devices
+            .values()
+            .filter_map(|known| known.found.parent.as_deref());
+        let functions =
+            function::records(&seen.functions, &parents.collect(), &self.functions, now);
+        let before = std::mem::replace(&mut self.functions, functions);
+        for (devpath, function) in &before {
+            if !self.functions.contains_key(devpath) {
+                events.push(of_function(
+                    Action::Remove,
+                    function,
+                    self.sequence.advance(),
+                ));
+            }
         }
+        for (devpath, function) in &self.functions {
+            let action = match before.get(devpath) {
+                None => Action::Add,
+                Some(known) if known == function => continue,
+                Some(_) => Action::Change,
+            };
+            events.push(of_function(action, function, self.sequence.advance()));
+        }
+    }
+
+    fn mark(&self, action: Action) -> SubscribeDevicesReply {
+        reply(action, self.sequence)
     }
 }
 
@@ -67,11 +178,13 @@ impl Snapshot for Inventory {
     type Event = SubscribeDevicesReply;
 
     fn snapshot(&self) -> Vec<SubscribeDevicesReply> {
-        self.devices
-            .values()
-            .map(|device| record(Action::Add, device.clone(), self.sequence))
-            .chain(self.complete.then(|| self.mark(Action::Ready)))
-            .collect()
+        let devices = self
+            .devices()
+            .map(|device| record(Action::Add, device, self.sequence));
+        let functions = self.functions();
+        let functions = functions.map(|f| of_function(Action::Add, f, self.sequence));
+        let ready = self.complete.then(|| self.mark(Action::Ready));
+        devices.chain(functions).chain(ready).collect()
     }
 
     fn resync(&self) -> SubscribeDevicesReply {
@@ -79,107 +192,42 @@ impl Snapshot for Inventory {
     }
 }
 
-fn record(action: Action, device: Device, sequence: SequenceNumber) -> SubscribeDevicesReply {
+fn reply(action: Action, sequence: SequenceNumber) -> SubscribeDevicesReply {
     SubscribeDevicesReply {
         action,
         sequence: sequence.into(),
-        index: Some(device.index),
-        name: Some(device.name.clone()),
-        device: Some(device),
+        index: None,
+        name: None,
+        device: None,
+        function: None,
     }
 }
 
-fn removal(device: &Device, sequence: SequenceNumber) -> SubscribeDevicesReply {
+fn record(action: Action, device: &Device, sequence: SequenceNumber) -> SubscribeDevicesReply {
     SubscribeDevicesReply {
-        action: Action::Remove,
-        sequence: sequence.into(),
+        device: Some(device.clone()),
+        ..named(action, device, sequence)
+    }
+}
+
+fn named(action: Action, device: &Device, sequence: SequenceNumber) -> SubscribeDevicesReply {
+    SubscribeDevicesReply {
         index: Some(device.index),
         name: Some(device.name.clone()),
-        device: None,
+        ..reply(action, sequence)
+    }
+}
+
+fn of_function(
+    action: Action,
+    function: &Function,
+    sequence: SequenceNumber,
+) -> SubscribeDevicesReply {
+    SubscribeDevicesReply {
+        function: Some(function.clone()),
+        ..reply(action, sequence)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn device(index: i64, name: &str) -> Device {
-        Device {
-            index,
-            name: name.to_owned(),
-            node_guid: None,
-            node_type: None,
-            driver: None,
-            pci_address: None,
-            firmware_version: None,
-            ports: Vec::new(),
-        }
-    }
-
-    fn told(events: &[SubscribeDevicesReply]) -> Vec<(Action, Option<&str>, i64)> {
-        events
-            .iter()
-            .map(|e| (e.action, e.name.as_deref(), e.sequence))
-            .collect()
-    }
-
-    #[test]
-    fn a_scan_tells_what_is_new_changed_and_gone() {
-        let mut inventory = Inventory::default();
-        let first = inventory.replace(vec![device(1, "a"), device(2, "b")]);
-        assert_eq!(
-            told(&first),
-            [
-                (Action::Add, Some("a"), 1),
-                (Action::Add, Some("b"), 2),
-                (Action::Ready, None, 2),
-            ]
-        );
-        let second = inventory.replace(vec![device(2, "renamed"), device(3, "c")]);
-        assert_eq!(
-            told(&second),
-            [
-                (Action::Remove, Some("a"), 3),
-                (Action::Change, Some("renamed"), 4),
-                (Action::Add, Some("c"), 5),
-            ]
-        );
-        assert!(
-            inventory
-                .replace(vec![device(2, "renamed"), device(3, "c")])
-                .is_empty()
-        );
-    }
-
-    #[test]
-    fn a_name_that_moved_to_another_device_is_removed_before_it_is_added() {
-        let mut inventory = Inventory::default();
-        inventory.replace(vec![device(2, "mlx5_0")]);
-        let events = inventory.replace(vec![device(4, "mlx5_0")]);
-        assert_eq!(
-            told(&events),
-            [
-                (Action::Remove, Some("mlx5_0"), 2),
-                (Action::Add, Some("mlx5_0"), 3),
-            ]
-        );
-    }
-
-    #[test]
-    fn before_the_first_scan_nobody_is_told_that_nothing_is_there() {
-        let mut inventory = Inventory::default();
-        assert!(inventory.snapshot().is_empty());
-        let first = inventory.replace(Vec::new());
-        assert_eq!(told(&first), [(Action::Ready, None, 0)]);
-    }
-
-    #[test]
-    fn a_snapshot_ends_with_ready() {
-        let mut inventory = Inventory::default();
-        inventory.replace(vec![device(1, "a")]);
-        assert_eq!(
-            told(&inventory.snapshot()),
-            [(Action::Add, Some("a"), 1), (Action::Ready, None, 1)]
-        );
-    }
-}
+mod tests;

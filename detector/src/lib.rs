@@ -7,18 +7,25 @@
 //!
 //! In reading order:
 //! - [`uevent`], [`nldev`]: what the kernel says, decoded (pure).
-//! - [`device`]: the record of one device, put together (pure).
-//! - [`inventory`]: all records, and what changed between two scans (pure).
+//! - [`pending`], [`pace`]: what to look at because of it, and when (pure).
+//! - [`node`], [`device`], [`function`]: the records, put together (pure).
+//! - [`inventory`]: all records, and what changed between two looks (pure).
 //! - [`netlink`], [`sysfs`]: where the kernel is asked.
-//! - [`run`]: the loop: listen, scan, publish.
+//! - [`look`]: one look, at what may be different.
+//! - [`run`]: the loop: listen, look, publish.
 //! - [`server`]: the varlink methods.
 //! - [`config`]: the command line.
 
 pub mod config;
 pub mod device;
+pub mod function;
 pub mod inventory;
+pub mod look;
 pub mod netlink;
 pub mod nldev;
+pub mod node;
+pub mod pace;
+pub mod pending;
 pub mod run;
 pub mod server;
 pub mod sysfs;

@@ -1,6 +1,7 @@
-//! The two sockets to the kernel: uevents in, `NETLINK_RDMA` dumps. Responsible for who sent a
-//! datagram and for telling loss from silence; holds the only `unsafe` of this crate. Must
-//! never open a `NETLINK_RDMA` socket unless its caller has seen `ib_core`.
+//! The sockets to the kernel: uevents and the RDMA monitor in, `NETLINK_RDMA` requests out.
+//! Responsible for who sent a datagram and for telling loss from silence; holds the only
+//! `unsafe` of this crate. Must never open a `NETLINK_RDMA` socket unless its caller has seen
+//! `ib_core`.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,10 +9,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketFlags, SocketType,
-    bind, recvmsg, send, socket_with, sockopt,
+    bind, recvmsg, send, socket_with,
 };
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::nldev::{self, NldevError, Query};
@@ -19,6 +22,8 @@ use crate::uevent::{self, Uevent, UeventError};
 
 /// The kernel's multicast group of uevents; group 2 is udev's.
 const KERNEL_GROUP: u32 = 1;
+/// The mask of `RDMA_NL_GROUP_NOTIFY`, group 4.
+const NOTIFY_GROUP: u32 = 1 << 3;
 /// How long whoever answers on a socket that was passed may take for one datagram of a dump.
 /// The kernel itself answers while it is asked.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,15 +31,17 @@ const DUMP_TIMEOUT: Duration = Duration::from_secs(5);
 const DUMP_ATTEMPTS: u32 = 10;
 /// The kernel fills a dump's datagrams up to 32 KiB (`NLMSG_GOODSIZE` in `netlink_dump()`).
 const DUMP_BUFFER_LEN: usize = 64 * 1024;
+/// So many datagrams are read in one go before others get their turn.
+const MOST_IN_ONE_GO: usize = 256;
 
-/// What a read of the uevent socket gave.
+/// What was read from a socket that the kernel sends to.
 #[derive(Debug)]
-pub enum Received {
-    /// An event of the kernel.
-    Uevent(Uevent),
+pub enum Received<T> {
+    /// What the kernel says.
+    Message(T),
     /// A datagram that is not to be believed.
     Dropped(Refused),
-    /// The queue overflowed: events are lost.
+    /// The queue overflowed: messages are lost.
     Overrun,
 }
 
@@ -44,23 +51,27 @@ pub enum Refused {
     /// Its sender is not the kernel.
     #[error("its sender is not the kernel")]
     Sender,
-    /// It is longer than any uevent.
+    /// It is longer than any message of the kernel.
     #[error("it is longer than {} bytes", uevent::MAX_LEN)]
     Truncated,
     /// It is not a uevent.
     #[error(transparent)]
-    Malformed(#[from] UeventError),
+    Uevent(#[from] UeventError),
+    /// It is not a message of the monitor.
+    #[error(transparent)]
+    Monitor(#[from] NldevError),
 }
 
-/// The socket that kernel uevents arrive on.
-pub struct UeventSocket {
+/// A socket that the kernel sends to without being asked.
+pub struct KernelSocket {
     fd: AsyncFd<OwnedFd>,
     /// A netlink socket takes datagrams from anyone, so that each one's sender is checked. A
     /// connected pair has one possible sender: whoever started this process, which trusts it.
     check_sender: bool,
+    buffer: Vec<u8>,
 }
 
-impl UeventSocket {
+impl KernelSocket {
     /// Adopts the socket that the service manager holds, so that no event is lost while this
     /// program is not running.
     ///
@@ -71,6 +82,7 @@ impl UeventSocket {
         Ok(Self {
             fd: register(fd)?,
             check_sender,
+            buffer: vec![0; uevent::MAX_LEN],
         })
     }
 
@@ -78,70 +90,107 @@ impl UeventSocket {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn open() -> io::Result<Self> {
+    pub fn uevents() -> io::Result<Self> {
         let fd = netlink_socket(netlink::KOBJECT_UEVENT)?;
         bind(&fd, &SocketAddrNetlink::new(0, KERNEL_GROUP))?;
         Self::adopt(fd)
     }
 
-    /// Waits for the next datagram.
+    /// Opens a socket of the RDMA monitor's group. While it is open, ib_core cannot be unloaded.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn monitor() -> io::Result<Self> {
+        let fd = netlink_socket(netlink::RDMA)?;
+        bind(&fd, &SocketAddrNetlink::new(0, NOTIFY_GROUP))?;
+        Self::adopt(fd)
+    }
+
+    /// Waits until there may be datagrams.
     ///
     /// # Errors
     /// When the socket is of no more use.
-    pub async fn receive(&self) -> io::Result<Received> {
-        loop {
-            let mut ready = self.fd.readable().await?;
-            if let Ok(received) = ready.try_io(|fd| self.read(fd.get_ref())) {
-                return received;
+    pub async fn readable(&self) -> io::Result<()> {
+        self.fd.readable().await.map(drop)
+    }
+
+    /// Gives each datagram that is there, up to a bound, to `take`.
+    ///
+    /// # Errors
+    /// When the socket is of no more use.
+    pub fn drain(&mut self, mut take: impl FnMut(Received<&[u8]>)) -> io::Result<()> {
+        for _ in 0..MOST_IN_ONE_GO {
+            let buffer = &mut self.buffer;
+            let read = |fd: &OwnedFd| read(fd, self.check_sender, buffer);
+            match self.fd.try_io(Interest::READABLE, read) {
+                Ok(Received::Message(len)) => {
+                    take(Received::Message(
+                        self.buffer.get(..len).unwrap_or_default(),
+                    ));
+                }
+                Ok(Received::Dropped(refused)) => take(Received::Dropped(refused)),
+                Ok(Received::Overrun) => take(Received::Overrun),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e),
             }
         }
+        Ok(())
     }
+}
 
-    /// The next datagram, when one is there.
-    ///
-    /// # Errors
-    /// When the socket is of no more use.
-    pub fn try_receive(&self) -> io::Result<Option<Received>> {
-        match self.read(self.fd.get_ref()) {
-            Ok(received) => Ok(Some(received)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
+/// Decodes a uevent that was received.
+#[must_use]
+pub fn uevent(received: Received<&[u8]>) -> Received<Uevent<'_>> {
+    decoded(received, |datagram| Ok(Uevent::parse(datagram)?))
+}
 
-    fn read(&self, fd: &OwnedFd) -> io::Result<Received> {
-        let mut buffer = vec![0; uevent::MAX_LEN];
-        let mut control = RecvAncillaryBuffer::default();
-        let mut slices = [IoSliceMut::new(&mut buffer)];
-        let message = match recvmsg(fd, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Ok(message) => message,
-            Err(Errno::NOBUFS) => return Ok(Received::Overrun),
-            Err(e) => return Err(e.into()),
-        };
-        if message.bytes == 0 && !self.check_sender {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let from_kernel = || {
-            let sender = message.address.clone().map(SocketAddrNetlink::try_from);
-            matches!(sender, Some(Ok(sender)) if sender.pid() == 0 && sender.groups() != 0)
-        };
-        if self.check_sender && !from_kernel() {
-            return Ok(Received::Dropped(Refused::Sender));
-        }
-        if message.flags.contains(ReturnFlags::TRUNC) {
-            return Ok(Received::Dropped(Refused::Truncated));
-        }
-        let datagram = buffer.get(..message.bytes).unwrap_or_default();
-        Ok(match Uevent::parse(datagram) {
-            Ok(uevent) => Received::Uevent(uevent),
-            Err(e) => Received::Dropped(e.into()),
-        })
+/// Decodes what was received of the monitor: the indexes of devices.
+#[must_use]
+pub fn monitored(received: Received<&[u8]>) -> Received<Vec<Option<u32>>> {
+    decoded(received, |datagram| Ok(nldev::monitored(datagram)?))
+}
+
+fn decoded<'d, T>(
+    received: Received<&'d [u8]>,
+    decode: impl FnOnce(&'d [u8]) -> Result<T, Refused>,
+) -> Received<T> {
+    match received {
+        Received::Message(datagram) => match decode(datagram) {
+            Ok(message) => Received::Message(message),
+            Err(refused) => Received::Dropped(refused),
+        },
+        Received::Dropped(refused) => Received::Dropped(refused),
+        Received::Overrun => Received::Overrun,
     }
+}
+
+/// Reads one datagram, and says how long it is.
+fn read(fd: &OwnedFd, check_sender: bool, buffer: &mut [u8]) -> io::Result<Received<usize>> {
+    let mut control = RecvAncillaryBuffer::default();
+    let mut slices = [IoSliceMut::new(buffer)];
+    let message = match recvmsg(fd, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
+        Ok(message) => message,
+        Err(Errno::NOBUFS) => return Ok(Received::Overrun),
+        Err(e) => return Err(e.into()),
+    };
+    if message.bytes == 0 && !check_sender {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let sender = message.address.map(SocketAddrNetlink::try_from);
+    let from_kernel =
+        matches!(sender, Some(Ok(sender)) if sender.pid() == 0 && sender.groups() != 0);
+    if check_sender && !from_kernel {
+        return Ok(Received::Dropped(Refused::Sender));
+    }
+    if message.flags.contains(ReturnFlags::TRUNC) {
+        return Ok(Received::Dropped(Refused::Truncated));
+    }
+    Ok(Received::Message(message.bytes))
 }
 
 /// Why the kernel could not be asked for its RDMA devices.
 #[derive(Debug, thiserror::Error)]
-pub enum DumpError {
+pub enum RequestError {
     /// The socket cannot be opened, written or read.
     #[error("NETLINK_RDMA")]
     Io(#[from] io::Error),
@@ -153,10 +202,12 @@ pub enum DumpError {
     TimedOut,
 }
 
-/// A socket that RDMA devices are asked for with.
+/// A socket that RDMA devices are asked for with. It blocks: the kernel works on a request
+/// within the call that sends it, and a device's firmware may take its time.
 pub struct RdmaSocket {
-    fd: AsyncFd<OwnedFd>,
+    fd: OwnedFd,
     sequence: u32,
+    buffer: Vec<u8>,
 }
 
 impl RdmaSocket {
@@ -165,9 +216,12 @@ impl RdmaSocket {
     /// # Errors
     /// When it is not a socket.
     pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&fd, false)?;
+        sockopt::set_socket_timeout(&fd, Timeout::Recv, Some(DUMP_TIMEOUT))?;
         Ok(Self {
-            fd: register(fd)?,
+            fd,
             sequence: 0,
+            buffer: vec![0; DUMP_BUFFER_LEN],
         })
     }
 
@@ -182,16 +236,16 @@ impl RdmaSocket {
     /// Asks, and decodes every reply with `parse`.
     ///
     /// # Errors
-    /// See [`DumpError`]. A dump that a change interrupts is asked for again first.
-    pub async fn dump<T>(
+    /// See [`RequestError`]. A dump that a change interrupts is asked for again first.
+    pub fn ask<T>(
         &mut self,
         query: Query,
         parse: impl Fn(&[u8]) -> Result<T, NldevError>,
-    ) -> Result<Vec<T>, DumpError> {
+    ) -> Result<Vec<T>, RequestError> {
         let mut attempt = 1;
         loop {
-            match self.dump_once(query, &parse).await {
-                Err(DumpError::Reply(NldevError::Interrupted)) if attempt < DUMP_ATTEMPTS => {
+            match self.ask_once(query, &parse) {
+                Err(RequestError::Reply(NldevError::Interrupted)) if attempt < DUMP_ATTEMPTS => {
                     attempt += 1;
                 }
                 outcome => return outcome,
@@ -199,42 +253,31 @@ impl RdmaSocket {
         }
     }
 
-    async fn dump_once<T>(
+    fn ask_once<T>(
         &mut self,
         query: Query,
         parse: &impl Fn(&[u8]) -> Result<T, NldevError>,
-    ) -> Result<Vec<T>, DumpError> {
+    ) -> Result<Vec<T>, RequestError> {
         self.sequence = self.sequence.wrapping_add(1);
         let request = query.encode(self.sequence);
-        send(self.fd.as_fd(), &request, SendFlags::NOSIGNAL).map_err(io::Error::from)?;
-        let mut buffer = vec![0; DUMP_BUFFER_LEN];
+        send(&self.fd, &request, SendFlags::NOSIGNAL).map_err(io::Error::from)?;
         let mut replies = Vec::new();
         loop {
-            let len = tokio::time::timeout(DUMP_TIMEOUT, self.receive(&mut buffer))
-                .await
-                .map_err(|_| DumpError::TimedOut)??;
-            let datagram = buffer.get(..len).ok_or(NldevError::Cut)?;
+            let received = rustix::net::recv(self.fd.as_fd(), &mut *self.buffer, RecvFlags::TRUNC);
+            let len = match received {
+                Ok((_, 0)) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Ok((_, len)) => len,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return Err(RequestError::TimedOut),
+                Err(e) => return Err(io::Error::from(e).into()),
+            };
+            let datagram = self.buffer.get(..len).ok_or(NldevError::Cut)?;
             let batch = nldev::batch(datagram, self.sequence)?;
             for payload in batch.payloads {
                 replies.push(parse(payload)?);
             }
             if batch.done {
                 return Ok(replies);
-            }
-        }
-    }
-
-    async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let mut ready = self.fd.readable().await?;
-            let received = ready.try_io(|fd| {
-                let (_, len) = rustix::net::recv(fd, &mut *buffer, RecvFlags::TRUNC)?;
-                Ok(len)
-            });
-            match received {
-                Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(outcome) => return outcome,
-                Err(_) => {}
             }
         }
     }
@@ -256,7 +299,7 @@ fn netlink_socket(protocol: rustix::net::Protocol) -> io::Result<OwnedFd> {
     Ok(socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        SocketFlags::CLOEXEC,
         Some(protocol),
     )?)
 }

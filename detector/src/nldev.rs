@@ -12,6 +12,7 @@ const ATTRIBUTE_FLAGS: u16 = 0xc000;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
 
@@ -23,14 +24,29 @@ const DEV_NAME: u16 = 2;
 const PORT_INDEX: u16 = 3;
 const FW_VERSION: u16 = 5;
 const NODE_GUID: u16 = 6;
+const SYS_IMAGE_GUID: u16 = 7;
 const PORT_STATE: u16 = 12;
 const DEV_NODE_TYPE: u16 = 14;
 const NDEV_NAME: u16 = 51;
+const SYS_NETNS_MODE: u16 = 66;
 const DEV_PROTOCOL: u16 = 67;
+const DEV_TYPE: u16 = 99;
+const PARENT_NAME: u16 = 100;
+const NAME_ASSIGN_TYPE: u16 = 101;
+const SYS_MONITOR_MODE: u16 = 103;
 
-/// What is asked for. Both are dumps and need no privilege.
+/// `RDMA_NLDEV_CMD_MONITOR`, what the kernel's monitor sends.
+const MONITOR: u16 = CLIENT + 28;
+/// `RDMA_DEVICE_TYPE_SMI`.
+const TYPE_SMI: u8 = 1;
+/// `RDMA_NAME_ASSIGN_TYPE_USER`.
+const ASSIGNED_BY_USER: u8 = 1;
+
+/// What is asked for. None of it needs a privilege.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Query {
+    /// `RDMA_NLDEV_CMD_SYS_GET`: how the kernel's RDMA core is set up.
+    System,
     /// `RDMA_NLDEV_CMD_GET`: every device.
     Devices,
     /// `RDMA_NLDEV_CMD_PORT_GET`: every port of the device with this index.
@@ -42,6 +58,7 @@ impl Query {
         match self {
             Self::Devices => 1,
             Self::Ports(_) => 5,
+            Self::System => 6,
         }
     }
 
@@ -54,12 +71,12 @@ impl Query {
             attributes.extend(DEV_INDEX.to_ne_bytes());
             attributes.extend(index.to_ne_bytes());
         }
-        encode_message(
-            CLIENT + self.operation(),
-            NLM_F_REQUEST | NLM_F_DUMP,
-            sequence,
-            &attributes,
-        )
+        // A dump ends with NLMSG_DONE; one answer ends with the acknowledgement behind it.
+        let flags = match self {
+            Self::System => NLM_F_REQUEST | NLM_F_ACK,
+            Self::Devices | Self::Ports(_) => NLM_F_REQUEST | NLM_F_DUMP,
+        };
+        encode_message(CLIENT + self.operation(), flags, sequence, &attributes)
     }
 }
 
@@ -152,12 +169,20 @@ pub struct NldevDevice {
     pub name: DeviceName,
     /// The node GUID in host order.
     pub node_guid: Option<u64>,
+    /// The system image GUID in host order.
+    pub system_image_guid: Option<u64>,
     /// `enum rdma_node_type`.
     pub node_type: Option<u8>,
     /// `ib`, `roce`, `iw`, `opa`, `usnic`, or nothing: decided by the kernel on the first port.
     pub protocol: Option<String>,
     /// The firmware's version.
     pub firmware_version: Option<String>,
+    /// Whether it is an SMI device (`RDMA_DEVICE_TYPE_SMI`).
+    pub smi: bool,
+    /// The RDMA device that an SMI device was made from.
+    pub parent: Option<String>,
+    /// Whether a user chose the name; kernels before 6.11 do not say.
+    pub name_assigned_by_user: Option<bool>,
 }
 
 impl NldevDevice {
@@ -174,9 +199,15 @@ impl NldevDevice {
                 .ok_or(NldevError::Attribute(DEV_INDEX))?,
             name: DeviceName::parse(name.ok_or(NldevError::Attribute(DEV_NAME))?)?,
             node_guid: attributes.u64(NODE_GUID),
+            system_image_guid: attributes.u64(SYS_IMAGE_GUID),
             node_type: attributes.u8(DEV_NODE_TYPE),
             protocol: attributes.text(DEV_PROTOCOL).map(str::to_owned),
             firmware_version: attributes.text(FW_VERSION).map(str::to_owned),
+            smi: attributes.u8(DEV_TYPE) == Some(TYPE_SMI),
+            parent: attributes.text(PARENT_NAME).map(str::to_owned),
+            name_assigned_by_user: attributes
+                .u8(NAME_ASSIGN_TYPE)
+                .map(|t| t == ASSIGNED_BY_USER),
         })
     }
 }
@@ -207,6 +238,51 @@ impl NldevPort {
             netdev: attributes.text(NDEV_NAME).map(str::to_owned),
         })
     }
+}
+
+/// How the kernel's RDMA core is set up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NldevSystem {
+    /// Whether a device is in every network namespace, or in one alone.
+    pub netns_shared: Option<bool>,
+    /// Whether there is a monitor to listen to.
+    pub monitor: bool,
+}
+
+impl NldevSystem {
+    /// Decodes the reply to [`Query::System`].
+    ///
+    /// # Errors
+    /// When the reply is cut.
+    pub fn parse(payload: &[u8]) -> Result<Self, NldevError> {
+        let attributes = Attributes::parse(payload)?;
+        Ok(Self {
+            netns_shared: attributes.u8(SYS_NETNS_MODE).map(|shared| shared != 0),
+            monitor: attributes
+                .u8(SYS_MONITOR_MODE)
+                .is_some_and(|mode| mode != 0),
+        })
+    }
+}
+
+/// Takes the indexes of the devices that something has happened to out of one datagram of the
+/// kernel's monitor; nothing in the place of an index when the message names none.
+///
+/// # Errors
+/// When the datagram is cut.
+pub fn monitored(datagram: &[u8]) -> Result<Vec<Option<u32>>, NldevError> {
+    let mut indexes = Vec::new();
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let len = u32_at(rest, 0).ok_or(NldevError::Cut)? as usize;
+        let kind = u16_at(rest, 4).ok_or(NldevError::Cut)?;
+        let payload = rest.get(HEADER_LEN..len).ok_or(NldevError::Cut)?;
+        rest = rest.get(aligned(len)..).unwrap_or_default();
+        if kind == MONITOR {
+            indexes.push(Attributes::parse(payload)?.u32(DEV_INDEX));
+        }
+    }
+    Ok(indexes)
 }
 
 /// The attributes of one reply.
@@ -348,6 +424,38 @@ mod tests {
             message[..4].copy_from_slice(&len.to_ne_bytes());
             assert_eq!(batch(&message, 9), Err(NldevError::Cut), "length {len}");
         }
+    }
+
+    #[test]
+    fn one_answer_ends_with_its_acknowledgement() {
+        let payload = [
+            attribute(SYS_NETNS_MODE, &[1]),
+            attribute(SYS_MONITOR_MODE, &[1]),
+        ]
+        .concat();
+        let answer = encode_message(CLIENT + 6, 0, 9, &payload);
+        let acknowledgement = encode_message(NLMSG_ERROR, 0, 9, &0i32.to_ne_bytes());
+        let datagram = [answer, acknowledgement].concat();
+        let batch = batch(&datagram, 9).unwrap();
+        assert!(batch.done);
+        let system = NldevSystem::parse(batch.payloads[0]).unwrap();
+        assert_eq!(
+            system,
+            NldevSystem {
+                netns_shared: Some(true),
+                monitor: true
+            }
+        );
+    }
+
+    #[test]
+    fn the_monitor_names_the_devices_that_it_knows_of() {
+        let register = encode_message(MONITOR, 0, 0, &rxe0());
+        let netdev_renamed = encode_message(MONITOR, 0, 0, &attribute(NDEV_NAME, b"eth0\0"));
+        let other = encode_message(CLIENT + 1, 0, 0, &rxe0());
+        let datagram = [register, netdev_renamed, other].concat();
+        assert_eq!(monitored(&datagram), Ok(vec![Some(7), None]));
+        assert_eq!(monitored(&datagram[..40]), Err(NldevError::Cut));
     }
 
     #[test]

@@ -1,33 +1,27 @@
-//! The loop: listen first, then scan; after each event that concerns RDMA scan again, and
+//! The loop: listen first, then look; after each event that concerns RDMA look again, and
 //! publish what is different. Events only say that something happened: what is true is always
-//! asked of the kernel. Must never decide what a change means.
+//! asked of the kernel, on a thread of its own, so that a device whose firmware hangs holds up
+//! nobody's answer. Must never decide what a change means.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use interfaces::activation::Inherited;
-use interfaces::detector::Device;
 use interfaces::lifecycle::{self, Wishes};
-use interfaces::names::NameError;
+use interfaces::log::Chain;
 use interfaces::server;
-use tokio::time::Instant;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::Config;
-use crate::device::assemble;
-use crate::netlink::{DumpError, RdmaSocket, Received, Refused, UeventSocket};
-use crate::nldev::{NldevDevice, NldevError, NldevPort, Query};
+use crate::look::{Eyes, Looked};
+use crate::netlink::{self, KernelSocket, RdmaSocket, Received, Refused, RequestError};
+use crate::pace::Pace;
+use crate::pending::Pending;
 use crate::server::{Detector, Published};
 use crate::sysfs::Sysfs;
-
-/// How long after a scan that failed the next one is tried without an event.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// What the kernel answers for a device that it does not have (`nldev_port_get_dumpit()`).
-const EINVAL: i32 = 22;
-/// The same, for one that is about to go.
-const ENODEV: i32 = 19;
+use crate::uevent::Uevent;
 
 /// Why the detector cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +32,9 @@ pub enum Error {
     /// The uevent socket failed.
     #[error("cannot receive uevents")]
     Uevents(#[source] io::Error),
+    /// The thread that looks is gone.
+    #[error("cannot look at the devices")]
+    Look(#[source] JoinError),
     /// The runtime, the signals or the varlink socket failed.
     #[error("cannot run")]
     Runtime(#[source] io::Error),
@@ -48,19 +45,23 @@ pub enum Error {
 /// # Errors
 /// See [`Error`].
 pub fn main(config: Config) -> Result<(), Error> {
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(1)
         .build()
-        .map_err(Error::Runtime)?
-        .block_on(run(config))
+        .map_err(Error::Runtime)?;
+    let outcome = runtime.block_on(run(config));
+    // Whoever stops the service does not wait for firmware.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn run(config: Config) -> Result<(), Error> {
     let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
     let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
     let uevents = match inherited.take("uevent") {
-        Some(fd) => UeventSocket::adopt(fd),
-        None => UeventSocket::open(),
+        Some(fd) => KernelSocket::adopt(fd),
+        None => KernelSocket::uevents(),
     }
     .map_err(Error::Activation)?;
     let rdma = inherited
@@ -72,168 +73,287 @@ async fn run(config: Config) -> Result<(), Error> {
         .take_varlink(config.listen.as_deref())
         .map_err(Error::Activation)?;
 
+    // The socket is open: whatever happens from here on is an event. So what is seen can only be
+    // older than the events, never newer.
     let published = Arc::new(Published::default());
-    let mut eyes = Eyes {
-        sysfs: Sysfs::new(config.sysfs),
-        passed: rdma,
-        refused: BTreeSet::new(),
+    let watch = Watch {
+        uevents,
+        monitor: None,
+        ears: Ears::new(Arc::clone(&published)),
+        pace: Pace::default(),
+        published: Arc::clone(&published),
     };
-    // The socket is open: whatever happens from here on is an event. So what this scan shows
-    // can only be older than the events, never newer.
-    let retry = !eyes.scan(&published).await;
-    lifecycle::ready("following the kernel");
-    let service = Arc::new(Detector::new(Arc::clone(&published)));
+    let eyes = Eyes::new(Sysfs::new(config.sysfs), rdma);
+    let service = Arc::new(Detector::new(published));
     tokio::select! {
         served = server::serve(endpoint, service, &mut wishes, None) => served.map_err(Error::Runtime),
-        failed = follow(&uevents, &mut eyes, &published, retry) => Err(Error::Uevents(failed)),
+        failed = watch.follow(eyes) => Err(failed),
     }
 }
 
-/// Scans after each event that concerns RDMA. Ends only when the socket fails.
-async fn follow(
-    uevents: &UeventSocket,
-    eyes: &mut Eyes,
-    published: &Published,
-    mut retry: bool,
-) -> io::Error {
-    let mut deadline = Instant::now() + RETRY;
-    loop {
-        let received = tokio::select! {
-            received = uevents.receive() => received.map(Some),
-            // A deadline and not a pause: events of others must not put it off.
-            () = tokio::time::sleep_until(deadline), if retry => Ok(None),
-        };
-        let mut due = match received {
-            Ok(Some(received)) => concerns_rdma(&received, published),
-            Ok(None) => true,
-            Err(e) => return e,
-        };
-        // One scan serves every event that is already here: what comes while a scan runs costs one
-        // more together, and not one each.
+/// A look that is under way.
+type Looking = JoinHandle<Box<Look>>;
+
+/// What the loop goes on with.
+enum Next {
+    Uevents(io::Result<()>),
+    Monitor(io::Result<()>),
+    Look,
+    Looked(Result<Box<Look>, JoinError>),
+}
+
+/// What the loop listens to, and what follows from it.
+struct Watch {
+    uevents: KernelSocket,
+    /// Open while there are devices: it keeps ib_core from being unloaded.
+    monitor: Option<KernelSocket>,
+    ears: Ears,
+    pace: Pace,
+    published: Arc<Published>,
+}
+
+impl Watch {
+    /// Looks at the start and after each event that concerns RDMA. Ends only when something is
+    /// of no more use.
+    async fn follow(mut self, eyes: Eyes) -> Error {
+        let mut resting = Some(eyes);
+        let mut looking: Option<Looking> = None;
+        let mut ready = false;
         loop {
-            match uevents.try_receive() {
-                Ok(Some(received)) => due |= concerns_rdma(&received, published),
-                Ok(None) => break,
-                Err(e) => return e,
+            let due = resting.is_some().then(|| self.due()).flatten();
+            let next = tokio::select! {
+                heard = self.uevents.readable() => Next::Uevents(heard),
+                heard = readable(self.monitor.as_ref()) => Next::Monitor(heard),
+                () = until(due) => Next::Look,
+                looked = join(&mut looking) => Next::Looked(looked),
+            };
+            match next {
+                Next::Uevents(heard) => {
+                    let drained = heard
+                        .and_then(|()| self.uevents.drain(|received| self.ears.uevent(received)));
+                    if let Err(e) = drained {
+                        return Error::Uevents(e);
+                    }
+                }
+                Next::Monitor(heard) => self.hear_monitor(heard),
+                Next::Look => looking = resting.take().map(|eyes| self.look(eyes)),
+                Next::Looked(Err(e)) => return Error::Look(e),
+                Next::Looked(Ok(look)) => {
+                    looking = None;
+                    resting = Some(self.looked(*look));
+                    if !std::mem::replace(&mut ready, true) {
+                        lifecycle::ready("following the kernel");
+                    }
+                }
             }
         }
-        if due {
-            retry = !eyes.scan(published).await;
-            deadline = Instant::now() + RETRY;
-        }
     }
-}
 
-/// Counts what was received, and says whether the devices may be other ones after it.
-fn concerns_rdma(received: &Received, published: &Published) -> bool {
-    match received {
-        Received::Uevent(uevent) => {
-            published.count(|counters| counters.uevents += 1);
-            let concerns = uevent.concerns_rdma();
-            if concerns {
-                tracing::debug!(
-                    sequence = uevent.sequence,
-                    "{} {}",
-                    uevent.action,
-                    uevent.devpath
-                );
-            }
-            concerns
-        }
-        Received::Dropped(reason) => {
-            published.count(|counters| counters.dropped_datagrams += 1);
-            tracing::warn!("dropped a datagram from the uevent socket: {reason}");
-            // What was cut off may have been an event; what others sent never was.
-            matches!(reason, Refused::Truncated)
-        }
-        Received::Overrun => {
-            published.count(|counters| counters.overruns += 1);
-            tracing::warn!("uevents were lost: reading every device anew");
-            true
-        }
+    fn look(&mut self, eyes: Eyes) -> Looking {
+        let began = now();
+        self.published.count(|counters| counters.scans += 1);
+        self.published.asking_since(Some(began));
+        let pending = self.ears.take_pending();
+        tokio::task::spawn_blocking(move || Box::new(Look::take(eyes, pending, began)))
     }
-}
 
-/// Where the kernel is asked.
-struct Eyes {
-    sysfs: Sysfs,
-    /// The socket that was passed. One of our own is opened for each scan: ib_core cannot be
-    /// unloaded while a socket of its family is open.
-    passed: Option<RdmaSocket>,
-    /// Names that were refused, so that each is logged once.
-    refused: BTreeSet<String>,
-}
-
-impl Eyes {
-    /// Reads every device and publishes what is different. Says whether that worked: what was
-    /// published before stays when it did not.
-    async fn scan(&mut self, published: &Published) -> bool {
-        let ib_core = self.sysfs.has_ib_core();
-        let outcome = if ib_core {
-            self.devices().await
-        } else {
-            Ok(Vec::new())
-        };
-        published.count(|counters| {
-            counters.scans += 1;
-            counters.ib_core = ib_core;
+    fn hear_monitor(&mut self, heard: io::Result<()>) {
+        let drained = heard.and_then(|()| match &mut self.monitor {
+            Some(monitor) => monitor.drain(|received| self.ears.monitored(received)),
+            None => Ok(()),
         });
-        match outcome {
-            Ok(devices) => {
-                published.replace(devices);
-                true
+        if let Err(e) = drained {
+            tracing::warn!("the RDMA monitor is given up: {e}");
+            self.monitor = None;
+        }
+    }
+
+    /// When to look next, in µs of CLOCK_MONOTONIC.
+    fn due(&self) -> Option<i64> {
+        if !self.ears.pending.is_empty() {
+            return Some(self.pace.next());
+        }
+        (self.published.has_devices() || self.ears.doubt).then(|| self.pace.next_unasked())
+    }
+
+    /// Publishes what a look gave. What was published before stays when it failed.
+    fn looked(&mut self, look: Look) -> Eyes {
+        let ended = now();
+        self.published.asking_since(None);
+        self.pace.looked(look.began, ended, look.outcome.is_err());
+        match look.outcome {
+            Ok(looked) => {
+                self.published.replace(&looked, ended);
+                self.listen_to_monitor(looked.system.monitor && !looked.seen.devices.is_empty());
             }
             Err(e) => {
-                tracing::warn!("cannot read the devices: {}", interfaces::log::Chain(&e));
-                false
+                tracing::warn!("cannot read the devices: {}", Chain(&e));
+                self.published.count(|counters| counters.failed_scans += 1);
+                self.ears.pending.again(look.pending);
             }
         }
+        look.eyes
     }
 
-    async fn devices(&mut self) -> Result<Vec<Device>, DumpError> {
-        let mut own;
-        let rdma = match &mut self.passed {
-            Some(passed) => passed,
-            None => {
-                own = RdmaSocket::open()?;
-                &mut own
-            }
-        };
-        let mut devices = Vec::new();
-        for device in rdma.dump(Query::Devices, parse_named).await? {
-            let device = match device {
-                Ok(device) => device,
-                // One name that is none must not hide the others' devices.
-                Err(e) => {
-                    let message = e.to_string();
-                    if !self.refused.contains(&message) {
-                        tracing::warn!("a device is left out: {message}");
-                        self.refused.insert(message);
-                    }
-                    continue;
+    /// Opens the monitor where it is there and useful, and closes it where it would pin ib_core.
+    fn listen_to_monitor(&mut self, useful: bool) {
+        if useful && self.monitor.is_none() {
+            match KernelSocket::monitor() {
+                Ok(monitor) => {
+                    self.monitor = Some(monitor);
+                    // What happened before it was open.
+                    self.ears.pending.ports = true;
                 }
-            };
-            match rdma
-                .dump(Query::Ports(device.index), NldevPort::parse)
-                .await
-            {
-                Ok(ports) => {
-                    let sysfs = self.sysfs.device(&device.name);
-                    devices.push(assemble(&device, &ports, &sysfs));
-                }
-                // Gone since the first dump; its uevent leads to the next scan.
-                Err(DumpError::Reply(NldevError::Refused(EINVAL | ENODEV))) => {}
-                Err(e) => return Err(e),
+                Err(e) => tracing::debug!("no RDMA monitor: {e}"),
             }
+        } else if !useful {
+            self.monitor = None;
         }
-        Ok(devices)
+        let monitor = self.monitor.is_some();
+        self.published.count(|counters| counters.monitor = monitor);
     }
 }
 
-/// Keeps a name that is none apart from a reply that cannot be read.
-fn parse_named(payload: &[u8]) -> Result<Result<NldevDevice, NameError>, NldevError> {
-    match NldevDevice::parse(payload) {
-        Err(NldevError::Name(e)) => Ok(Err(e)),
-        other => other.map(Ok),
+/// A look that is over: gives the eyes back, and what they saw.
+struct Look {
+    eyes: Eyes,
+    pending: Pending,
+    began: i64,
+    outcome: Result<Looked, RequestError>,
+}
+
+impl Look {
+    /// Looks, on the thread that may block.
+    fn take(mut eyes: Eyes, pending: Pending, began: i64) -> Self {
+        let outcome = eyes.look(&pending);
+        Self {
+            eyes,
+            pending,
+            began,
+            outcome,
+        }
     }
+}
+
+/// For ever when nothing is looking.
+async fn join(looking: &mut Option<Looking>) -> Result<Box<Look>, JoinError> {
+    match looking {
+        Some(looking) => looking.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// For ever when there is no socket.
+async fn readable(socket: Option<&KernelSocket>) -> io::Result<()> {
+    match socket {
+        Some(socket) => socket.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Until a time in µs of CLOCK_MONOTONIC; for ever when there is none.
+async fn until(time: Option<i64>) {
+    match time.map(|time| time.saturating_sub(now()).max(0).cast_unsigned()) {
+        Some(wait) => tokio::time::sleep(Duration::from_micros(wait)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What was heard.
+struct Ears {
+    pending: Pending,
+    /// Events are missing between two. They may be of other network namespaces, as they often
+    /// are; so everything is looked at with the next unasked look, and no earlier.
+    doubt: bool,
+    last_sequence: Option<u64>,
+    dropped: u64,
+    published: Arc<Published>,
+}
+
+impl Ears {
+    fn new(published: Arc<Published>) -> Self {
+        Self {
+            pending: Pending::everything(),
+            doubt: false,
+            last_sequence: None,
+            dropped: 0,
+            published,
+        }
+    }
+
+    /// What is to be looked at now. Unasked, that is what the kernel does not tell of.
+    fn take_pending(&mut self) -> Pending {
+        let mut pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            pending.ports = true;
+            pending.everything = std::mem::take(&mut self.doubt);
+        }
+        pending
+    }
+
+    fn uevent(&mut self, received: Received<&[u8]>) {
+        match netlink::uevent(received) {
+            Received::Message(uevent) => {
+                self.published.count(|counters| counters.uevents += 1);
+                self.follow_sequence(&uevent);
+                self.pending.uevent(&uevent);
+            }
+            Received::Dropped(reason) => self.dropped(&reason),
+            Received::Overrun => self.overrun(),
+        }
+    }
+
+    fn monitored(&mut self, received: Received<&[u8]>) {
+        match netlink::monitored(received) {
+            Received::Message(indexes) => {
+                self.published
+                    .count(|counters| counters.monitor_messages += 1);
+                for index in indexes {
+                    self.pending.monitored(index);
+                }
+            }
+            Received::Dropped(reason) => self.dropped(&reason),
+            Received::Overrun => self.overrun(),
+        }
+    }
+
+    fn follow_sequence(&mut self, uevent: &Uevent) {
+        let expected = self.last_sequence.map(|last| last.wrapping_add(1));
+        if expected.is_some_and(|expected| expected != uevent.sequence) {
+            self.doubt = true;
+            self.published.count(|counters| counters.sequence_gaps += 1);
+        }
+        self.last_sequence = Some(uevent.sequence);
+    }
+
+    fn dropped(&mut self, reason: &Refused) {
+        self.published
+            .count(|counters| counters.dropped_datagrams += 1);
+        self.dropped += 1;
+        // Whoever sends them cannot fill the log.
+        if self.dropped.is_power_of_two() {
+            tracing::warn!(
+                count = self.dropped,
+                "dropped a datagram from the kernel's sockets: {reason}"
+            );
+        }
+        // What was cut off may have been an event; what others sent never was.
+        if matches!(reason, Refused::Truncated) {
+            self.pending = Pending::everything();
+        }
+    }
+
+    fn overrun(&mut self) {
+        self.published.count(|counters| counters.overruns += 1);
+        tracing::warn!("events were lost: reading every device anew");
+        self.pending = Pending::everything();
+    }
+}
+
+/// µs of CLOCK_MONOTONIC.
+pub(crate) fn now() -> i64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec
+        .saturating_mul(1_000_000)
+        .saturating_add(now.tv_nsec / 1000)
 }

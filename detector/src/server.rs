@@ -1,49 +1,83 @@
 //! The detector's varlink methods, and what they answer from. Must never ask the kernel: what
-//! is published is what the last scan has shown.
+//! is published is what the last look has shown.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use interfaces::Interface;
 use interfaces::detector::{
-    self, DescribeArgs, DescribeReply, Device, ListArgs, ListReply, SubscribeDevicesArgs,
+    self, DescribeArgs, DescribeReply, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListReply,
+    SubscribeDevicesArgs,
 };
 use interfaces::server::{Call, CallError, Feed, Service};
 
 use crate::inventory::Inventory;
+use crate::look::{Looked, netns_mode};
+use crate::run::now;
 
-/// What callers can see: the devices, and the counters.
+/// What callers can see: the devices, the functions, and the counters.
 pub struct Published {
-    devices: Feed<Inventory>,
+    inventory: Feed<Inventory>,
     counters: Mutex<DescribeReply>,
+    asking_since: Mutex<Option<i64>>,
 }
 
 impl Default for Published {
     fn default() -> Self {
         Self {
-            devices: Feed::default(),
+            inventory: Feed::default(),
             counters: Mutex::new(DescribeReply {
                 uevents: 0,
                 dropped_datagrams: 0,
                 overruns: 0,
+                sequence_gaps: 0,
+                monitor_messages: 0,
                 scans: 0,
+                device_reads: 0,
+                failed_scans: 0,
+                asking_usec: None,
                 ib_core: false,
+                monitor: false,
+                netns_mode: None,
             }),
+            asking_since: Mutex::default(),
         }
     }
 }
 
 impl Published {
-    /// Takes over what a scan has shown and tells the subscribers what is different.
-    pub fn replace(&self, devices: Vec<Device>) {
-        self.devices.update(|inventory| {
-            let events = inventory.replace(devices);
+    /// Takes over what a look has shown and tells the subscribers what is different. `now` is in
+    /// µs of CLOCK_MONOTONIC.
+    pub fn replace(&self, looked: &Looked, now: i64) {
+        self.count(|counters| {
+            counters.ib_core = looked.ib_core;
+            counters.device_reads += looked.device_reads;
+            counters.netns_mode = netns_mode(looked.system);
+        });
+        self.inventory.update(|inventory| {
+            let events = inventory.replace(&looked.seen, now);
             for event in &events {
                 if let Some(name) = &event.name {
                     tracing::info!(index = event.index, "{:?} {name}", event.action);
+                } else if let Some(function) = &event.function {
+                    let Some(waits_for) = function.waits_for else {
+                        continue;
+                    };
+                    tracing::info!(
+                        "{:?} {}, which waits for {waits_for:?}",
+                        event.action,
+                        function.name
+                    );
                 }
             }
             events
         });
+    }
+
+    /// Whether there is a device.
+    #[must_use]
+    pub fn has_devices(&self) -> bool {
+        self.inventory
+            .read(|inventory| inventory.devices().next().is_some())
     }
 
     /// Changes the counters.
@@ -51,11 +85,27 @@ impl Published {
         change(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn counters(&self) -> DescribeReply {
-        self.counters
+    /// Notes since when the kernel is asked, in µs of CLOCK_MONOTONIC, or that it is not.
+    pub fn asking_since(&self, since: Option<i64>) {
+        *self
+            .asking_since
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+            .unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn counters(&self) -> DescribeReply {
+        let asking_since = *self
+            .asking_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        DescribeReply {
+            asking_usec: asking_since.map(|since| now() - since),
+            ..self
+                .counters
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        }
     }
 }
 
@@ -75,8 +125,8 @@ impl Detector {
         let ListArgs { name, index } = call.arguments()?;
         let one_named = name.is_some() || index.is_some();
         let known = |inventory: &Inventory| inventory.is_complete().then_some(());
-        self.published.devices.until(call, known).await?;
-        let replies = self.published.devices.read(|inventory| {
+        self.published.inventory.until(call, known).await?;
+        let replies = self.published.inventory.read(|inventory| {
             inventory
                 .devices()
                 .filter(|d| name.as_ref().is_none_or(|name| d.name == *name))
@@ -87,6 +137,23 @@ impl Detector {
         let none = CallError::named(detector::NO_SUCH_DEVICE);
         call.reply_each(replies, one_named, none).await
     }
+
+    async fn list_functions(&self, call: &mut Call<'_>) -> Result<(), CallError> {
+        let ListFunctionsArgs { name } = call.arguments()?;
+        let known = |inventory: &Inventory| inventory.is_complete().then_some(());
+        self.published.inventory.until(call, known).await?;
+        let replies = self.published.inventory.read(|inventory| {
+            inventory
+                .functions()
+                .filter(|f| name.as_ref().is_none_or(|name| f.name == *name))
+                .map(|f| ListFunctionsReply {
+                    function: f.clone(),
+                })
+                .collect()
+        });
+        let none = CallError::named(detector::NO_SUCH_FUNCTION);
+        call.reply_each(replies, name.is_some(), none).await
+    }
 }
 
 impl Service for Detector {
@@ -96,9 +163,10 @@ impl Service for Detector {
     async fn call(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         match call.method() {
             detector::LIST => self.list(call).await,
+            detector::LIST_FUNCTIONS => self.list_functions(call).await,
             detector::SUBSCRIBE_DEVICES => {
                 let SubscribeDevicesArgs {} = call.arguments()?;
-                self.published.devices.serve(call).await
+                self.published.inventory.serve(call).await
             }
             detector::DESCRIBE => {
                 let DescribeArgs {} = call.arguments()?;

@@ -1,14 +1,22 @@
-//! What sysfs says of RDMA devices. Responsible for reading below the root that it is given
-//! and nowhere else; must never write there.
+//! What sysfs says of RDMA devices, their nodes, and the functions that they come from.
+//! Responsible for reading below the root that it is given and nowhere else; must never write
+//! there. What is not there, or gone meanwhile, is left out: the event that tells of it leads to
+//! another look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use interfaces::names::DeviceName;
 
-use crate::device::SysfsDevice;
+use crate::device::{SysfsDevice, SysfsPort, speed_mbps};
+use crate::function::{self, SysfsFunction};
+use crate::node::Node;
+use crate::uevent::last_component;
+
+/// After so many places without a GID no other is looked for: drivers fill the table from its
+/// start, and it may have hundreds of places.
+const MOST_EMPTY_GIDS: u32 = 8;
 
 /// A sysfs mount.
 #[derive(Clone, Debug)]
@@ -29,108 +37,280 @@ impl Sysfs {
         self.root.join("class/infiniband").exists()
     }
 
-    /// What is there of the device called `name`. What is not there, or gone meanwhile, is left
-    /// out: the event that tells of it leads to another look.
+    /// What is there of the device called `name`, whose first port has this network interface.
     #[must_use]
-    pub fn device(&self, name: &DeviceName) -> SysfsDevice {
+    pub fn device(&self, name: &DeviceName, netdev: Option<&str>) -> SysfsDevice {
         let device = self.root.join("class/infiniband").join(name.as_str());
+        let parent = self.devpath(&device.join("device"));
+        let function = parent.as_deref().map(|parent| self.below(parent));
+        let function = function.as_deref();
+        let in_function = |file: &str| function.and_then(|f| line(&f.join(file)));
+        let physical = function.and_then(|f| link_name(&f.join("physfn")));
+        let pci_address = parent.as_deref().and_then(nearest_pci_address);
+        let subfunction = in_function("sfnum").and_then(|number| number.parse().ok());
+        let port_name =
+            netdev.and_then(|n| line(&self.root.join("class/net").join(n).join("phys_port_name")));
         SysfsDevice {
-            link_layers: link_layers(&device.join("ports")).unwrap_or_default(),
-            driver: fs::canonicalize(device.join("device/driver"))
-                .ok()
-                .and_then(|driver| last_component(&driver)),
-            pci_address: fs::canonicalize(device.join("device"))
-                .ok()
-                .and_then(|parent| nearest_pci_address(&parent)),
+            ports: ports(&device.join("ports")),
+            driver: function.and_then(|f| link_name(&f.join("driver"))),
+            module: function.and_then(|f| link_name(&f.join("driver/module"))),
+            virtual_function: physical
+                .as_deref()
+                .zip(pci_address.as_deref())
+                .and_then(|pair| {
+                    let physical = function?.join("physfn");
+                    virtual_function(
+                        pair,
+                        &line(&physical.join("sriov_offset"))?,
+                        &line(&physical.join("sriov_stride"))?,
+                    )
+                }),
+            physical_function: physical,
+            subfunction,
+            port_name,
+            pci_address,
+            parent_netdev: line(&device.join("parent")),
+            board_id: line(&device.join("board_id")),
+            parent,
         }
+    }
+
+    /// Every node that ib_uverbs and ib_umad have made, by its name.
+    #[must_use]
+    pub fn nodes(&self) -> BTreeMap<String, Node> {
+        let names = ["infiniband_verbs", "infiniband_mad"]
+            .map(|class| names(&self.root.join("class").join(class)));
+        let nodes = names.into_iter().flatten();
+        nodes
+            .filter_map(|name| Some((name.clone(), self.node(&name)?)))
+            .collect()
+    }
+
+    /// The node called `name`, when it is one.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<Node> {
+        let class = if name.starts_with("uverbs") {
+            "infiniband_verbs"
+        } else {
+            "infiniband_mad"
+        };
+        let node = self.root.join("class").join(class).join(name);
+        Some(Node {
+            device: line(&node.join("ibdev"))?,
+            port: line(&node.join("port")).and_then(|port| port.parse().ok()),
+        })
+    }
+
+    /// Every function that an RDMA device may come from, by its path below sysfs.
+    #[must_use]
+    pub fn functions(&self) -> BTreeMap<String, SysfsFunction> {
+        let of_core = self.modules_of_ib_core();
+        let mut functions = BTreeMap::new();
+        for bus in ["pci", "auxiliary"] {
+            let devices = self.root.join("bus").join(bus).join("devices");
+            for name in names(&devices) {
+                let devpath = self.devpath(&devices.join(name));
+                functions.extend(devpath.and_then(|path| {
+                    let function = self.read_function(&path, &of_core)?;
+                    Some((path, function))
+                }));
+            }
+        }
+        functions
+    }
+
+    /// The function at `devpath`, when an RDMA device may come from it.
+    #[must_use]
+    pub fn function(&self, devpath: &str) -> Option<SysfsFunction> {
+        self.read_function(devpath, &self.modules_of_ib_core())
+    }
+
+    fn read_function(&self, devpath: &str, of_core: &BTreeSet<String>) -> Option<SysfsFunction> {
+        let directory = self.below(devpath);
+        let bus = link_name(&directory.join("subsystem"))?;
+        let name = last_component(devpath).to_owned();
+        let driver = link_name(&directory.join("driver"));
+        let class = line(&directory.join("class"));
+        let class = class.and_then(|c| u32::from_str_radix(c.trim_start_matches("0x"), 16).ok());
+        let module = link_name(&directory.join("driver/module"));
+        let needs = driver.as_deref().and_then(function::protocol_module);
+        let function = SysfsFunction {
+            pci_address: nearest_pci_address(devpath),
+            driver_registers: module.is_some_and(|module| of_core.contains(&module)),
+            lacks_module: needs.filter(|module| !self.root.join("module").join(module).exists()),
+            name,
+            bus,
+            class,
+            driver,
+        };
+        function.may_register().then_some(function)
+    }
+
+    /// The modules that use ib_core: a PCI driver among them registers RDMA devices itself.
+    fn modules_of_ib_core(&self) -> BTreeSet<String> {
+        names(&self.root.join("module/ib_core/holders"))
+            .into_iter()
+            .collect()
+    }
+
+    /// Where a link leads to, as a path below sysfs. The kernel's links in sysfs lead to where
+    /// the object is, so that no other link needs to be looked at.
+    fn devpath(&self, link: &Path) -> Option<String> {
+        let target = fs::read_link(link).ok()?;
+        let mut path = PathBuf::new();
+        for component in link.parent()?.join(target).components() {
+            match component {
+                Component::ParentDir => {
+                    path.pop();
+                }
+                component => path.push(component),
+            }
+        }
+        let below = path.strip_prefix(&self.root).ok()?.to_str()?;
+        Some(format!("/{below}"))
+    }
+
+    fn below(&self, devpath: &str) -> PathBuf {
+        self.root.join(devpath.trim_start_matches('/'))
     }
 }
 
-fn link_layers(ports: &Path) -> io::Result<BTreeMap<u32, String>> {
-    let mut link_layers = BTreeMap::new();
-    for entry in fs::read_dir(ports)? {
-        let entry = entry?;
-        let number = entry.file_name().to_str().and_then(|n| n.parse().ok());
-        let link_layer = fs::read_to_string(entry.path().join("link_layer"));
-        if let (Some(number), Ok(link_layer)) = (number, link_layer) {
-            link_layers.insert(number, link_layer.trim_end().to_owned());
+fn ports(directory: &Path) -> BTreeMap<u32, SysfsPort> {
+    let numbers = names(directory)
+        .into_iter()
+        .filter_map(|name| name.parse().ok());
+    let read = |number: u32| {
+        let port = directory.join(number.to_string());
+        SysfsPort {
+            link_layer: line(&port.join("link_layer")),
+            speed_mbps: line(&port.join("rate")).and_then(|rate| speed_mbps(&rate)),
+            gid_types: gid_types(&port.join("gid_attrs/types")),
         }
-    }
-    Ok(link_layers)
+    };
+    numbers.map(|number| (number, read(number))).collect()
 }
 
-fn last_component(path: &Path) -> Option<String> {
-    Some(path.file_name()?.to_str()?.to_owned())
+/// The types of the GIDs that are there, each once. The kernel answers EINVAL for a place
+/// without one (`drivers/infiniband/core/sysfs.c`).
+fn gid_types(types: &Path) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    let mut empty = 0;
+    for place in 0u32.. {
+        match line(&types.join(place.to_string())) {
+            Some(kind) => {
+                found.insert(kind);
+            }
+            None => empty += 1,
+        }
+        // There are two types.
+        if empty == MOST_EMPTY_GIDS || found.len() == 2 {
+            break;
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// The names of what stands in a directory.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+/// The only line of an attribute that has one; what no terminal should be sent is none.
+fn line(attribute: &Path) -> Option<String> {
+    let text = fs::read_to_string(attribute).ok()?;
+    let line = text.trim_end();
+    (!line.is_empty() && !line.contains(char::is_control)).then(|| line.to_owned())
+}
+
+/// The last component of a link's target.
+fn link_name(link: &Path) -> Option<String> {
+    let target = fs::read_link(link).ok()?;
+    Some(target.file_name()?.to_str()?.to_owned())
 }
 
 /// The last component of `path` that is a PCI address, `DDDD:BB:DD.F` in hexadecimal.
-fn nearest_pci_address(path: &Path) -> Option<String> {
-    path.ancestors()
-        .filter_map(last_component)
-        .find(|component| is_pci_address(component))
+fn nearest_pci_address(path: &str) -> Option<String> {
+    let address = path
+        .rsplit('/')
+        .find(|component| routing_id(component).is_some());
+    address.map(str::to_owned)
 }
 
-fn is_pci_address(text: &str) -> bool {
-    let hex = |part: &str, len: usize| {
-        part.len() >= len && part.bytes().all(|byte| byte.is_ascii_hexdigit())
+/// Domain and routing id (bus, device and function) of a PCI address.
+fn routing_id(address: &str) -> Option<(u32, u32)> {
+    let (rest, function) = address.split_once('.')?;
+    let mut parts = rest.split(':');
+    let (domain, bus, device) = (parts.next()?, parts.next()?, parts.next()?);
+    let hexadecimal = |part: &str, len| {
+        let whole = part.len() >= len && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        whole.then(|| u32::from_str_radix(part, 16).ok())?
     };
-    let mut parts = text.split([':', '.']);
-    let four = [parts.next(), parts.next(), parts.next(), parts.next()];
-    matches!(four, [Some(domain), Some(bus), Some(slot), Some(function)]
-        if hex(domain, 4) && hex(bus, 2) && hex(slot, 2) && hex(function, 1))
-        && parts.next().is_none()
+    let domain = hexadecimal(domain, 4)?;
+    let (bus, device) = (hexadecimal(bus, 2)?, hexadecimal(device, 2)?);
+    let function = hexadecimal(function, 1)?;
+    let fits = parts.next().is_none() && bus < 256 && device < 32 && function < 8;
+    fits.then_some((domain, bus << 8 | device << 3 | function))
+}
+
+/// Which virtual function of the physical one this is. Its routing id is the physical one's and
+/// `offset`, and `stride` for each one before it (PCI Express, SR-IOV capability); looking for
+/// its `virtfnN` would be quadratic.
+fn virtual_function((physical, function): (&str, &str), offset: &str, stride: &str) -> Option<u32> {
+    let distance = routing_id(function)?
+        .1
+        .checked_sub(routing_id(physical)?.1)?;
+    let beyond = distance.checked_sub(offset.parse().ok()?)?;
+    match stride.parse().ok()? {
+        // A device with one virtual function may have none.
+        0 => Some(0),
+        stride => Some(beyond / stride),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
-
-    #[test]
-    fn a_device_below_a_pci_function_is_described() {
-        let root = tempfile::tempdir().unwrap();
-        let function = root
-            .path()
-            .join("devices/pci0000:c0/0000:c0:01.1/0000:c1:00.0");
-        let device = function.join("infiniband/mlx5_0");
-        fs::create_dir_all(device.join("ports/1")).unwrap();
-        fs::create_dir_all(device.join("ports/2")).unwrap();
-        fs::write(device.join("ports/1/link_layer"), "InfiniBand\n").unwrap();
-        fs::write(device.join("ports/2/link_layer"), "Ethernet\n").unwrap();
-        symlink(&function, device.join("device")).unwrap();
-        let driver = root.path().join("bus/pci/drivers/mlx5_core");
-        fs::create_dir_all(&driver).unwrap();
-        symlink(driver, function.join("driver")).unwrap();
-        fs::create_dir_all(root.path().join("class/infiniband")).unwrap();
-        symlink(device, root.path().join("class/infiniband/mlx5_0")).unwrap();
-
-        let sysfs = Sysfs::new(root.path().to_owned());
-        assert!(sysfs.has_ib_core());
-        assert_eq!(
-            sysfs.device(&DeviceName::parse("mlx5_0").unwrap()),
-            SysfsDevice {
-                link_layers: [(1, "InfiniBand".into()), (2, "Ethernet".into())].into(),
-                driver: Some("mlx5_core".into()),
-                pci_address: Some("0000:c1:00.0".into()),
-            }
-        );
-    }
 
     #[test]
     fn what_is_not_there_is_left_out() {
         let root = tempfile::tempdir().unwrap();
         let sysfs = Sysfs::new(root.path().to_owned());
         assert!(!sysfs.has_ib_core());
-        let none = sysfs.device(&DeviceName::parse("rxe0").unwrap());
+        let none = sysfs.device(&DeviceName::parse("rxe0").unwrap(), Some("eth0"));
         assert_eq!(none, SysfsDevice::default());
+        assert!(sysfs.nodes().is_empty());
+        assert!(sysfs.functions().is_empty());
     }
 
     #[test]
     fn only_a_whole_pci_address_counts() {
-        assert!(is_pci_address("0000:c1:00.0"));
-        assert!(is_pci_address("10000:c1:00.0"));
-        for text in ["pci0000:c0", "virtual", "0000:c1:00", "0000:c1:00.0.1", ""] {
-            assert!(!is_pci_address(text), "{text}");
+        assert_eq!(routing_id("0000:c1:00.1"), Some((0, 0xc101)));
+        assert_eq!(routing_id("10000:c1:1f.7"), Some((0x10000, 0xc1ff)));
+        for text in [
+            "pci0000:c0",
+            "virtual",
+            "0000:c1:00",
+            "0000:c1:00.0.1",
+            "",
+            "0000:c1:20.0",
+            "0000:+1:00.0",
+        ] {
+            assert_eq!(routing_id(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_virtual_function_is_counted_by_its_routing_id() {
+        let number = |function, stride| virtual_function(("0000:c1:00.0", function), "2", stride);
+        assert_eq!(number("0000:c1:00.2", "1"), Some(0));
+        assert_eq!(number("0000:c1:01.1", "1"), Some(7));
+        assert_eq!(number("0000:c1:00.6", "2"), Some(2));
+        assert_eq!(number("0000:c1:00.2", "0"), Some(0));
+        // Below the first, and not a number.
+        assert_eq!(number("0000:c1:00.1", "1"), None);
+        assert_eq!(number("0000:c1:00.2", "x"), None);
     }
 }

@@ -8,16 +8,23 @@ pub const MAX_LEN: usize = 8 * 1024;
 /// The most properties that the kernel gives an event (`UEVENT_NUM_ENVP`).
 const MAX_PROPERTIES: usize = 64;
 
+/// The longest path, in bytes, and the longest of its components (`PATH_MAX`, `NAME_MAX`).
+const MAX_PATH: usize = 4096;
+const MAX_COMPONENT: usize = 255;
+
 /// One event of one kernel object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uevent {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uevent<'d> {
     /// `add`, `change`, `remove`, `move`, `online`, `offline`, `bind`, `unbind`.
-    pub action: String,
-    /// The object's path below sysfs, beginning with `/`.
-    pub devpath: String,
+    pub action: &'d str,
+    /// The object's path below sysfs: begins with `/`, and has no component that is empty, `.`
+    /// or `..`.
+    pub devpath: &'d str,
+    /// For `move` the path before it, held to the same.
+    pub devpath_old: Option<&'d str>,
     /// The subsystem that the object belongs to.
-    pub subsystem: String,
-    /// The kernel's number of the event: grows by one with each.
+    pub subsystem: &'d str,
+    /// The kernel's number of the event: grows by one with each, of whatever network namespace.
     pub sequence: u64,
 }
 
@@ -35,54 +42,102 @@ pub enum UeventError {
     Property(&'static str),
 }
 
-impl Uevent {
+impl<'d> Uevent<'d> {
     /// Decodes one datagram.
     ///
     /// # Errors
     /// When it is not what the kernel sends. Properties that are not decoded may hold anything.
-    pub fn parse(datagram: &[u8]) -> Result<Self, UeventError> {
+    pub fn parse(datagram: &'d [u8]) -> Result<Self, UeventError> {
         let mut strings = datagram.split(|&byte| byte == 0);
         let header = strings.next().and_then(|h| str::from_utf8(h).ok());
         let (action, devpath) = header
             .and_then(|h| h.split_once('@'))
             .ok_or(UeventError::Header)?;
-        let properties: Vec<&[u8]> = strings.filter(|s| !s.is_empty()).collect();
-        if properties.len() > MAX_PROPERTIES {
-            return Err(UeventError::TooManyProperties);
+        let mut properties = Properties::default();
+        for (number, property) in strings.filter(|s| !s.is_empty()).enumerate() {
+            if number == MAX_PROPERTIES {
+                return Err(UeventError::TooManyProperties);
+            }
+            properties.take(property);
         }
-        let text = |key: &'static str| {
-            properties
-                .iter()
-                .find_map(|p| p.strip_prefix(key.as_bytes())?.strip_prefix(b"="))
-                .and_then(|value| str::from_utf8(value).ok())
-                .filter(|value| !value.contains(char::is_control))
-                .ok_or(UeventError::Property(key))
-        };
-        if text("ACTION")? != action {
+        if text(properties.action, "ACTION")? != action {
             return Err(UeventError::Property("ACTION"));
         }
-        if text("DEVPATH")? != devpath || !devpath.starts_with('/') {
+        if text(properties.devpath, "DEVPATH")? != devpath || !is_path(devpath) {
             return Err(UeventError::Property("DEVPATH"));
         }
-        let sequence = text("SEQNUM")?;
+        let devpath_old = match properties.devpath_old {
+            None => None,
+            old => Some(text(old, "DEVPATH_OLD")?),
+        };
+        if devpath_old.is_some_and(|path| !is_path(path)) {
+            return Err(UeventError::Property("DEVPATH_OLD"));
+        }
         Ok(Self {
-            action: action.to_owned(),
-            devpath: devpath.to_owned(),
-            subsystem: text("SUBSYSTEM")?.to_owned(),
-            sequence: sequence
+            action,
+            devpath,
+            devpath_old,
+            subsystem: text(properties.subsystem, "SUBSYSTEM")?,
+            sequence: text(properties.sequence, "SEQNUM")?
                 .parse()
                 .map_err(|_| UeventError::Property("SEQNUM"))?,
         })
     }
 
-    /// Whether the RDMA devices may be other ones after this event.
+    /// The kernel's name of the object: the last component of its path.
     #[must_use]
-    pub fn concerns_rdma(&self) -> bool {
-        matches!(
-            self.subsystem.as_str(),
-            "infiniband" | "infiniband_verbs" | "infiniband_mad"
-        )
+    pub fn name(&self) -> &'d str {
+        last_component(self.devpath)
     }
+}
+
+/// The properties that are looked at, as they stand in the datagram; of a repeated one the first.
+#[derive(Default)]
+struct Properties<'d> {
+    action: Option<&'d [u8]>,
+    devpath: Option<&'d [u8]>,
+    devpath_old: Option<&'d [u8]>,
+    subsystem: Option<&'d [u8]>,
+    sequence: Option<&'d [u8]>,
+}
+
+impl<'d> Properties<'d> {
+    fn take(&mut self, property: &'d [u8]) {
+        let Some(equals) = property.iter().position(|&byte| byte == b'=') else {
+            return;
+        };
+        let (key, value) = property.split_at(equals);
+        let slot = match key {
+            b"ACTION" => &mut self.action,
+            b"DEVPATH" => &mut self.devpath,
+            b"DEVPATH_OLD" => &mut self.devpath_old,
+            b"SUBSYSTEM" => &mut self.subsystem,
+            b"SEQNUM" => &mut self.sequence,
+            _ => return,
+        };
+        let _ = slot.get_or_insert(value.get(1..).unwrap_or_default());
+    }
+}
+
+fn text<'d>(value: Option<&'d [u8]>, key: &'static str) -> Result<&'d str, UeventError> {
+    value
+        .and_then(|value| str::from_utf8(value).ok())
+        .filter(|value| !value.contains(char::is_control))
+        .ok_or(UeventError::Property(key))
+}
+
+/// The last component of a path below sysfs.
+#[must_use]
+pub fn last_component(devpath: &str) -> &str {
+    devpath.rsplit('/').next().unwrap_or_default()
+}
+
+fn is_path(path: &str) -> bool {
+    let is_component = |c: &str| !c.is_empty() && c != "." && c != ".." && c.len() <= MAX_COMPONENT;
+    path.len() <= MAX_PATH
+        && path
+            .strip_prefix('/')
+            .is_some_and(|p| p.split('/').all(is_component))
 }
 
 #[cfg(test)]
@@ -99,7 +154,8 @@ mod tests {
         assert_eq!(uevent.devpath, "/devices/virtual/infiniband/rxe0");
         assert_eq!(uevent.subsystem, "infiniband");
         assert_eq!(uevent.sequence, 2501);
-        assert!(uevent.concerns_rdma());
+        assert_eq!(uevent.name(), "rxe0");
+        assert_eq!(uevent.devpath_old, None);
     }
 
     #[test]
@@ -141,5 +197,31 @@ mod tests {
         let mut many = ADD.to_vec();
         many.extend(b"A=1\0".repeat(100));
         assert_eq!(Uevent::parse(&many), Err(UeventError::TooManyProperties));
+    }
+
+    #[test]
+    fn a_move_tells_where_the_object_was() {
+        let moved = b"move@/devices/a/infiniband/roce0\0ACTION=move\0\
+            DEVPATH=/devices/a/infiniband/roce0\0SUBSYSTEM=infiniband\0\
+            DEVPATH_OLD=/devices/a/infiniband/mlx5_0\0SEQNUM=9\0";
+        let uevent = Uevent::parse(moved).unwrap();
+        assert_eq!(uevent.devpath_old, Some("/devices/a/infiniband/mlx5_0"));
+    }
+
+    #[test]
+    fn paths_that_lead_elsewhere_and_names_that_no_object_has_are_refused() {
+        let long = format!("/devices/{}", "a".repeat(4096));
+        for path in [
+            "devices/a",
+            "/devices/../etc",
+            "/devices/./a",
+            "/devices//a",
+            "/",
+            &long,
+        ] {
+            let add = format!("add@{path}\0ACTION=add\0DEVPATH={path}\0SUBSYSTEM=net\0SEQNUM=1\0");
+            let refused = Err(UeventError::Property("DEVPATH"));
+            assert_eq!(Uevent::parse(add.as_bytes()), refused, "{path}");
+        }
     }
 }

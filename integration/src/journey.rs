@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::time::Instant;
 
-use interfaces::detector::{self, SubscribeDevicesReply};
+use interfaces::detector::{self, Function, SubscribeDevicesReply};
 use interfaces::orchestrator::{self, SubscribeStatusReply};
 
 use crate::kernel::KernelEvent;
@@ -58,6 +58,9 @@ impl Journey {
 
     /// Prints what the detector published.
     pub fn detector(&mut self, reply: &SubscribeDevicesReply) {
+        if let Some(function) = &reply.function {
+            return self.function(reply.action, function);
+        }
         let name = reply.name.as_deref().unwrap_or_default();
         let index = reply.index.unwrap_or_default();
         let what = match (reply.action, &reply.device) {
@@ -73,6 +76,16 @@ impl Journey {
             (action, _) => format!("{action:?}").to_lowercase(),
         };
         self.tell("detector", &what);
+    }
+
+    fn function(&mut self, action: detector::Action, function: &Function) {
+        let Function { name, state, .. } = function;
+        let what = match (action, function.waits_for) {
+            (detector::Action::Remove, _) => format!("{name} is gone"),
+            (_, Some(waits_for)) => format!("{name}: {state:?}, waits for {waits_for:?}"),
+            (_, None) => format!("{name}: {state:?}"),
+        };
+        self.tell("detector", &what.to_lowercase());
     }
 
     /// Prints what the orchestrator published.

@@ -31,7 +31,7 @@ const PATH_UNIT_INTERVAL: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 enum Seen {
     Kernel(KernelEvent),
-    Detector(SubscribeDevicesReply),
+    Detector(Box<SubscribeDevicesReply>),
     Orchestrator(SubscribeStatusReply),
     Target(bool),
     Lost(String),
@@ -222,13 +222,9 @@ impl Lab {
         let sender = self.sender.clone();
         tokio::spawn(async move {
             let arguments = SubscribeDevicesArgs {};
-            follow(
-                &detector,
-                SUBSCRIBE_DEVICES,
-                &arguments,
-                &sender,
-                Seen::Detector,
-            )
+            follow(&detector, SUBSCRIBE_DEVICES, &arguments, &sender, |reply| {
+                Seen::Detector(Box::new(reply))
+            })
             .await;
         });
         let orchestrator = self.socket("org.rdmahotplug.Orchestrator");

@@ -8,9 +8,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 18] = [
+const PURE: [&str; 22] = [
     "detector/src/uevent.rs",
     "detector/src/nldev.rs",
+    "detector/src/pending.rs",
+    "detector/src/pace.rs",
+    "detector/src/node.rs",
+    "detector/src/function.rs",
     "detector/src/device.rs",
     "detector/src/inventory.rs",
     "loader/src/index.rs",

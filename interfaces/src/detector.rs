@@ -12,9 +12,13 @@ pub const INTERFACE: Interface = Interface {
 
 /// Lists the RDMA devices.
 pub const LIST: &str = "org.rdmahotplug.Detector.List";
-/// Follows the RDMA devices.
+/// Lists the functions that RDMA devices come from.
+pub const LIST_FUNCTIONS: &str = "org.rdmahotplug.Detector.ListFunctions";
+/// Follows the RDMA devices and functions.
 pub const SUBSCRIBE_DEVICES: &str = "org.rdmahotplug.Detector.SubscribeDevices";
 /// Counters, and what can be seen.
 pub const DESCRIBE: &str = "org.rdmahotplug.Detector.Describe";
 /// No device matches, or there is none at all.
 pub const NO_SUCH_DEVICE: &str = "org.rdmahotplug.Detector.NoSuchDevice";
+/// No function matches, or there is none at all.
+pub const NO_SUCH_FUNCTION: &str = "org.rdmahotplug.Detector.NoSuchFunction";

@@ -2,6 +2,7 @@
 //! again is decoded to the same.
 #![no_main]
 
+use detector::pending::Pending;
 use detector::uevent::Uevent;
 use libfuzzer_sys::fuzz_target;
 
@@ -9,19 +10,31 @@ fuzz_target!(|datagram: &[u8]| {
     let Ok(uevent) = Uevent::parse(datagram) else {
         return;
     };
-    for text in [&uevent.action, &uevent.devpath, &uevent.subsystem] {
+    let old = uevent.devpath_old.unwrap_or("/devices");
+    for text in [uevent.action, uevent.devpath, old, uevent.subsystem] {
         assert!(!text.contains(char::is_control), "{text:?}");
     }
-    assert!(uevent.devpath.starts_with('/'));
+    for path in [uevent.devpath, old] {
+        let mut components = path.split('/');
+        assert_eq!(components.next(), Some(""));
+        assert!(components.all(|c| !["", ".", ".."].contains(&c)), "{path:?}");
+    }
     let Uevent {
         action,
         devpath,
+        devpath_old,
         subsystem,
         sequence,
-    } = &uevent;
-    let again = format!(
+    } = uevent;
+    let mut again = format!(
         "{action}@{devpath}\0ACTION={action}\0DEVPATH={devpath}\0SUBSYSTEM={subsystem}\0\
          SEQNUM={sequence}\0"
     );
-    assert_eq!(Uevent::parse(again.as_bytes()).as_ref(), Ok(&uevent));
+    if let Some(old) = devpath_old {
+        again += &format!("DEVPATH_OLD={old}\0");
+    }
+    assert_eq!(Uevent::parse(again.as_bytes()), Ok(uevent));
+    // Whatever it says, it is taken in.
+    let mut pending = Pending::default();
+    pending.uevent(&uevent);
 });

@@ -20,21 +20,100 @@ pub enum Action {
 pub struct Device {
     pub index: i64,
     pub name: String,
+    #[serde(rename = "kernelName")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_name: Option<String>,
+    #[serde(rename = "nameAssignedByUser")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_assigned_by_user: Option<bool>,
+    pub kind: Kind,
     #[serde(rename = "nodeGUID")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_guid: Option<String>,
+    #[serde(rename = "systemImageGUID")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_image_guid: Option<String>,
     #[serde(rename = "nodeType")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_type: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
     #[serde(rename = "pciAddress")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci_address: Option<String>,
+    #[serde(rename = "physicalFunction")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub physical_function: Option<String>,
+    #[serde(rename = "functionNumber")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function_number: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
     #[serde(rename = "firmwareVersion")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firmware_version: Option<String>,
+    #[serde(rename = "boardID")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub board_id: Option<String>,
+    #[serde(rename = "netnsMode")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns_mode: Option<NetnsMode>,
+    #[serde(rename = "inOtherNetns")]
+    pub in_other_netns: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uverbs: Option<String>,
     pub ports: Vec<Port>,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Function {
+    pub name: String,
+    pub bus: String,
+    pub state: FunctionState,
+    #[serde(rename = "sinceUSec")]
+    pub since_usec: i64,
+    #[serde(rename = "waitsFor")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<WaitsFor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
+    #[serde(rename = "pciAddress")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci_address: Option<String>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FunctionState {
+    #[serde(rename = "capable")]
+    Capable,
+    #[serde(rename = "personality")]
+    Personality,
+    #[serde(rename = "registered")]
+    Registered,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    #[serde(rename = "function")]
+    Function,
+    #[serde(rename = "virtualFunction")]
+    VirtualFunction,
+    #[serde(rename = "subfunction")]
+    Subfunction,
+    #[serde(rename = "representor")]
+    Representor,
+    #[serde(rename = "smi")]
+    Smi,
+    #[serde(rename = "software")]
+    Software,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetnsMode {
+    #[serde(rename = "shared")]
+    Shared,
+    #[serde(rename = "exclusive")]
+    Exclusive,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
@@ -45,8 +124,17 @@ pub struct Port {
     pub link_layer: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    #[serde(rename = "speedMbps")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed_mbps: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netdev: Option<String>,
+    #[serde(rename = "gidTypes")]
+    pub gid_types: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub umad: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issm: Option<String>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
@@ -62,6 +150,15 @@ pub enum Protocol {
     Usnic,
     #[serde(rename = "unknown")]
     Unknown,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WaitsFor {
+    #[serde(rename = "driver")]
+    Driver,
+    #[serde(rename = "module")]
+    Module,
+    #[serde(rename = "registration")]
+    Registration,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,6 +177,9 @@ pub struct MessageTooLongArgs {
 pub struct NoSuchDeviceArgs {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct NoSuchFunctionArgs {}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TooManyConnectionsArgs {
     pub limit: i64,
 }
@@ -94,9 +194,24 @@ pub struct DescribeReply {
     #[serde(rename = "droppedDatagrams")]
     pub dropped_datagrams: i64,
     pub overruns: i64,
+    #[serde(rename = "sequenceGaps")]
+    pub sequence_gaps: i64,
+    #[serde(rename = "monitorMessages")]
+    pub monitor_messages: i64,
     pub scans: i64,
+    #[serde(rename = "deviceReads")]
+    pub device_reads: i64,
+    #[serde(rename = "failedScans")]
+    pub failed_scans: i64,
+    #[serde(rename = "askingUSec")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asking_usec: Option<i64>,
     #[serde(rename = "ibCore")]
     pub ib_core: bool,
+    pub monitor: bool,
+    #[serde(rename = "netnsMode")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns_mode: Option<NetnsMode>,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -114,6 +229,16 @@ pub struct ListArgs {
     pub index: Option<i64>,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListFunctionsReply {
+    pub function: Function,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListFunctionsArgs {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubscribeDevicesReply {
     pub action: Action,
     pub sequence: i64,
@@ -123,6 +248,8 @@ pub struct SubscribeDevicesReply {
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<Function>,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch;
 
 use super::{Call, CallError};
 
-/// How many events a subscriber may be behind.
-const QUEUE_LEN: usize = 1024;
+/// How many events a subscriber may be behind: a storm of a thousand devices at once.
+const QUEUE_LEN: usize = 2048;
+/// So many bytes of events go out in one write. A storm costs each subscriber few system calls.
+const WRITE_LEN: usize = 64 * 1024;
 
 /// One reply as it is sent, shared by all who get it.
 type Message = Arc<[u8]>;
@@ -106,23 +108,30 @@ impl<S: Snapshot> Feed<S> {
         tokio::pin!(stopping);
         let (mut events, mut backlog) = self.subscribe();
         loop {
-            for event in backlog.drain(..) {
-                call.send_encoded(&event).await?;
-            }
-            let event = tokio::select! {
-                event = events.recv() => event,
+            send(call, &mut backlog).await?;
+            let mut event = tokio::select! {
+                event = events.recv() => Some(event),
                 // As in systemd, the connection's end is all that a subscriber is told.
                 () = &mut stopping => return Err(CallError::stopped()),
             };
-            match event {
-                Ok(event) => backlog.push(event),
-                Err(RecvError::Lagged(_)) => {
-                    backlog.extend(encode(&self.read(S::resync)));
-                    let (anew, snapshot) = self.subscribe();
-                    events = anew;
-                    backlog.extend(snapshot);
+            let mut len = 0;
+            while let Some(received) = event.take() {
+                match received {
+                    Ok(message) => {
+                        len += message.len();
+                        backlog.push(message);
+                        if len < WRITE_LEN {
+                            event = here(&mut events);
+                        }
+                    }
+                    Err(RecvError::Lagged(_)) => {
+                        backlog.extend(encode(&self.read(S::resync)));
+                        let (anew, snapshot) = self.subscribe();
+                        events = anew;
+                        backlog.extend(snapshot);
+                    }
+                    Err(RecvError::Closed) => return Ok(()),
                 }
-                Err(RecvError::Closed) => return Ok(()),
             }
         }
     }
@@ -138,6 +147,32 @@ impl<S: Snapshot> Feed<S> {
         // A change that panicked has left the state as it was between two statements of pure
         // code; serving it is better than serving nobody.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is in a queue already.
+fn here(events: &mut broadcast::Receiver<Message>) -> Option<Result<Message, RecvError>> {
+    match events.try_recv() {
+        Ok(message) => Some(Ok(message)),
+        Err(TryRecvError::Empty) => None,
+        Err(TryRecvError::Lagged(missed)) => Some(Err(RecvError::Lagged(missed))),
+        Err(TryRecvError::Closed) => Some(Err(RecvError::Closed)),
+    }
+}
+
+/// Sends all of `backlog`, many in one write.
+async fn send(call: &mut Call<'_>, backlog: &mut Vec<Message>) -> Result<(), CallError> {
+    let mut write = Vec::new();
+    for message in backlog.drain(..) {
+        write.extend_from_slice(&message);
+        if write.len() >= WRITE_LEN {
+            call.send_encoded(&write).await?;
+            write.clear();
+        }
+    }
+    match write.is_empty() {
+        true => Ok(()),
+        false => call.send_encoded(&write).await,
     }
 }
 

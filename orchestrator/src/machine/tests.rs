@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use interfaces::detector::{Port, Protocol};
+use interfaces::detector::{Kind, Port, Protocol};
 
 use super::*;
 
@@ -12,16 +12,32 @@ pub fn device(index: i64, name: &str, protocols: &[Protocol]) -> detector::Devic
         protocol: *protocol,
         link_layer: None,
         state: None,
+        speed_mbps: None,
         netdev: None,
+        gid_types: Vec::new(),
+        umad: None,
+        issm: None,
     };
     detector::Device {
         index,
         name: name.to_owned(),
+        kernel_name: None,
+        name_assigned_by_user: None,
+        kind: Kind::Function,
         node_guid: None,
+        system_image_guid: None,
         node_type: None,
         driver: None,
+        module: None,
         pci_address: None,
+        physical_function: None,
+        function_number: None,
+        parent: None,
         firmware_version: None,
+        board_id: None,
+        netns_mode: None,
+        in_other_netns: false,
+        uverbs: None,
         ports: protocols.iter().enumerate().map(port).collect(),
     }
 }

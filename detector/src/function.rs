@@ -1,0 +1,251 @@
+//! The functions that RDMA devices come from, and how far each is on its way. Pure. The one
+//! place with driver names, and those are only the three whose protocol module no alias leads
+//! to; must never say that a function can do RDMA because of its name otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use interfaces::detector::{Function, FunctionState, WaitsFor};
+
+/// PCI classes without their programming interface (`include/linux/pci_ids.h`, and the PCI
+/// Code and ID Assignment Specification): InfiniBand and host fabric controllers, and
+/// InfiniBand as a serial bus.
+const CLASSES: [u32; 3] = [0x0207, 0x0208, 0x0c06];
+
+/// What the middle of an auxiliary device's name says when it is for an RDMA driver: the
+/// kernel's mlx5, mlx4, bnxt_en, ice, i40e, idpf, mana, ionic and their like.
+const PERSONALITIES: [&str; 5] = ["rdma", "rdma-rep", "ib", "roce", "iwarp"];
+
+/// A function as sysfs shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SysfsFunction {
+    /// Its name on its bus.
+    pub name: String,
+    /// Its bus.
+    pub bus: String,
+    /// Its PCI class, with the programming interface.
+    pub class: Option<u32>,
+    /// The driver that is bound.
+    pub driver: Option<String>,
+    /// Whether that driver's module uses ib_core, and so registers RDMA devices itself.
+    pub driver_registers: bool,
+    /// The module that it needs and that is not live, when no alias leads to it.
+    pub lacks_module: Option<&'static str>,
+    /// The nearest PCI function, which may be itself.
+    pub pci_address: Option<String>,
+}
+
+/// The module that makes RDMA devices for this driver and has no alias, so that nobody loads it
+/// unless it is named (`drivers/infiniband/hw` in the kernel).
+#[must_use]
+pub fn protocol_module(driver: &str) -> Option<&'static str> {
+    match driver {
+        "cxgb4" => Some("iw_cxgb4"),
+        "be2net" => Some("ocrdma"),
+        "qede" => Some("qedr"),
+        _ => None,
+    }
+}
+
+impl SysfsFunction {
+    /// Whether an RDMA device may come from it.
+    #[must_use]
+    pub fn may_register(&self) -> bool {
+        self.is_personality() || self.is_capable()
+    }
+
+    fn is_personality(&self) -> bool {
+        let mut middle = self.name.split('.').skip(1);
+        self.bus == "auxiliary" && middle.any(|part| PERSONALITIES.contains(&part))
+    }
+
+    fn is_capable(&self) -> bool {
+        self.bus == "pci"
+            && (self
+                .class
+                .is_some_and(|class| CLASSES.contains(&(class >> 8)))
+                || self.driver_registers
+                || self.driver.as_deref().and_then(protocol_module).is_some())
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        match (&self.driver, self.lacks_module) {
+            (None, _) => WaitsFor::Driver,
+            (Some(_), Some(_)) => WaitsFor::Module,
+            (Some(_), None) => WaitsFor::Registration,
+        }
+    }
+}
+
+/// The records of all functions, by their paths below sysfs. `parents` are the paths of the
+/// objects that RDMA devices hang below; `before` are the records as they were, whose times stay
+/// where the state does; `now` is in µs of CLOCK_MONOTONIC.
+#[must_use]
+pub fn records(
+    functions: &BTreeMap<String, SysfsFunction>,
+    parents: &BTreeSet<&str>,
+    before: &BTreeMap<String, Function>,
+    now: i64,
+) -> BTreeMap<String, Function> {
+    let with_personality: BTreeSet<&str> = functions
+        .iter()
+        .filter(|(_, function)| function.is_personality())
+        .filter_map(|(devpath, _)| parent_of(devpath))
+        .collect();
+    // A driver hangs its RDMA device below its own object, or below the one above it.
+    let registered: BTreeSet<&str> = parents
+        .iter()
+        .flat_map(|parent| [Some(*parent), parent_of(parent)])
+        .flatten()
+        .collect();
+    let record = |(devpath, function): (&String, &SysfsFunction)| {
+        let personality = function.is_personality();
+        let has_device = registered.contains(devpath.as_str())
+            || (personality && parent_of(devpath).is_some_and(|above| parents.contains(above)));
+        let state = if has_device {
+            FunctionState::Registered
+        } else if personality || with_personality.contains(devpath.as_str()) {
+            FunctionState::Personality
+        } else {
+            FunctionState::Capable
+        };
+        let known = before.get(devpath).filter(|known| known.state == state);
+        let record = Function {
+            name: function.name.clone(),
+            bus: function.bus.clone(),
+            state,
+            since_usec: known.map_or(now, |known| known.since_usec),
+            waits_for: (!has_device).then(|| function.waits_for()),
+            driver: function.driver.clone(),
+            module: function
+                .lacks_module
+                .filter(|_| !has_device)
+                .map(str::to_owned),
+            pci_address: function.pci_address.clone(),
+        };
+        (devpath.clone(), record)
+    };
+    functions.iter().map(record).collect()
+}
+
+fn parent_of(devpath: &str) -> Option<&str> {
+    Some(devpath.rsplit_once('/')?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NIC: &str = "/devices/pci0000:c0/0000:c1:00.0";
+    const AUXILIARY: &str = "/devices/pci0000:c0/0000:c1:00.0/mlx5_core.rdma.0";
+
+    fn pci(class: u32, driver: Option<&str>) -> SysfsFunction {
+        SysfsFunction {
+            name: "0000:c1:00.0".into(),
+            bus: "pci".into(),
+            class: Some(class),
+            driver: driver.map(str::to_owned),
+            driver_registers: false,
+            lacks_module: driver.and_then(protocol_module),
+            pci_address: Some("0000:c1:00.0".into()),
+        }
+    }
+
+    fn auxiliary(name: &str, driver: Option<&str>) -> SysfsFunction {
+        SysfsFunction {
+            name: name.into(),
+            bus: "auxiliary".into(),
+            class: None,
+            ..pci(0, driver)
+        }
+    }
+
+    fn judged(
+        functions: &[(&str, SysfsFunction)],
+        parents: &[&str],
+    ) -> Vec<(FunctionState, Option<WaitsFor>)> {
+        let functions = functions
+            .iter()
+            .map(|(path, f)| ((*path).to_owned(), f.clone()))
+            .collect();
+        let parents = parents.iter().copied().collect();
+        let records = records(&functions, &parents, &BTreeMap::new(), 1);
+        records.values().map(|f| (f.state, f.waits_for)).collect()
+    }
+
+    #[test]
+    fn a_function_is_capable_by_its_class_its_driver_or_its_personality_and_not_by_its_name() {
+        assert!(pci(0x02_0700, None).may_register());
+        assert!(pci(0x02_0800, None).may_register());
+        assert!(pci(0x02_0000, Some("cxgb4")).may_register());
+        assert!(!pci(0x02_0000, Some("mlx5_core")).may_register());
+        assert!(
+            SysfsFunction {
+                driver_registers: true,
+                ..pci(0x02_0000, Some("efa"))
+            }
+            .may_register()
+        );
+        for name in [
+            "mlx5_core.rdma.0",
+            "mlx5_core.rdma-rep.3",
+            "ice.roce.1",
+            "i40e.iwarp.0",
+            "idpf.8086.rdma.core.0",
+        ] {
+            assert!(auxiliary(name, None).may_register(), "{name}");
+        }
+        for name in [
+            "mlx5_core.eth.0",
+            "mlx5_core.sf.4",
+            "mlx5_core.multiport.0",
+            "rdma",
+        ] {
+            assert!(!auxiliary(name, None).may_register(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_function_tells_what_it_waits_for() {
+        use FunctionState::{Capable, Personality, Registered};
+        let none = pci(0x02_0700, None);
+        assert_eq!(
+            judged(&[(NIC, none)], &[]),
+            [(Capable, Some(WaitsFor::Driver))]
+        );
+        let by_name = pci(0x02_0000, Some("cxgb4"));
+        assert_eq!(
+            judged(&[(NIC, by_name.clone())], &[]),
+            [(Capable, Some(WaitsFor::Module))]
+        );
+        assert_eq!(judged(&[(NIC, by_name)], &[NIC]), [(Registered, None)]);
+        let nic = pci(0x02_0700, Some("mlx5_core"));
+        let unbound = auxiliary("mlx5_core.rdma.0", None);
+        assert_eq!(
+            judged(&[(NIC, nic.clone()), (AUXILIARY, unbound)], &[]),
+            [
+                (Personality, Some(WaitsFor::Registration)),
+                (Personality, Some(WaitsFor::Driver))
+            ]
+        );
+        let bound = auxiliary("mlx5_core.rdma.0", Some("mlx5_ib.rdma"));
+        let both = [(NIC, nic), (AUXILIARY, bound)];
+        assert_eq!(
+            judged(&both, &[])[1],
+            (Personality, Some(WaitsFor::Registration))
+        );
+        // Below the PCI function, as mlx5_ib does it, or below the auxiliary device itself.
+        assert_eq!(judged(&both, &[NIC]), [(Registered, None); 2]);
+        assert_eq!(judged(&both, &[AUXILIARY]), [(Registered, None); 2]);
+    }
+
+    #[test]
+    fn a_time_is_that_of_the_state() {
+        let functions = BTreeMap::from([(NIC.to_owned(), pci(0x02_0700, None))]);
+        let bound = BTreeMap::from([(NIC.to_owned(), pci(0x02_0700, Some("mlx5_core")))]);
+        let first = records(&functions, &BTreeSet::new(), &BTreeMap::new(), 5);
+        let second = records(&bound, &BTreeSet::new(), &first, 9);
+        assert_eq!(second[NIC].since_usec, 5);
+        let third = records(&bound, &BTreeSet::from([NIC]), &second, 12);
+        assert_eq!(third[NIC].since_usec, 12);
+    }
+}

@@ -1,0 +1,163 @@
+//! What two looks differ in, as events; and that following the events ends where looking ends.
+
+use interfaces::detector::Kind;
+
+use super::*;
+
+pub fn device(index: i64, name: &str) -> Device {
+    Device {
+        index,
+        name: name.to_owned(),
+        kernel_name: None,
+        name_assigned_by_user: None,
+        kind: Kind::Function,
+        node_guid: None,
+        system_image_guid: None,
+        node_type: None,
+        driver: None,
+        module: None,
+        pci_address: None,
+        physical_function: None,
+        function_number: None,
+        parent: None,
+        firmware_version: None,
+        board_id: None,
+        netns_mode: None,
+        in_other_netns: false,
+        uverbs: None,
+        ports: Vec::new(),
+    }
+}
+
+fn seen(devices: &[(i64, &str)]) -> Seen {
+    let found = |(index, name): &(i64, &str)| Found {
+        record: Arc::new(device(*index, name)),
+        parent: None,
+    };
+    Seen {
+        devices: devices.iter().map(found).collect(),
+        ..Seen::default()
+    }
+}
+
+fn told(events: &[SubscribeDevicesReply]) -> Vec<(Action, Option<&str>, i64)> {
+    events
+        .iter()
+        .map(|e| (e.action, e.name.as_deref(), e.sequence))
+        .collect()
+}
+
+#[test]
+fn a_look_tells_what_is_new_changed_and_gone() {
+    let mut inventory = Inventory::default();
+    let first = inventory.replace(&seen(&[(1, "a"), (2, "b")]), 0);
+    assert_eq!(
+        told(&first),
+        [
+            (Action::Add, Some("a"), 1),
+            (Action::Add, Some("b"), 2),
+            (Action::Ready, None, 2),
+        ]
+    );
+    let second = inventory.replace(&seen(&[(2, "renamed"), (3, "c")]), 0);
+    assert_eq!(
+        told(&second),
+        [
+            (Action::Remove, Some("a"), 3),
+            (Action::Change, Some("renamed"), 4),
+            (Action::Add, Some("c"), 5),
+        ]
+    );
+    let third = inventory.replace(&seen(&[(2, "renamed"), (3, "c")]), 0);
+    assert!(third.is_empty());
+}
+
+#[test]
+fn a_name_that_moved_to_another_device_is_removed_before_it_is_added() {
+    let mut inventory = Inventory::default();
+    inventory.replace(&seen(&[(2, "mlx5_0")]), 0);
+    let events = inventory.replace(&seen(&[(4, "mlx5_0")]), 0);
+    assert_eq!(
+        told(&events),
+        [
+            (Action::Remove, Some("mlx5_0"), 2),
+            (Action::Add, Some("mlx5_0"), 3),
+        ]
+    );
+}
+
+#[test]
+fn before_the_first_look_nobody_is_told_that_nothing_is_there() {
+    let mut inventory = Inventory::default();
+    assert!(inventory.snapshot().is_empty());
+    let first = inventory.replace(&seen(&[]), 0);
+    assert_eq!(told(&first), [(Action::Ready, None, 0)]);
+}
+
+#[test]
+fn a_snapshot_ends_with_ready() {
+    let mut inventory = Inventory::default();
+    inventory.replace(&seen(&[(1, "a")]), 0);
+    assert_eq!(
+        told(&inventory.snapshot()),
+        [(Action::Add, Some("a"), 1), (Action::Ready, None, 1)]
+    );
+}
+
+/// A look in which no device is in our network namespace, and nodes belong to `with_nodes`.
+fn seen_elsewhere(with_nodes: &[&str]) -> Seen {
+    Seen {
+        exclusive: true,
+        with_nodes: with_nodes.iter().map(ToString::to_string).collect(),
+        ..Seen::default()
+    }
+}
+
+#[test]
+fn a_device_that_goes_to_another_network_namespace_and_back_is_never_removed() {
+    let mut inventory = Inventory::default();
+    inventory.replace(&seen(&[(1, "a")]), 0);
+    // Its nodes are away while it moves.
+    assert!(inventory.replace(&seen_elsewhere(&[]), 100).is_empty());
+    let moved = inventory.replace(&seen_elsewhere(&["a"]), 200);
+    assert_eq!(told(&moved), [(Action::Change, Some("a"), 2)]);
+    assert!(moved[0].device.as_ref().unwrap().in_other_netns);
+    let later = 10 * MOVING_USEC;
+    assert!(inventory.replace(&seen_elsewhere(&["a"]), later).is_empty());
+    let back = inventory.replace(&seen(&[(1, "a")]), later + 1);
+    assert_eq!(told(&back), [(Action::Change, Some("a"), 3)]);
+    assert!(!back[0].device.as_ref().unwrap().in_other_netns);
+}
+
+#[test]
+fn a_device_that_does_not_come_out_of_its_move_is_removed() {
+    let mut inventory = Inventory::default();
+    inventory.replace(&seen(&[(1, "a")]), 0);
+    assert!(inventory.replace(&seen_elsewhere(&[]), 5).is_empty());
+    let gone = inventory.replace(&seen_elsewhere(&[]), 5 + MOVING_USEC);
+    assert_eq!(told(&gone), [(Action::Remove, Some("a"), 2)]);
+}
+
+#[test]
+fn the_namesake_of_a_device_that_left_does_not_keep_its_record() {
+    let mut inventory = Inventory::default();
+    inventory.replace(&seen(&[(1, "a")]), 0);
+    let mut other = seen(&[(2, "a")]);
+    other.exclusive = true;
+    other.with_nodes = ["a".to_owned()].into();
+    let events = inventory.replace(&other, 1);
+    assert_eq!(
+        told(&events),
+        [(Action::Remove, Some("a"), 2), (Action::Add, Some("a"), 3)]
+    );
+}
+
+#[test]
+fn where_devices_are_shared_one_that_is_gone_is_gone_at_once() {
+    let mut inventory = Inventory::default();
+    inventory.replace(&seen(&[(1, "a")]), 0);
+    let mut gone = seen_elsewhere(&["a"]);
+    gone.exclusive = false;
+    let events = inventory.replace(&gone, 1);
+    assert_eq!(told(&events), [(Action::Remove, Some("a"), 2)]);
+}

@@ -1,0 +1,83 @@
+//! When to look. Pure: times are arguments, in µs of CLOCK_MONOTONIC. One look serves every
+//! event that is there, and looking takes a bounded share of the time, however many events come. Must never let an event wait for long.
+
+/// After an event, looking takes at most a tenth of the time...
+const PAUSES_A_LOOK: i64 = 9;
+/// ...but an event waits at most this long.
+const LONGEST_PAUSE: i64 = 300_000;
+/// How long after a look that failed the next one is tried.
+const RETRY: i64 = 1_000_000;
+/// How often is looked at what the kernel does not tell of...
+const PERIOD: i64 = 2_000_000;
+/// ...and of the time at most a hundredth is spent on that.
+const PERIODS_A_LOOK: i64 = 100;
+
+/// The last look, and how it went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    ended: i64,
+    took: i64,
+    failed: bool,
+}
+
+impl Pace {
+    /// Notes a look.
+    pub fn looked(&mut self, began: i64, ended: i64, failed: bool) {
+        *self = Self {
+            ended,
+            took: ended.saturating_sub(began).max(0),
+            failed,
+        };
+    }
+
+    /// When to look because something is to be looked at.
+    #[must_use]
+    pub fn next(&self) -> i64 {
+        let pause = match self.failed {
+            true => RETRY,
+            false => self.took.saturating_mul(PAUSES_A_LOOK).min(LONGEST_PAUSE),
+        };
+        self.ended.saturating_add(pause)
+    }
+
+    /// When to look although nothing was heard.
+    #[must_use]
+    pub fn next_unasked(&self) -> i64 {
+        let pause = self.took.saturating_mul(PERIODS_A_LOOK).max(PERIOD);
+        self.ended.saturating_add(pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(took: i64, failed: bool) -> Pace {
+        let mut pace = Pace::default();
+        pace.looked(1_000, took.saturating_add(1_000), failed);
+        pace
+    }
+
+    #[test]
+    fn the_first_look_is_at_once() {
+        assert_eq!(Pace::default().next(), 0);
+    }
+
+    #[test]
+    fn looking_takes_a_tenth_of_the_time_and_no_event_waits_for_long() {
+        assert_eq!(after(100, false).next(), 1_100 + 900);
+        assert_eq!(after(5_000_000, false).next(), 5_001_000 + LONGEST_PAUSE);
+        assert_eq!(after(i64::MAX, false).next(), i64::MAX);
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_after_a_second() {
+        assert_eq!(after(100, true).next(), 1_100 + RETRY);
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_tell_of_costs_a_hundredth_of_the_time() {
+        assert_eq!(after(100, false).next_unasked(), 1_100 + PERIOD);
+        assert_eq!(after(50_000, false).next_unasked(), 51_000 + 5_000_000);
+    }
+}
