@@ -319,9 +319,12 @@ impl Ears {
 
     fn follow_sequence(&mut self, uevent: &Uevent) {
         let expected = self.last_sequence.map(|last| last.wrapping_add(1));
-        if expected.is_some_and(|expected| expected != uevent.sequence) {
+        if expected != Some(uevent.sequence) {
+            // Before the first one there may be one that is missing, too.
             self.doubt = true;
-            self.published.count(|counters| counters.sequence_gaps += 1);
+            if expected.is_some() {
+                self.published.count(|counters| counters.sequence_gaps += 1);
+            }
         }
         self.last_sequence = Some(uevent.sequence);
     }

@@ -40,7 +40,9 @@ impl Sysfs {
     /// What is there of the device called `name`, whose first port has this network interface.
     #[must_use]
     pub fn device(&self, name: &DeviceName, netdev: Option<&str>) -> SysfsDevice {
-        let device = self.root.join("class/infiniband").join(name.as_str());
+        let link = self.root.join("class/infiniband").join(name.as_str());
+        // Where it is: links in it are relative to that.
+        let device = self.devpath(&link).map_or(link, |path| self.below(&path));
         let parent = self.devpath(&device.join("device"));
         let function = parent.as_deref().map(|parent| self.below(parent));
         let function = function.as_deref();

@@ -19,13 +19,10 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
 use crate::host::{Hardware, Host, Plugged};
+use crate::wire::{self, Answer, EINVAL, Request, attribute, text};
 
 /// The variable that tells the loader's process where the lab's kernel is.
 pub const KERNEL_VARIABLE: &str = "RDMA_HOTPLUG_LAB_KERNEL";
-
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const EINVAL: i32 = 22;
 
 /// What the kernel did.
 #[derive(Clone, Debug)]
@@ -82,7 +79,7 @@ impl LabKernel {
             events,
         };
         let rdma = tokio::net::UnixDatagram::from_std(rdma)?;
-        tokio::spawn(kernel.clone().answer_dumps(rdma));
+        tokio::spawn(kernel.clone().answer_requests(rdma));
         tokio::spawn(kernel.clone().take_modules(UnixListener::bind(modules)?));
         let sockets = DetectorSockets {
             uevent: uevent.into(),
@@ -192,84 +189,45 @@ impl LabKernel {
         Ok(())
     }
 
-    async fn answer_dumps(self, socket: tokio::net::UnixDatagram) {
+    async fn answer_requests(self, socket: tokio::net::UnixDatagram) {
         let mut request = [0; 4096];
         while let Ok(len) = socket.recv(&mut request).await {
             let request = request.get(..len).unwrap_or_default();
-            if let Some(reply) = self.answer(request)
-                && socket.send(&reply).await.is_err()
-            {
-                return;
-            }
-        }
-    }
-
-    /// One dump, as the kernel sends it: the replies, and `NLMSG_DONE`.
-    fn answer(&self, request: &[u8]) -> Option<Vec<u8>> {
-        let kind = u16::from_ne_bytes(request.get(4..6)?.try_into().ok()?);
-        let sequence = u32::from_ne_bytes(request.get(8..12)?.try_into().ok()?);
-        let host = self.host();
-        let replies: Vec<Vec<u8>> = match kind & 0x3ff {
-            1 => {
-                let devices = host.devices().iter();
-                devices
-                    .map(|(index, device)| device_attributes(*index, device))
-                    .collect()
-            }
-            5 => {
-                let index = u32::from_ne_bytes(request.get(20..24)?.try_into().ok()?);
-                match host.devices().get(&index) {
-                    Some(device) => port_attributes(index, device),
-                    None => {
-                        return Some(message(NLMSG_ERROR, sequence, &(-EINVAL).to_ne_bytes()));
-                    }
+            for datagram in wire::respond(request, |request| self.answer(request)) {
+                if socket.send(&datagram).await.is_err() {
+                    return;
                 }
             }
-            _ => return Some(message(NLMSG_ERROR, sequence, &(-EINVAL).to_ne_bytes())),
-        };
-        let mut datagram = Vec::new();
-        for reply in replies {
-            datagram.extend(message(kind, sequence, &reply));
         }
-        datagram.extend(message(NLMSG_DONE, sequence, &0i32.to_ne_bytes()));
-        Some(datagram)
     }
-}
 
-fn message(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(16 + payload.len()).unwrap_or(u32::MAX);
-    let mut message = len.to_ne_bytes().to_vec();
-    message.extend(kind.to_ne_bytes());
-    message.extend(2u16.to_ne_bytes());
-    message.extend(sequence.to_ne_bytes());
-    message.extend(0u32.to_ne_bytes());
-    message.extend(payload);
-    message
-}
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-    let mut attribute = len.to_ne_bytes().to_vec();
-    attribute.extend(kind.to_ne_bytes());
-    attribute.extend(value);
-    attribute.resize(attribute.len().next_multiple_of(4), 0);
-    attribute
-}
-
-fn text(kind: u16, value: &str) -> Vec<u8> {
-    attribute(kind, format!("{value}\0").as_bytes())
+    fn answer(&self, request: Request) -> Answer {
+        let host = self.host();
+        match request {
+            Request::Devices => {
+                let devices = host.devices().iter();
+                Ok(devices
+                    .map(|(index, device)| device_attributes(*index, device))
+                    .collect())
+            }
+            Request::Ports(index) => match host.devices().get(&index) {
+                Some(device) => Ok(port_attributes(index, device)),
+                None => Err(EINVAL),
+            },
+            // Shared between network namespaces, and no monitor.
+            Request::System => Ok(vec![attribute(wire::SYS_NETNS_MODE, &[1])]),
+        }
+    }
 }
 
 fn device_attributes(index: u32, device: &Plugged) -> Vec<u8> {
     let hardware = &device.hardware;
-    let mut attributes = attribute(1, &index.to_ne_bytes());
-    attributes.extend(text(2, &hardware.name));
-    attributes.extend(text(5, "20.43.1014"));
-    attributes.extend(attribute(
-        6,
-        &(0x0002_c903_0000_0000 + u64::from(index)).to_ne_bytes(),
-    ));
-    attributes.extend(attribute(14, &[1]));
+    let guid = 0x0002_c903_0000_0000 + u64::from(index);
+    let mut attributes = attribute(wire::DEV_INDEX, &index.to_ne_bytes());
+    attributes.extend(text(wire::DEV_NAME, &hardware.name));
+    attributes.extend(text(wire::FW_VERSION, "20.43.1014"));
+    attributes.extend(attribute(wire::NODE_GUID, &guid.to_ne_bytes()));
+    attributes.extend(attribute(wire::DEV_NODE_TYPE, &[1]));
     let protocol = match hardware.ports.first() {
         Some(Protocol::Infiniband) => "ib",
         Some(Protocol::Roce) => "roce",
@@ -278,7 +236,7 @@ fn device_attributes(index: u32, device: &Plugged) -> Vec<u8> {
         Some(Protocol::Usnic) => "usnic",
         Some(Protocol::Unknown) | None => return attributes,
     };
-    attributes.extend(text(67, protocol));
+    attributes.extend(text(wire::DEV_PROTOCOL, protocol));
     attributes
 }
 
@@ -287,9 +245,9 @@ fn port_attributes(index: u32, device: &Plugged) -> Vec<Vec<u8>> {
     (1..)
         .zip(&device.hardware.ports)
         .map(|(number, _): (u32, _)| {
-            let mut attributes = attribute(1, &index.to_ne_bytes());
-            attributes.extend(attribute(3, &number.to_ne_bytes()));
-            attributes.extend(attribute(12, &[active]));
+            let mut attributes = attribute(wire::DEV_INDEX, &index.to_ne_bytes());
+            attributes.extend(attribute(wire::PORT_INDEX, &number.to_ne_bytes()));
+            attributes.extend(attribute(wire::PORT_STATE, &[active]));
             attributes
         })
         .collect()

@@ -12,6 +12,7 @@
 //! - [`layout`]: where everything is on the host, and what services are started with.
 //! - [`host`]: the hardware: a sysfs tree and what is plugged in.
 //! - [`kernel`]: uevents, `NETLINK_RDMA` replies, `finit_module`.
+//! - [`wire`]: how `NETLINK_RDMA` writes its replies.
 //! - [`service_manager`]: sockets, processes, readiness, the path unit.
 //! - [`journey`]: what is printed as it happens.
 
@@ -22,3 +23,4 @@ pub mod lab;
 pub mod layout;
 pub mod scenario;
 pub mod service_manager;
+pub mod wire;

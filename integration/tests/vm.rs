@@ -1,12 +1,17 @@
 //! The whole path on a stock Debian kernel: real uevents, real `NETLINK_RDMA`, real
-//! `finit_module`, real systemd, rdma-core installed beside. Five boots serve all tests.
+//! `finit_module`, real systemd, rdma-core installed beside. Five boots serve all tests, and
+//! two more those with the provider.
 
 #![allow(
     clippy::indexing_slicing,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a panic is how a test says what is wrong"
+    reason = "a panic is how a test says what is wrong, and a line what it measured"
 )]
 
+#[cfg(feature = "provider")]
+#[path = "vm/detector.rs"]
+mod detector;
 #[path = "vm/loader.rs"]
 mod loader;
 mod rig;

@@ -2,6 +2,7 @@
 //! the scenario in it kept. Must never guess where things are: `integration/run-tests` says.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,12 +23,24 @@ pub struct Evidence {
 /// # Panics
 /// When the guest does not switch itself off, or its scenario fails.
 pub fn boot(rig: &str, name: &str, layers: &[&Path], append: &str) -> Evidence {
+    boot_with(rig, &[], name, layers, append)
+}
+
+/// As [`boot`], with these options first.
+pub fn boot_with(
+    rig: &str,
+    options: &[&OsStr],
+    name: &str,
+    layers: &[&Path],
+    append: &str,
+) -> Evidence {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let results = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&results);
     let mut command = Command::new(here.join(rig).join("boot"));
     command
+        .args(options)
         .arg("--tree")
         .arg(given("RDMA_HOTPLUG_TREE"))
         .arg("--results")
@@ -42,7 +55,13 @@ pub fn boot(rig: &str, name: &str, layers: &[&Path], append: &str) -> Evidence {
     let output = command.args(["--append", append]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{rig}/boot: {said}");
-    eprint!("{said}");
+    #[expect(
+        clippy::print_stderr,
+        reason = "of a run that was begun again, and why"
+    )]
+    if !said.is_empty() {
+        eprint!("{said}");
+    }
     let evidence = Evidence { results };
     assert_eq!(
         evidence.text("scenario.exit"),
@@ -53,7 +72,7 @@ pub fn boot(rig: &str, name: &str, layers: &[&Path], append: &str) -> Evidence {
     evidence
 }
 
-fn given(variable: &str) -> PathBuf {
+pub fn given(variable: &str) -> PathBuf {
     env::var_os(variable).map_or_else(
         || panic!("{variable} is not set: integration/run-tests runs this rung"),
         PathBuf::from,
@@ -72,6 +91,17 @@ impl Evidence {
     pub fn json(&self, name: &str) -> serde_json::Value {
         let text = self.text(name);
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}: {text}"))
+    }
+
+    /// The names of the commands kept in a case.
+    pub fn kept(&self, case: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.results.join(case)).unwrap();
+        let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
+        let kept: Vec<String> = names
+            .filter_map(|name| name.strip_suffix(".status").map(str::to_owned))
+            .collect();
+        assert!(!kept.is_empty(), "nothing was kept in {case}");
+        kept
     }
 
     /// Whether the command kept under `name` succeeded.

@@ -1,0 +1,279 @@
+//! A random stream of changes, a detector that hears of some of them, and somebody who follows
+//! what it publishes. Hears, looks and asks again as `run.rs` of the detector does. Must never
+//! help the detector: what it is not told, it is not told here.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+
+use detector::pending::Pending;
+use fastrand::Rng;
+use interfaces::detector::{Action, Device, Function, SubscribeDevicesReply};
+use serde_json::{Value, json};
+
+use super::difference;
+use super::host::{Host, Sent};
+use super::watcher::Watcher;
+
+/// How the events come through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Each once, and in order.
+    Whole,
+    /// Some are lost, come twice or in another order, and nobody says so but their numbers.
+    Torn,
+    /// A part is lost, and the kernel says so.
+    Overrun,
+}
+
+/// Somebody who follows the events.
+#[derive(Default)]
+struct Subscriber {
+    devices: BTreeMap<i64, Device>,
+    functions: BTreeMap<(String, String), Function>,
+    sequence: i64,
+}
+
+impl Subscriber {
+    fn follow(&mut self, event: SubscribeDevicesReply) {
+        assert!(event.sequence >= self.sequence, "{event:?} is out of order");
+        self.sequence = event.sequence;
+        if let Some(function) = event.function {
+            let key = (function.bus.clone(), function.name.clone());
+            let known = match event.action {
+                Action::Remove => self.functions.remove(&key),
+                _ => self.functions.insert(key, function.clone()),
+            };
+            let new = event.action == Action::Add;
+            assert_eq!(known.is_none(), new, "{:?} {function:?}", event.action);
+        } else if let Some(index) = event.index {
+            let known = match (event.action, event.device) {
+                (Action::Remove, None) => self.devices.remove(&index),
+                (_, device) => self.devices.insert(index, device.unwrap()),
+            };
+            let new = event.action == Action::Add;
+            assert_eq!(known.is_none(), new, "{:?} of {index}", event.action);
+        }
+    }
+
+    /// What it knows, without what a fresh look cannot know.
+    fn records(&self) -> Value {
+        records(self.devices.values(), self.functions.values())
+    }
+}
+
+fn records<'r>(
+    devices: impl Iterator<Item = &'r Device>,
+    functions: impl Iterator<Item = &'r Function>,
+) -> Value {
+    let devices = devices.map(|device| Device {
+        kernel_name: None,
+        ..device.clone()
+    });
+    let functions = functions.map(|function| Function {
+        since_usec: 0,
+        ..function.clone()
+    });
+    json!({"devices": devices.collect::<Vec<_>>(), "functions": functions.collect::<Vec<_>>()})
+}
+
+/// One run.
+pub struct Stream {
+    host: Arc<Mutex<Host>>,
+    rng: Rng,
+    way: Way,
+    watcher: Watcher,
+    subscriber: Subscriber,
+    pending: Pending,
+    doubt: bool,
+    last_sequence: Option<u64>,
+    seed: u64,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let story = self.host().story.join("\n  ");
+            println!("{:?}:\n  {story}", self.way);
+            println!("RDMA_HOTPLUG_SEED={}", self.seed);
+        }
+    }
+}
+
+impl Stream {
+    /// One whose changes follow from the seed.
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let host = Arc::new(Mutex::new(Host::new(rng.fork())));
+        let watcher = Watcher::new(host.lock().unwrap().tree.root(), &host);
+        let way = [Way::Whole, Way::Whole, Way::Torn, Way::Overrun][rng.usize(..4)];
+        Self {
+            host,
+            rng,
+            way,
+            watcher,
+            subscriber: Subscriber::default(),
+            pending: Pending::everything(),
+            doubt: false,
+            last_sequence: None,
+            seed,
+        }
+    }
+
+    fn host(&self) -> MutexGuard<'_, Host> {
+        self.host
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Lets changes, hearing and looking follow each other at random, and compares whenever
+    /// everything that can be heard was heard.
+    pub fn run(mut self) {
+        // Nothing shows that an event is missing before the first.
+        self.host().tick();
+        let first = self.host().sent.pop_front();
+        self.last_sequence = first.map(|first| first.uevent().sequence);
+        self.host().restless = [0, 0, 3, 8][self.rng.usize(..4)];
+        for _ in 0..self.rng.usize(1..4) {
+            for _ in 0..self.rng.usize(10..40) {
+                match self.rng.u8(..8) {
+                    0..=3 => self.host().change(),
+                    4 | 5 => self.hear(),
+                    6 => self.look_when_due(),
+                    _ => self.look_unasked(),
+                }
+            }
+            self.settle();
+        }
+    }
+
+    /// Hears what was sent, or its beginning.
+    fn hear(&mut self) {
+        let most = self.host().sent.len();
+        let count = self.rng.usize(..=most);
+        let mut sent: Vec<Sent> = self.host().sent.drain(..count).collect();
+        match self.way {
+            Way::Whole => {}
+            Way::Torn => self.tear(&mut sent),
+            Way::Overrun => {
+                if !sent.is_empty() && self.rng.u8(..4) == 0 {
+                    self.tell("an overrun");
+                    self.pending = Pending::everything();
+                    sent.drain(..self.rng.usize(..sent.len()));
+                }
+            }
+        }
+        for sent in sent {
+            let uevent = sent.uevent();
+            let expected = self.last_sequence.map(|last| last + 1);
+            self.doubt |= expected != Some(uevent.sequence);
+            self.last_sequence = Some(uevent.sequence);
+            self.pending.uevent(&uevent);
+        }
+    }
+
+    fn tear(&mut self, sent: &mut Vec<Sent>) {
+        for _ in 0..self.rng.usize(..3) {
+            let (Some(from), Some(to)) = (self.place(sent), self.place(sent)) else {
+                return;
+            };
+            match self.rng.u8(..3) {
+                0 => {
+                    sent.remove(from);
+                }
+                1 => sent.insert(to, sent[from].clone()),
+                _ => sent.swap(from, to),
+            }
+        }
+    }
+
+    fn place(&mut self, sent: &[Sent]) -> Option<usize> {
+        (!sent.is_empty()).then(|| self.rng.usize(..sent.len()))
+    }
+
+    fn look_when_due(&mut self) {
+        if !self.pending.is_empty() {
+            let pending = std::mem::take(&mut self.pending);
+            self.look(pending);
+        }
+    }
+
+    /// What is done every few seconds where there are devices or doubts.
+    fn look_unasked(&mut self) {
+        if self.pending.is_empty() && (self.watcher.devices().next().is_some() || self.doubt) {
+            let pending = Pending {
+                ports: true,
+                everything: std::mem::take(&mut self.doubt),
+                ..Pending::default()
+            };
+            self.look(pending);
+        }
+    }
+
+    fn look(&mut self, pending: Pending) {
+        self.tell("a look");
+        match self.watcher.look(&pending) {
+            Ok((_, events)) => {
+                for event in events {
+                    self.subscriber.follow(event);
+                }
+                let told = self.subscriber.records();
+                let known = records(self.watcher.devices(), self.watcher.functions());
+                self.same(&known, &told, "the events tell of something else");
+            }
+            Err(e) => {
+                self.tell(&format!("which failed: {e}"));
+                self.pending.again(pending);
+            }
+        }
+    }
+
+    fn tell(&self, what: &str) {
+        self.host().story.push(format!("-- {what}"));
+    }
+
+    /// Nothing changes any more; what is to be heard is heard, and the next looks come.
+    fn settle(&mut self) {
+        let restless = std::mem::take(&mut self.host().restless);
+        self.host().tick();
+        while !self.host().sent.is_empty() {
+            self.hear();
+        }
+        if self.way == Way::Torn {
+            // What was lost last shows in the number of what comes next.
+            self.host().tick();
+            let last = self.host().sent.pop_back().unwrap();
+            let expected = self.last_sequence.map(|last| last + 1);
+            self.doubt |= expected != Some(last.uevent().sequence);
+            self.last_sequence = Some(last.uevent().sequence);
+        }
+        self.look_when_due();
+        self.look_unasked();
+        let mut fresh = Watcher::new(self.host().tree.root(), &self.host);
+        fresh.look(&Pending::everything()).unwrap();
+        let fresh = records(fresh.devices(), fresh.functions());
+        let told = self.subscriber.records();
+        self.same(&fresh, &told, "a fresh look sees something else");
+        // An index that was another device's: see defects.rs.
+        if self.way == Way::Whole && !self.host().reuses_indexes() {
+            self.kernel_names_are_those_of_the_registration();
+        }
+        self.host().restless = restless;
+    }
+
+    fn same(&self, expected: &Value, found: &Value, what: &str) {
+        let lines = difference::between(expected, found);
+        assert!(lines.is_empty(), "{what}:\n{}", lines.join("\n"));
+    }
+
+    fn kernel_names_are_those_of_the_registration(&self) {
+        let host = self.host();
+        let registered = host.registered();
+        for (index, device) in &self.subscriber.devices {
+            if let Some(name) = &device.kernel_name {
+                let wrong = format!("the kernel name of {index}, {}", device.name);
+                assert_eq!(Some(&name.as_str()), registered.get(index), "{wrong}");
+            }
+        }
+    }
+}

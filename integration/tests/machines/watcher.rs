@@ -1,0 +1,66 @@
+//! A detector without its loop: eyes, and the records that follow from what they see. Must never
+//! decide what to look at.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use detector::inventory::Inventory;
+use detector::look::{Eyes, Looked};
+use detector::netlink::RequestError;
+use detector::pending::Pending;
+use detector::sysfs::Sysfs;
+use interfaces::detector::{Device, Function, SubscribeDevicesReply};
+use serde_json::{Value, json};
+
+use super::nldev::{self, Answers, Line};
+
+/// The detector.
+pub struct Watcher {
+    eyes: Eyes,
+    inventory: Inventory,
+    time: i64,
+    _line: Line,
+}
+
+impl Watcher {
+    /// One that has not looked.
+    pub fn new<A: Answers>(sysfs: &Path, answers: &Arc<Mutex<A>>) -> Self {
+        let (socket, line) = nldev::connect(answers);
+        Self {
+            eyes: Eyes::new(Sysfs::new(sysfs.to_owned()), Some(socket)),
+            inventory: Inventory::default(),
+            time: 0,
+            _line: line,
+        }
+    }
+
+    /// Looks, and says what was seen and what is told of it.
+    pub fn look(
+        &mut self,
+        pending: &Pending,
+    ) -> Result<(Looked, Vec<SubscribeDevicesReply>), RequestError> {
+        let looked = self.eyes.look(pending)?;
+        self.time += 1;
+        let events = self.inventory.replace(&looked.seen, self.time);
+        Ok((looked, events))
+    }
+
+    /// The devices.
+    pub fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.inventory.devices()
+    }
+
+    /// The functions.
+    pub fn functions(&self) -> impl Iterator<Item = &Function> {
+        self.inventory.functions()
+    }
+
+    /// All records, as the interface writes them, without times.
+    pub fn records(&self) -> Value {
+        let mut functions = json!(self.functions().collect::<Vec<_>>());
+        for function in functions.as_array_mut().unwrap() {
+            function.as_object_mut().unwrap().remove("sinceUSec");
+        }
+        json!({"devices": self.devices().collect::<Vec<_>>(), "functions": functions})
+    }
+}

@@ -1,0 +1,341 @@
+# detector.sh: the stories `detector`, a device of each kind and what can become of it, and
+# `storm`, a thousand of them and a detector that is killed meanwhile; sourced by scenario.
+#
+# Responsible for: making things happen and keeping, beside what the detector says, what
+# rdma(8) and sysfs say. Must never: judge; the tests compare.
+# shellcheck shell=sh disable=SC2154
+
+tests=/usr/lib/rdma-hotplug-tests
+control=/sys/module/rdma_provider/parameters/control
+
+# provider COMMAND...: one command to the module that makes devices without hardware.
+provider() {
+    echo "$*" >$control
+}
+
+detector_says() {
+    call Detector List "$1" --collect
+}
+
+# says NAME PATTERN: whether the detector's record of a device has this in it.
+says() {
+    call Detector List "{\"name\":\"$1\"}" | grep -q "$2"
+}
+
+function_says() {
+    call Detector ListFunctions "{\"name\":\"$1\"}" | grep -q "$2"
+}
+
+# says_not METHOD NAME PATTERN: whether what is listed under a name lacks this.
+says_not() {
+    ! call Detector "$1" "{\"name\":\"$2\"}" | grep -q "$3"
+}
+
+has_no_function() {
+    ! call Detector ListFunctions "{\"name\":\"$1\"}"
+}
+
+has_none() {
+    ! call Detector List '{}' --more
+}
+
+# Every attribute of sysfs that stands in a record, a line each.
+sysfs() {
+    cd /sys/class/infiniband || return
+    grep -rs . -- */node_type */node_guid */sys_image_guid */fw_ver */board_id \
+        */ports/*/link_layer */ports/*/state */ports/*/rate */ports/*/gid_attrs/types
+    for device in *; do
+        driver=$(readlink -f "$device/device/driver") && echo "$device/driver:$driver"
+        module=$(readlink -f "$device/device/driver/module") && echo "$device/module:$module"
+    done
+    for node in /sys/class/infiniband_verbs/uverbs* /sys/class/infiniband_mad/*; do
+        [ -e "$node/ibdev" ] || continue
+        echo "$(cat "$node/ibdev")/node/$(cat "$node/port" 2>/dev/null)/${node##*/}:"
+    done
+    cd / || return
+}
+
+# Everything that is there, as it is told and as it is.
+truth() {
+    keep told detector_says '{}'
+    keep dev rdma -d -j dev show
+    keep link rdma -d -j link show
+    keep sysfs sysfs
+}
+
+# kind PROTOCOL DRIVER PATTERN...: a device, looked at when its record has all of this.
+kind() {
+    protocol=$1 driver=$2
+    shift 2
+    case_begins "kind-$protocol"
+    keep add provider add "p_$protocol" "$protocol" 2 "$driver"
+    keep is-ready until_true 60 is_ready "p_$protocol"
+    for pattern; do
+        keep "shows-$pattern" until_true 30 says "p_$protocol" "$pattern"
+    done
+    truth
+}
+
+changes() {
+    case_begins renamed
+    keep rename rdma dev set p_ib name renamed0
+    keep is-told until_true 20 says renamed0 '"kernelName":"p_ib"'
+    keep nodes-stay until_true 20 says renamed0 '"issm"'
+    truth
+
+    case_begins port-down
+    keep down provider state renamed0 1 down
+    keep is-told until_true 20 says renamed0 '"state":"down"'
+    truth
+    keep up provider state renamed0 1 active
+    keep is-told-again until_true 20 says_not List renamed0 down
+
+    case_begins netdev
+    ip link add dummy7 type dummy
+    ip link set dummy7 up
+    keep attach provider netdev p_roce 1 dummy7
+    keep is-told until_true 20 says p_roce '"netdev":"dummy7"'
+    truth
+    keep detach provider netdev p_roce 1 -
+    keep is-told-again until_true 20 says_not List p_roce dummy7
+
+    case_begins port-type
+    keep change provider type p_mixed 1 eth
+    keep is-told until_true 20 says_not List p_mixed infiniband
+    keep is-there until_true 20 says p_mixed '"uverbs"'
+    truth
+
+    case_begins came-again
+    keep before detector_says '{"name":"p_none"}'
+    keep del provider del p_none
+    keep add provider add p_none none 2 efa
+    keep is-there until_true 20 says p_none '"uverbs"'
+    truth
+}
+
+# is_gone NAME: whether the detector has no device of this name.
+is_gone() {
+    ! is_listed Detector "$1"
+}
+
+# A device that goes to another network namespace and back. Devices can be held to one
+# namespace only while there is no other, which the sandboxes of services are: so by ib_core's
+# own parameter.
+namespaces() {
+    case_begins elsewhere
+    modprobe ib_core netns_mode=0
+    insmod $tests/rdma_provider.ko
+    keep add provider add moved0 usnic 1 enic
+    keep is-ready until_true 60 is_ready moved0
+    keep is-whole until_true 20 says moved0 '"uverbs"'
+    ip netns add elsewhere
+    ip netns attach initial 1
+    keep before detector_says '{"name":"moved0"}'
+    keep move rdma dev set moved0 netns elsewhere
+    keep is-told until_true 20 says moved0 '"inOtherNetns":true'
+    keep away detector_says '{"name":"moved0"}'
+    keep back ip netns exec elsewhere rdma dev set moved0 netns initial
+    keep is-told-back until_true 20 says moved0 '"inOtherNetns":false'
+    keep is-whole-again until_true 20 says moved0 '"uverbs"'
+    truth
+    keep move-again rdma dev set moved0 netns elsewhere
+    keep is-told-again until_true 20 says moved0 '"inOtherNetns":true'
+    keep del provider del moved0
+    keep is-gone until_true 20 is_gone moved0
+    ip netns delete elsewhere
+    keep rmmod rmmod rdma_provider
+    keep unload until_true 20 unload_core
+}
+
+# unload_core: everything down to ib_core. Daemons of rdma-core that were started for a device
+# hold sockets of NETLINK_RDMA, which pin it.
+unload_core() {
+    systemctl stop iwpmd.service rdma-ndd.service ibacm.service
+    # iw_cxgb4 comes by rdma-core's rule for the driver's name.
+    for module in iw_cxgb4 ocrdma ib_iser rpcrdma rdma_ucm ib_umad ib_ipoib ib_uverbs rdma_cm iw_cm ib_cm ib_core; do
+        rmmod "$module" 2>/dev/null
+    done
+    ! grep -q '^ib_core ' /proc/modules
+}
+
+# An auxiliary device on its way to an RDMA device.
+functions() {
+    case_begins function
+    keep aux provider aux rdma 0
+    keep waits-for-driver until_true 20 function_says rdma_provider.rdma.0 '"waitsFor":"driver"'
+    keep bind provider auxdriver on
+    keep waits-for-registration until_true 20 function_says rdma_provider.rdma.0 registration
+    keep unbind provider auxdriver off
+    keep bind-again provider auxdriver on ibdev p_aux roce 1
+    keep is-registered until_true 20 function_says rdma_provider.rdma.0 registered
+    keep functions call Detector ListFunctions '{}' --collect
+    truth
+    keep unbind-again provider auxdriver off
+    keep device-is-gone until_true 20 is_gone p_aux
+    keep aux-del provider aux-del rdma 0
+    keep is-gone until_true 20 has_no_function rdma_provider.rdma.0
+}
+
+dropped() {
+    call Detector Describe '{}' | grep -q '"droppedDatagrams":2'
+}
+
+# Who is not the kernel, and a queue that is too short.
+loss() {
+    case_begins forged
+    keep forge $tests/witness forge
+    keep is-counted until_true 20 dropped
+    keep describe call Detector Describe '{}'
+    truth
+
+    case_begins overrun
+    mkdir -p /run/systemd/system/rdma-detector-uevent.socket.d
+    printf '[Socket]\nReceiveBuffer=8K\n' >/run/systemd/system/rdma-detector-uevent.socket.d/short.conf
+    systemctl daemon-reload
+    systemctl stop rdma-detector.socket rdma-detector-uevent.socket rdma-detector.service
+    systemctl start rdma-detector-uevent.socket rdma-detector.socket rdma-detector.service
+    keep stop systemctl kill --signal=STOP rdma-detector.service
+    keep storm provider storm o 60 roce 1 mlx5_core
+    keep go-on systemctl kill --signal=CONT rdma-detector.service
+    keep is-told until_true 20 says o59 '"uverbs"'
+    keep is-quiet until_true 30 quiet
+    keep describe call Detector Describe '{}'
+    truth
+    for number in $(seq 0 59); do
+        provider del "o$number"
+    done
+    rm -r /run/systemd/system/rdma-detector-uevent.socket.d
+    systemctl daemon-reload
+    systemctl stop rdma-detector.socket rdma-detector-uevent.socket rdma-detector.service
+    systemctl start rdma-detector-uevent.socket rdma-detector.socket rdma-detector.service
+}
+
+# quiet: the detector has looked twice and found nothing to read anew.
+quiet() {
+    reads=$(counter deviceReads) scans=$(counter scans)
+    until_true 20 newer_scan "$scans"
+    [ "$reads" = "$(counter deviceReads)" ]
+}
+
+counter() {
+    call Detector Describe '{}' | sed "s/.*\"$1\":\([0-9]*\).*/\1/"
+}
+
+newer_scan() {
+    [ "$(counter scans)" -gt "$(($1 + 1))" ]
+}
+
+detector() {
+    modprobe ib_core
+    insmod $tests/rdma_provider.ko
+    ip link add dummy6 type dummy
+    ip link set dummy6 up
+    kind ib mlx5_core '"umad"' '"issm"' '"uverbs"'
+    kind roce bnxt_en '"uverbs"'
+    kind iw cxgb4 '"uverbs"'
+    kind opa hfi1 '"umad"' '"uverbs"'
+    kind usnic enic '"uverbs"'
+    kind none efa '"uverbs"'
+    kind mixed mlx4_core '"umad"' '"uverbs"'
+    changes
+    functions
+    loss
+    case_begins unloaded
+    keep rmmod rmmod rdma_provider
+    keep is-told until_true 20 has_none
+    keep describe call Detector Describe '{}'
+    keep unload until_true 20 unload_core
+    keep modules cat /proc/modules
+    namespaces
+    keep kernel-log dmesg
+}
+
+cpu_usec() {
+    sed -n 's/^usage_usec //p' "/sys/fs/cgroup/system.slice/$1/cpu.stat"
+}
+
+# memory SERVICE: the proportional size of a service's main process, in KiB.
+memory() {
+    pid=$(systemctl show --property=MainPID --value "$1")
+    sed -n 's/^Pss: *\([0-9]*\) kB/\1/p' "/proc/$pid/smaps_rollup"
+}
+
+costs() {
+    for service in rdma-detector.service systemd-udevd.service; do
+        keep "$1.$service.cpu" cpu_usec "$service"
+        keep "$1.$service.memory" memory "$service"
+    done
+}
+
+# followed NAME: what the witness's subscribers know now.
+followed() {
+    rm -f /run/witness.json
+    kill -USR1 "$witness"
+    until_true 30 test -e /run/witness.json
+    keep "$1" cat /run/witness.json
+}
+
+# agree: whether all subscribers and the detector say the same number of devices.
+agree() {
+    rm -f /run/witness.json
+    kill -USR1 "$witness"
+    until_true 10 test -e /run/witness.json
+    grep -q '"same":true' /run/witness.json
+}
+
+storm() {
+    modprobe ib_core
+    insmod $tests/rdma_provider.ko
+    # The modules that a device gets are there before the storm: it is of devices alone.
+    provider add first roce 1 mlx5_core
+    until_true 60 is_ready first
+    udevadm settle
+    $tests/witness follow $run_dir/org.rdmahotplug.Detector 100 /run/witness.json \
+        2>/results/witness.log &
+    witness=$!
+    until_true 30 agree
+
+    case_begins storm
+    costs before
+    keep began cat /proc/uptime
+    keep storm provider storm s 1000 roce 1 mlx5_core
+    keep ended cat /proc/uptime
+    keep is-quiet until_true 60 quiet
+    keep agree until_true 30 agree
+    followed subscribers
+    keep told detector_says '{}'
+    keep describe call Detector Describe '{}'
+    keep udev-settles udevadm settle
+    keep settled cat /proc/uptime
+    costs after
+    keep del provider del-all
+    keep is-gone until_true 60 has_none
+    keep is-quiet-again until_true 60 quiet
+    followed subscribers-later
+    costs later
+
+    case_begins killed
+    kill -TERM "$witness"
+    wait "$witness"
+    $tests/witness follow $run_dir/org.rdmahotplug.Detector 5 /run/witness.json \
+        2>>/results/witness.log &
+    witness=$!
+    until_true 30 agree
+    for round in $(seq 50); do
+        provider storm "k${round}_" 4 roce 1 mlx5_core
+        [ "$round" -le 3 ] || for number in 0 1 2; do
+            provider del "k$((round - 3))_$number"
+        done
+        systemctl kill --signal=KILL rdma-detector.service
+        # The next one is killed in its turn when it has begun to look, or before.
+        until_true 20 systemctl --quiet is-active rdma-detector.service
+    done
+    keep restarts systemctl show --property=NRestarts --value rdma-detector.service
+    keep is-quiet until_true 60 quiet
+    keep agree until_true 30 agree
+    followed subscribers
+    truth
+    keep describe call Detector Describe '{}'
+    kill -TERM "$witness"
+    keep kernel-log dmesg
+}
