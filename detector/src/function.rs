@@ -91,12 +91,16 @@ pub fn records(
         .filter(|(_, function)| function.is_personality())
         .filter_map(|(devpath, _)| parent_of(devpath))
         .collect();
-    // A driver hangs its RDMA device below its own object, or below the one above it.
-    let registered: BTreeSet<&str> = parents
-        .iter()
-        .flat_map(|parent| [Some(*parent), parent_of(parent)])
-        .flatten()
-        .collect();
+    // A driver hangs its RDMA device below its own object, or below the one above it; below a
+    // personality it is also the device of the function above.
+    let is_personality = |path: &str| {
+        functions
+            .get(path)
+            .is_some_and(SysfsFunction::is_personality)
+    };
+    let above = parents.iter().filter(|parent| is_personality(parent));
+    let above = above.filter_map(|parent| parent_of(parent));
+    let registered: BTreeSet<&str> = parents.iter().copied().chain(above).collect();
     let record = |(devpath, function): (&String, &SysfsFunction)| {
         let personality = function.is_personality();
         let has_device = registered.contains(devpath.as_str())

@@ -139,6 +139,9 @@ impl Eyes {
                 None => self.nodes.remove(name),
             };
         }
+        // Those of a renamed device belong to another name now.
+        let names = pending.names.iter().map(String::as_str).collect();
+        reread_nodes_of(&names, &mut self.nodes, &self.sysfs);
     }
 
     /// Compares the kernel's list with what is known until nothing differs, so that whatever is

@@ -39,7 +39,8 @@ const SYS_MONITOR_MODE: u16 = 103;
 const MONITOR: u16 = CLIENT + 28;
 /// `RDMA_DEVICE_TYPE_SMI`.
 const TYPE_SMI: u8 = 1;
-/// `RDMA_NAME_ASSIGN_TYPE_USER`.
+/// `RDMA_NAME_ASSIGN_TYPE_UNKNOWN`, also after a rename, and `RDMA_NAME_ASSIGN_TYPE_USER`.
+const ASSIGNED_UNKNOWN: u8 = 0;
 const ASSIGNED_BY_USER: u8 = 1;
 
 /// What is asked for. None of it needs a privilege.
@@ -207,7 +208,8 @@ impl NldevDevice {
             parent: attributes.text(PARENT_NAME).map(str::to_owned),
             name_assigned_by_user: attributes
                 .u8(NAME_ASSIGN_TYPE)
-                .map(|t| t == ASSIGNED_BY_USER),
+                .filter(|assigned| *assigned != ASSIGNED_UNKNOWN)
+                .map(|assigned| assigned == ASSIGNED_BY_USER),
         })
     }
 }

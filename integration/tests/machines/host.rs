@@ -2,6 +2,9 @@
 //! uevents that it sends. Some changes come while it is being asked. Must never send an event
 //! that the kernel does not, nor keep one back.
 
+#[path = "host/rdma.rs"]
+mod rdma;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use detector::uevent::Uevent;
@@ -10,10 +13,9 @@ use integration::wire::{Answer, Request};
 
 use super::nldev::{Answers, Table};
 use super::tree::Tree;
+use rdma::Device;
 
 const BUS: &str = "devices/pci0000:c0";
-/// Few names, so that they are soon another device's.
-const NAMES: [&str; 5] = ["mlx5_0", "mlx5_1", "ibp1", "rocep1", "rxe0"];
 const DRIVERS: [(&str, &str); 3] = [
     ("mlx5_core", "mlx5_core"),
     ("cxgb4", "cxgb4"),
@@ -57,23 +59,6 @@ struct Function {
     driver: Option<&'static str>,
     /// Its auxiliary device, and whether a driver is bound to that.
     auxiliary: Option<(String, bool)>,
-}
-
-/// An RDMA device.
-struct Device {
-    name: String,
-    registered: String,
-    /// The object that it hangs below.
-    parent: Option<String>,
-    ports: u32,
-    /// Each node's path.
-    nodes: BTreeMap<String, String>,
-}
-
-impl Device {
-    fn above(&self) -> &str {
-        self.parent.as_deref().unwrap_or("devices/virtual")
-    }
 }
 
 /// The machine.
@@ -194,16 +179,6 @@ impl Host {
         self.rng.choice(self.functions.keys()).cloned()
     }
 
-    fn any_device(&mut self) -> Option<u32> {
-        self.rng.choice(self.devices.keys()).copied()
-    }
-
-    fn free_name(&mut self) -> Option<&'static str> {
-        let taken = |name: &&str| self.devices.values().any(|device| device.name == **name);
-        let free = NAMES.iter().filter(|name| !taken(name));
-        self.rng.choice(free.collect::<Vec<_>>()).copied()
-    }
-
     fn plug_or_unplug(&mut self) {
         let address = format!("0000:c1:00.{}", self.rng.u8(..3));
         if self.functions.contains_key(&address) {
@@ -318,196 +293,10 @@ impl Host {
         }
     }
 
-    /// Where an RDMA device can come from now: below a function, or by software.
-    fn parents(&self) -> Vec<Option<String>> {
-        let used = |path: &String| {
-            self.devices
-                .values()
-                .any(|d| d.parent.as_ref() == Some(path))
-        };
-        let protocol_module = self.tree.has("module/iw_cxgb4");
-        let ready = self.functions.values().filter(|function| {
-            let bound = matches!(function.auxiliary, Some((_, true)));
-            match function.driver {
-                Some("efa") => true,
-                Some("cxgb4") => protocol_module,
-                _ => bound,
-            }
-        });
-        let free = ready.map(|f| f.path.clone()).filter(|path| !used(path));
-        free.map(Some).chain([None]).collect()
-    }
-
-    fn register(&mut self) {
-        if self.core != Core::Live {
-            return;
-        }
-        let Some(name) = self.free_name() else { return };
-        let parent = self.rng.choice(self.parents()).unwrap();
-        let device = Device {
-            name: name.to_owned(),
-            registered: name.to_owned(),
-            parent,
-            ports: self.rng.u32(1..=2),
-            nodes: BTreeMap::new(),
-        };
-        let index = self.next_index;
-        self.next_index += 1;
-        let path = format!("{}/infiniband/{name}", device.above());
-        let ports = device.ports;
-        self.table.line(&format!(
-            "device index={index} name={name} ports={ports} node_guid=1 node_type=1 protocol=ib"
-        ));
-        for number in 1..=ports {
-            let line = format!("port device={index} number={number} state=1");
-            self.table.line(&line);
-            let port = format!("{path}/ports/{number}");
-            self.tree.file(&format!("{port}/link_layer"), "InfiniBand");
-            let rate = format!("{port}/rate");
-            self.tree.file(&rate, "2.5 Gb/sec (1X SDR)");
-        }
-        if let Some(parent) = &device.parent {
-            self.tree.link_to(&format!("{path}/device"), parent);
-        }
-        let class = format!("class/infiniband/{name}");
-        self.tree.link_to(&class, &path);
-        self.devices.insert(index, device);
-        // Nodes come first, where the modules that make them are there.
-        for _ in 0..self.rng.u8(..3) {
-            self.add_node(index);
-        }
-        self.send("add", &path, "infiniband");
-    }
-
-    fn unregister_one(&mut self) {
-        if let Some(index) = self.any_device() {
-            self.unregister(index);
-        }
-    }
-
-    fn unregister_below(&mut self, parent: &str) {
-        let below = self.devices.iter();
-        let below = below.filter(|(_, device)| device.parent.as_deref() == Some(parent));
-        let indexes: Vec<u32> = below.map(|(index, _)| *index).collect();
-        for index in indexes {
-            self.unregister(index);
-        }
-    }
-
-    fn unregister(&mut self, index: u32) {
-        while let Some(name) = self.devices[&index].nodes.keys().next().cloned() {
-            self.remove_node(index, &name);
-        }
-        let device = self.devices.remove(&index).unwrap();
-        self.table.devices.remove(&index);
-        self.table.ports.retain(|(of, _), _| *of != index);
-        let path = format!("{}/infiniband/{}", device.above(), device.name);
-        let class = format!("class/infiniband/{}", device.name);
-        self.tree.remove(&class);
-        self.tree.remove(&path);
-        self.send("remove", &path, "infiniband");
-    }
-
-    fn rename(&mut self) {
-        let (Some(index), Some(name)) = (self.any_device(), self.free_name()) else {
-            return;
-        };
-        let device = self.devices.get_mut(&index).unwrap();
-        let old = std::mem::replace(&mut device.name, name.to_owned());
-        let (before, after) = self.tree.rename_rdma_device(&old, name);
-        let fields = self.table.devices.get_mut(&index).unwrap();
-        fields.set("name", Some(name));
-        self.send_moved("move", &after, Some(&before), "infiniband");
-    }
-
-    /// The kernel does not tell of a port's state; of a network interface it does.
-    fn change_port(&mut self) {
-        let Some(index) = self.any_device() else {
-            return;
-        };
-        let device = &self.devices[&index];
-        let number = self.rng.u32(1..=device.ports);
-        let path = format!("{}/infiniband/{}", device.above(), device.name);
-        let port = self.table.ports.get_mut(&(index, number)).unwrap();
-        match self.rng.u8(..3) {
-            0 => {
-                let netdev = port.get("netdev").is_none().then_some("eth0");
-                port.set("netdev", netdev);
-                let action = netdev.map_or("remove", |_| "add");
-                self.send(action, "devices/virtual/net/eth0", "net");
-            }
-            _ => {
-                let (state, rate) = match port.get("state") {
-                    Some("1") => ("4", "100 Gb/sec (4X EDR)"),
-                    _ => ("1", "2.5 Gb/sec (1X SDR)"),
-                };
-                port.set("state", Some(state));
-                self.story.push(format!("{path} port {number}: {state}"));
-                self.tree.file(&format!("{path}/ports/{number}/rate"), rate);
-            }
-        }
-    }
-
-    fn change_node(&mut self) {
-        let Some(index) = self.any_device() else {
-            return;
-        };
-        match self.devices[&index].nodes.keys().next().cloned() {
-            Some(name) if self.rng.bool() => self.remove_node(index, &name),
-            _ => self.add_node(index),
-        }
-    }
-
-    /// Makes a node that the device does not have yet, if there is one left. Its number is the
-    /// least that is free, as the kernel's is.
-    fn add_node(&mut self, index: u32) {
-        let device = &self.devices[&index];
-        let port = self.rng.u32(1..=device.ports);
-        let kind = self.rng.choice(["uverbs", "umad", "issm"]).unwrap();
-        let of_port = |path: &String| {
-            let port_file = self.tree.root().join(path).join("port");
-            std::fs::read_to_string(port_file).ok()
-        };
-        let same = device.nodes.iter().any(|(name, path)| {
-            let at = of_port(path).is_none_or(|at| at.trim_end() == port.to_string());
-            name.starts_with(kind) && at
-        });
-        if same {
-            return;
-        }
-        let (class, subsystem) = match kind {
-            "uverbs" => ("infiniband_verbs", "infiniband_verbs"),
-            _ => ("infiniband_mad", "infiniband_mad"),
-        };
-        let free = |number: &u32| !self.tree.has(&format!("class/{class}/{kind}{number}"));
-        let name = format!("{kind}{}", (0..).find(free).unwrap());
-        let path = format!("{}/{class}/{name}", device.above());
-        self.tree.file(&format!("{path}/ibdev"), &device.name);
-        if kind != "uverbs" {
-            self.tree.file(&format!("{path}/port"), &port.to_string());
-        }
-        self.tree.link_to(&format!("class/{class}/{name}"), &path);
-        self.send("add", &path, subsystem);
-        let device = self.devices.get_mut(&index).unwrap();
-        device.nodes.insert(name, path);
-    }
-
-    fn remove_node(&mut self, index: u32, name: &str) {
-        let device = self.devices.get_mut(&index).unwrap();
-        let path = device.nodes.remove(name).unwrap();
-        let subsystem = match name.starts_with("uverbs") {
-            true => "infiniband_verbs",
-            false => "infiniband_mad",
-        };
-        self.tree.remove(&format!("class/{subsystem}/{name}"));
-        self.tree.remove(&path);
-        self.send("remove", &path, subsystem);
-    }
-
     fn load_or_unload_protocol_module(&mut self) {
         let module = "module/iw_cxgb4";
         if !self.tree.has(module) {
-            self.tree.directory(module);
+            self.tree.file(&format!("{module}/initstate"), "live");
             self.send("add", module, "module");
             return;
         }

@@ -1,0 +1,114 @@
+//! Looks at what changed alone. Must never let a look read what nothing has happened to.
+
+use std::sync::{Arc, Mutex};
+
+use detector::pending::Pending;
+use detector::uevent::Uevent;
+use interfaces::detector::Action;
+
+use super::machine;
+use super::nldev::Table;
+use super::tree::Tree;
+use super::watcher::Watcher;
+
+/// An event of an RDMA device below the path `above`.
+pub fn heard(pending: &mut Pending, action: &str, above: &str, name: &str, old: Option<&str>) {
+    let path = |name: &str| format!("/{above}/infiniband/{name}");
+    pending.uevent(&Uevent {
+        action,
+        devpath: &path(name),
+        devpath_old: old.map(path).as_deref(),
+        subsystem: "infiniband",
+        sequence: 1,
+    });
+}
+
+#[test]
+fn a_device_that_is_renamed_keeps_its_index_its_nodes_and_its_kernel_name() {
+    let machine = machine::read("mlx5-infiniband");
+    let mut watcher = Watcher::new(machine.tree.root(), &machine.table);
+    let above = "devices/pci0000:c0/0000:c0:01.1/0000:c1:00.0/mlx5_core.sf.4";
+    let mut registered = Pending::everything();
+    heard(&mut registered, "add", above, "mlx5_4", None);
+    watcher.look(&registered).unwrap();
+    let before = watcher.devices().find(|d| d.index == 4).unwrap().clone();
+    assert_eq!(before.kernel_name.as_deref(), Some("mlx5_4"));
+
+    let (_, path) = machine.tree.rename_rdma_device("mlx5_4", "ibp193s0f0S88");
+    assert!(path.starts_with(above));
+    let mut table = machine.table.lock().unwrap();
+    let device = table.devices.get_mut(&4).unwrap();
+    device.set("name", Some("ibp193s0f0S88"));
+    drop(table);
+    let mut moved = Pending::default();
+    heard(&mut moved, "move", above, "ibp193s0f0S88", Some("mlx5_4"));
+    let (looked, events) = watcher.look(&moved).unwrap();
+
+    assert_eq!(looked.device_reads, 1);
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0].action, Action::Change);
+    let mut renamed = before;
+    renamed.name = "ibp193s0f0S88".to_owned();
+    assert_eq!(events[0].device.as_ref(), Some(&renamed));
+}
+
+/// A machine with so many devices of software.
+fn crowd(count: u32) -> (Tree, Arc<Mutex<Table>>) {
+    let tree = Tree::new();
+    let mut table = Table::new();
+    for index in 0..count {
+        let path = format!("devices/virtual/infiniband/rxe{index}");
+        tree.file(&format!("{path}/ports/1/link_layer"), "Ethernet");
+        tree.link_to(&format!("class/infiniband/rxe{index}"), &path);
+        let name = format!("rxe{index}");
+        let fixed = "ports=1 node_guid=1 sys_image_guid=1 node_type=1 protocol=roce";
+        table.line(&format!("device index={index} name={name} {fixed}"));
+        table.line(&format!("port device={index} number=1 state=4"));
+    }
+    (tree, Arc::new(Mutex::new(table)))
+}
+
+#[test]
+fn of_a_thousand_devices_the_one_is_read_that_something_happened_to() {
+    let (tree, table) = crowd(1_000);
+    let mut watcher = Watcher::new(tree.root(), &table);
+    let (all, events) = watcher.look(&Pending::everything()).unwrap();
+    assert_eq!(all.device_reads, 1_000);
+    assert_eq!(all.seen.devices.len(), 1_000);
+    assert_eq!(events.len(), 1_000 + 1, "each, and ready");
+
+    let unasked = Pending {
+        ports: true,
+        ..Pending::default()
+    };
+    let (none, events) = watcher.look(&unasked).unwrap();
+    assert_eq!((none.device_reads, events.len()), (0, 0));
+
+    let mut one = Pending::default();
+    heard(&mut one, "change", "devices/virtual", "rxe500", None);
+    let asked = table.lock().unwrap().asked;
+    let (one, events) = watcher.look(&one).unwrap();
+    assert_eq!((one.device_reads, events.len()), (1, 0));
+    // How it is set up, which devices there are, the ports of the one, and the list once more.
+    assert_eq!(table.lock().unwrap().asked - asked, 4);
+}
+
+#[test]
+fn of_a_thousand_devices_the_one_is_read_whose_port_went_down() {
+    let (tree, table) = crowd(1_000);
+    let mut watcher = Watcher::new(tree.root(), &table);
+    watcher.look(&Pending::everything()).unwrap();
+    let mut answers = table.lock().unwrap();
+    let port = answers.ports.get_mut(&(7, 1)).unwrap();
+    port.set("state", Some("1"));
+    drop(answers);
+    let unasked = Pending {
+        ports: true,
+        ..Pending::default()
+    };
+    let (looked, events) = watcher.look(&unasked).unwrap();
+    assert_eq!(looked.device_reads, 1);
+    assert_eq!(events.len(), 1, "{events:?}");
+    let state = events[0].device.as_ref().unwrap().ports[0].state.as_deref();
+    assert_eq!(state, Some("down"));
+}
