@@ -133,15 +133,26 @@ impl Eyes {
             self.nodes = self.sysfs.nodes();
             return;
         }
-        for name in &pending.nodes {
+        // Those of a renamed device belong to another name now.
+        let mut nodes = self.nodes_of(|device| pending.names.contains(device));
+        nodes.extend(pending.nodes.iter().cloned());
+        self.read_nodes(&nodes);
+    }
+
+    /// The nodes of the devices with these names.
+    fn nodes_of(&self, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
+        let nodes = self.nodes.iter();
+        let wanted = nodes.filter(|(_, node)| is_wanted(&node.device));
+        wanted.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn read_nodes(&mut self, names: &BTreeSet<String>) {
+        for name in names {
             match self.sysfs.node(name) {
                 Some(node) => self.nodes.insert(name.clone(), node),
                 None => self.nodes.remove(name),
             };
         }
-        // Those of a renamed device belong to another name now.
-        let names = pending.names.iter().map(String::as_str).collect();
-        reread_nodes_of(&names, &mut self.nodes, &self.sysfs);
     }
 
     /// Compares the kernel's list with what is known until nothing differs, so that whatever is
@@ -195,9 +206,8 @@ impl Eyes {
             listed.is_some_and(|device| device.name != known.device.name)
         });
         let renamed: BTreeSet<&str> = renamed.map(|known| known.device.name.as_str()).collect();
-        if !renamed.is_empty() {
-            reread_nodes_of(&renamed, &mut self.nodes, &self.sysfs);
-        }
+        let nodes = self.nodes_of(|device| renamed.contains(device));
+        self.read_nodes(&nodes);
     }
 
     /// Reads a device when something of it may be different; says whether it was read.
@@ -228,7 +238,7 @@ impl Eyes {
         }
         let netdev = ports.first().and_then(|port| port.netdev.as_deref());
         let sysfs = self.sysfs.device(&device.name, netdev);
-        let mut record = assemble(&device, &ports, &sysfs, nodes, self.netns_mode());
+        let mut record = assemble(&device, &ports, &sysfs, nodes, netns_mode(self.system));
         record.kernel_name = known.and_then(|known| known.found.record.kernel_name.clone());
         let record = match known {
             Some(known) if *known.found.record == record => Arc::clone(&known.found.record),
@@ -282,10 +292,6 @@ impl Eyes {
         }
     }
 
-    fn netns_mode(&self) -> Option<NetnsMode> {
-        netns_mode(self.system)
-    }
-
     fn look_at_functions(&mut self, pending: &Pending) {
         if pending.everything || pending.all_functions {
             self.functions = Arc::new(self.sysfs.functions());
@@ -308,18 +314,6 @@ pub fn netns_mode(system: NldevSystem) -> Option<NetnsMode> {
         true => Some(NetnsMode::Shared),
         false => Some(NetnsMode::Exclusive),
     }
-}
-
-fn reread_nodes_of(devices: &BTreeSet<&str>, nodes: &mut BTreeMap<String, Node>, sysfs: &Sysfs) {
-    nodes.retain(|name, node| {
-        if devices.contains(node.device.as_str()) {
-            match sysfs.node(name) {
-                Some(read) => *node = read,
-                None => return false,
-            }
-        }
-        true
-    });
 }
 
 /// Whether the record names these nodes.

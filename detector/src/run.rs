@@ -266,7 +266,6 @@ struct Ears {
     /// are; so everything is looked at with the next unasked look, and no earlier.
     doubt: bool,
     last_sequence: Option<u64>,
-    dropped: u64,
     published: Arc<Published>,
 }
 
@@ -276,7 +275,6 @@ impl Ears {
             pending: Pending::everything(),
             doubt: false,
             last_sequence: None,
-            dropped: 0,
             published,
         }
     }
@@ -330,13 +328,14 @@ impl Ears {
     }
 
     fn dropped(&mut self, reason: &Refused) {
-        self.published
-            .count(|counters| counters.dropped_datagrams += 1);
-        self.dropped += 1;
+        let count = self.published.count(|counters| {
+            counters.dropped_datagrams += 1;
+            counters.dropped_datagrams
+        });
         // Whoever sends them cannot fill the log.
-        if self.dropped.is_power_of_two() {
+        if count.cast_unsigned().is_power_of_two() {
             tracing::warn!(
-                count = self.dropped,
+                count,
                 "dropped a datagram from the kernel's sockets: {reason}"
             );
         }

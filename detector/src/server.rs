@@ -81,8 +81,8 @@ impl Published {
     }
 
     /// Changes the counters.
-    pub fn count(&self, change: impl FnOnce(&mut DescribeReply)) {
-        change(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner));
+    pub fn count<R>(&self, change: impl FnOnce(&mut DescribeReply) -> R) -> R {
+        change(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Notes since when the kernel is asked, in µs of CLOCK_MONOTONIC, or that it is not.

@@ -106,14 +106,13 @@ impl Sysfs {
     /// Every function that an RDMA device may come from, by its path below sysfs.
     #[must_use]
     pub fn functions(&self) -> BTreeMap<String, SysfsFunction> {
-        let of_core = self.modules_of_ib_core();
         let mut functions = BTreeMap::new();
         for bus in ["pci", "auxiliary"] {
             let devices = self.root.join("bus").join(bus).join("devices");
             for name in names(&devices) {
                 let devpath = self.devpath(&devices.join(name));
                 functions.extend(devpath.and_then(|path| {
-                    let function = self.read_function(&path, &of_core)?;
+                    let function = self.function(&path)?;
                     Some((path, function))
                 }));
             }
@@ -124,10 +123,6 @@ impl Sysfs {
     /// The function at `devpath`, when an RDMA device may come from it.
     #[must_use]
     pub fn function(&self, devpath: &str) -> Option<SysfsFunction> {
-        self.read_function(devpath, &self.modules_of_ib_core())
-    }
-
-    fn read_function(&self, devpath: &str, of_core: &BTreeSet<String>) -> Option<SysfsFunction> {
         let directory = self.below(devpath);
         let bus = link_name(&directory.join("subsystem"))?;
         let name = last_component(devpath).to_owned();
@@ -138,7 +133,7 @@ impl Sysfs {
         let needs = driver.as_deref().and_then(function::protocol_module);
         let function = SysfsFunction {
             pci_address: nearest_pci_address(devpath),
-            driver_registers: module.is_some_and(|module| of_core.contains(&module)),
+            driver_registers: module.is_some_and(|module| self.uses_ib_core(&module)),
             lacks_module: needs.filter(|module| !self.root.join("module").join(module).exists()),
             name,
             bus,
@@ -148,11 +143,12 @@ impl Sysfs {
         function.may_register().then_some(function)
     }
 
-    /// The modules that use ib_core: a PCI driver among them registers RDMA devices itself.
-    fn modules_of_ib_core(&self) -> BTreeSet<String> {
-        names(&self.root.join("module/ib_core/holders"))
-            .into_iter()
-            .collect()
+    /// Whether a module uses ib_core: a PCI driver that does registers RDMA devices itself.
+    fn uses_ib_core(&self, module: &str) -> bool {
+        self.root
+            .join("module/ib_core/holders")
+            .join(module)
+            .exists()
     }
 
     /// Where a link leads to, as a path below sysfs. The kernel's links in sysfs lead to where

@@ -1,6 +1,7 @@
 //! The detector on the kernels of Debian 13 and Debian 12, with devices of every kind: that what
 //! it tells is what rdma(8) and sysfs tell, field by field, whatever happens, and that nobody
-//! who listens misses anything in a storm. What costs are is printed, and no test of it.
+//! who listens misses anything in a storm. What a storm costs is printed and not judged. Must never
+//! take a guest's word for the detector's without the kernel's beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
