@@ -77,6 +77,7 @@ pub fn assemble(
         driver: sysfs.driver.clone(),
         module: sysfs.module.clone(),
         pci_address: sysfs.pci_address.clone(),
+        pci_id: None,
         physical_function,
         function_number: sysfs.subfunction.or(sysfs.virtual_function).map(Into::into),
         parent: device

@@ -124,6 +124,7 @@ pub fn records(
                 .lacks_module
                 .filter(|_| !has_device)
                 .map(str::to_owned),
+            pci_id: None,
             pci_address: function.pci_address.clone(),
         };
         (devpath.clone(), record)

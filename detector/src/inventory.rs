@@ -200,6 +200,7 @@ fn reply(action: Action, sequence: SequenceNumber) -> SubscribeDevicesReply {
         name: None,
         device: None,
         function: None,
+        module: None,
     }
 }
 

@@ -32,11 +32,33 @@ pub struct Plugged {
     pub devpath: String,
 }
 
+/// A node that a module has made for a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// `infiniband_verbs` or `infiniband_mad`.
+    pub subsystem: &'static str,
+    /// Its name, like `uverbs0`.
+    pub name: String,
+    /// The device that it is for.
+    index: u32,
+    /// The port that it is for, where it is for one.
+    port: Option<usize>,
+}
+
+impl Node {
+    /// Where it is below sysfs.
+    #[must_use]
+    pub fn devpath(&self) -> String {
+        format!("/devices/virtual/{}/{}", self.subsystem, self.name)
+    }
+}
+
 /// The host.
 #[derive(Debug)]
 pub struct Host {
     sysfs: PathBuf,
     devices: BTreeMap<u32, Plugged>,
+    nodes: Vec<Node>,
     next_index: u32,
 }
 
@@ -51,6 +73,7 @@ impl Host {
         Ok(Self {
             sysfs,
             devices: BTreeMap::new(),
+            nodes: Vec::new(),
             next_index: 0,
         })
     }
@@ -104,21 +127,85 @@ impl Host {
         self.link(name, &plugged.devpath)?;
         name.clone_into(&mut plugged.hardware.name);
         self.devices.insert(index, plugged.clone());
+        // The kernel says the present name whenever it is asked.
+        for node in self.nodes.iter().filter(|node| node.index == index) {
+            self.write_node(node)?;
+        }
         Ok((before, plugged))
     }
 
-    /// Pulls a device out.
+    /// Pulls a device out, and says which nodes went with it.
     ///
     /// # Errors
     /// When there is no such device, or the tree cannot be changed.
-    pub fn unplug(&mut self, index: u32) -> io::Result<Plugged> {
+    pub fn unplug(&mut self, index: u32) -> io::Result<(Plugged, Vec<Node>)> {
         let Some(plugged) = self.devices.remove(&index) else {
             return Err(io::ErrorKind::NotFound.into());
         };
+        let (gone, stay) = std::mem::take(&mut self.nodes)
+            .into_iter()
+            .partition(|node| node.index == index);
+        self.nodes = stay;
+        for node in &gone {
+            fs::remove_dir_all(self.node_entry(node))?;
+        }
         fs::remove_file(self.class_entry(&plugged.hardware.name))?;
         let function = self.below(&plugged.devpath).join("../..");
         fs::remove_dir_all(fs::canonicalize(function)?)?;
-        Ok(plugged)
+        Ok((plugged, gone))
+    }
+
+    /// Makes the nodes that live modules make and that are not there yet, and says which.
+    ///
+    /// # Errors
+    /// When the tree cannot be changed.
+    pub fn make_nodes(&mut self) -> io::Result<Vec<Node>> {
+        let (verbs, mad) = (self.is_live("ib_uverbs"), self.is_live("ib_umad"));
+        let mut made = Vec::new();
+        for (index, plugged) in &self.devices {
+            let node = |subsystem, name, port| Node {
+                subsystem,
+                name,
+                index: *index,
+                port,
+            };
+            if verbs {
+                made.push(node("infiniband_verbs", format!("uverbs{index}"), None));
+            }
+            for port in (1..).take(if mad { plugged.hardware.ports.len() } else { 0 }) {
+                let name = format!("umad{index}{port:02}");
+                made.push(node("infiniband_mad", name, Some(port)));
+            }
+        }
+        made.retain(|node| !self.nodes.contains(node));
+        for node in &made {
+            self.write_node(node)?;
+        }
+        self.nodes.extend(made.iter().cloned());
+        Ok(made)
+    }
+
+    fn is_live(&self, module: &str) -> bool {
+        self.sysfs.join("module").join(module).exists()
+    }
+
+    fn write_node(&self, node: &Node) -> io::Result<()> {
+        let directory = self.node_entry(node);
+        fs::create_dir_all(&directory)?;
+        if let Some(plugged) = self.devices.get(&node.index) {
+            fs::write(directory.join("ibdev"), &plugged.hardware.name)?;
+        }
+        match node.port {
+            Some(port) => fs::write(directory.join("port"), port.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    fn node_entry(&self, node: &Node) -> PathBuf {
+        self.sysfs
+            .join("class")
+            .join(node.subsystem)
+            .join(&node.name)
     }
 
     /// Shows a module as live.

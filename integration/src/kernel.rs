@@ -99,6 +99,8 @@ impl LabKernel {
     /// When the host's tree cannot be changed.
     pub fn plug(&self, hardware: Hardware) -> io::Result<u32> {
         let (index, plugged) = self.host().plug(hardware)?;
+        // Those of modules that are live come before the device's own event (ib_register_device()).
+        self.make_nodes()?;
         self.send("add", "infiniband", &plugged.devpath)?;
         Ok(index)
     }
@@ -117,8 +119,19 @@ impl LabKernel {
     /// # Errors
     /// When there is no such device, or the host's tree cannot be changed.
     pub fn unplug(&self, index: u32) -> io::Result<()> {
-        let plugged = self.host().unplug(index)?;
+        let (plugged, nodes) = self.host().unplug(index)?;
+        for node in nodes {
+            self.send("remove", node.subsystem, &node.devpath())?;
+        }
         self.send("remove", "infiniband", &plugged.devpath)
+    }
+
+    fn make_nodes(&self) -> io::Result<()> {
+        let made = self.host().make_nodes()?;
+        for node in made {
+            self.send("add", node.subsystem, &node.devpath())?;
+        }
+        Ok(())
     }
 
     fn host(&self) -> MutexGuard<'_, Host> {
@@ -163,30 +176,11 @@ impl LabKernel {
         }
     }
 
-    /// A module becomes live, and those that make devices make them for every RDMA device.
+    /// A module becomes live, and those that make nodes make them for every RDMA device.
     fn take_module(&self, module: &str) -> io::Result<()> {
         self.host().insert_module(module)?;
         let _ = self.events.send(KernelEvent::Inserted(module.to_owned()));
-        let devices: Vec<Plugged> = self.host().devices().values().cloned().collect();
-        for (number, device) in devices.iter().enumerate() {
-            let function = device
-                .devpath
-                .split("/infiniband/")
-                .next()
-                .unwrap_or_default();
-            match module {
-                "ib_uverbs" => {
-                    let devpath = format!("{function}/infiniband_verbs/uverbs{number}");
-                    self.send("add", "infiniband_verbs", &devpath)?;
-                }
-                "ib_umad" => {
-                    let devpath = format!("{function}/infiniband_mad/umad{number}");
-                    self.send("add", "infiniband_mad", &devpath)?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        self.make_nodes()
     }
 
     async fn answer_requests(self, socket: tokio::net::UnixDatagram) {

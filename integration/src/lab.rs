@@ -32,7 +32,7 @@ const PATH_UNIT_INTERVAL: Duration = Duration::from_millis(5);
 enum Seen {
     Kernel(KernelEvent),
     Detector(Box<SubscribeDevicesReply>),
-    Orchestrator(SubscribeStatusReply),
+    Orchestrator(Box<SubscribeStatusReply>),
     Target(bool),
     Lost(String),
 }
@@ -236,7 +236,7 @@ impl Lab {
                 SUBSCRIBE_STATUS,
                 &arguments,
                 &sender,
-                Seen::Orchestrator,
+                |reply| Seen::Orchestrator(Box::new(reply)),
             )
             .await;
         });
@@ -280,6 +280,7 @@ impl Observer {
             Seen::Detector(reply) => self.journey.detector(&reply),
             Seen::Orchestrator(reply) => {
                 self.journey.orchestrator(&reply);
+                let reply = *reply;
                 match (reply.action, reply.index, reply.device) {
                     (Action::Add | Action::Change, Some(index), Some(device)) => {
                         self.world.devices.insert(index, device);

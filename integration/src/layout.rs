@@ -93,6 +93,12 @@ pub fn services(dir: &Path, modules: &Path, sockets: DetectorSockets) -> io::Res
         .argument("--detector", socket(dir, "org.rdmahotplug.Detector"))
         .argument("--loader", socket(dir, "org.rdmahotplug.Loader"))
         .argument("--rules", rules.join("rules.d"))
+        .argument("--lists", dir.join("etc/rdma/modules"))
+        // There is no bus on this host.
+        .argument(
+            "--bus",
+            format!("unix:path={}", dir.join("run/bus").display()),
+        )
         .argument(
             "--runtime-directory",
             dir.join("run/rdma-hotplug/orchestrator"),

@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 22] = [
+const PURE: [&str; 35] = [
     "detector/src/uevent.rs",
     "detector/src/nldev.rs",
     "detector/src/pending.rs",
@@ -27,9 +27,22 @@ const PURE: [&str; 22] = [
     "loader/src/explain.rs",
     "loader/src/policy.rs",
     "orchestrator/src/rules.rs",
+    "orchestrator/src/rules/file.rs",
+    "orchestrator/src/rules/list.rs",
+    "orchestrator/src/rules/selector.rs",
     "orchestrator/src/machine.rs",
+    "orchestrator/src/machine/device.rs",
+    "orchestrator/src/machine/event.rs",
+    "orchestrator/src/machine/explain.rs",
+    "orchestrator/src/machine/function.rs",
+    "orchestrator/src/machine/module.rs",
+    "orchestrator/src/machine/unit.rs",
+    "orchestrator/src/journal/replay.rs",
+    "orchestrator/src/journal/wire.rs",
+    "orchestrator/src/journal/story.rs",
     "orchestrator/src/board.rs",
-    "orchestrator/src/status.rs",
+    "orchestrator/src/command/status.rs",
+    "orchestrator/src/command/explain.rs",
     "interfaces/src/names.rs",
 ];
 /// What a pure file may not reach.

@@ -95,13 +95,15 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
-/// Reads `count` lines of what the lab prints, or all there are.
+/// Reads `count` lines of what the lab prints, or all there are: how many differs from run to run,
+/// for what changes at once is told once.
 fn read_lines(child: &mut Child, count: usize) -> BufReader<std::process::ChildStdout> {
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     for _ in 0..count {
         line.clear();
-        if stdout.read_line(&mut line).unwrap() == 0 {
+        let ended = stdout.read_line(&mut line).unwrap() == 0;
+        if ended || line.contains("The services stay up") {
             break;
         }
     }

@@ -11,6 +11,7 @@
 //! - [`server`], [`client`]: varlink over `AF_UNIX` stream sockets.
 //! - [`activation`]: the sockets that the service manager hands over.
 //! - [`dropin`]: configuration directories, as systemd merges them.
+//! - [`journal`]: the orchestrator's journal as bytes.
 //! - [`log`]: where log records go.
 //! - [`lifecycle`]: the service manager, and what it wants.
 
@@ -19,6 +20,7 @@ pub mod client;
 pub mod detector;
 pub mod dropin;
 mod generated;
+pub mod journal;
 pub mod lifecycle;
 pub mod loader;
 pub mod log;

@@ -34,3 +34,13 @@ pub const LIST_HISTORY: &str = "org.rdmahotplug.Orchestrator.ListHistory";
 pub const WAIT_TIMED_OUT: &str = "org.rdmahotplug.Orchestrator.WaitTimedOut";
 /// Nothing is paused.
 pub const NOT_PAUSED: &str = "org.rdmahotplug.Orchestrator.NotPaused";
+/// Lists the functions that have no device yet.
+pub const LIST_FUNCTIONS: &str = "org.rdmahotplug.Orchestrator.ListFunctions";
+/// Says who wants a module, and what became of it.
+pub const EXPLAIN_MODULE: &str = "org.rdmahotplug.Orchestrator.ExplainModule";
+/// No function is without a device.
+pub const NO_SUCH_FUNCTION: &str = "org.rdmahotplug.Orchestrator.NoSuchFunction";
+/// Nobody wants a module of this name.
+pub const NO_SUCH_MODULE: &str = "org.rdmahotplug.Orchestrator.NoSuchModule";
+/// The journal has no such record.
+pub const NO_SUCH_RECORD: &str = "org.rdmahotplug.Orchestrator.NoSuchRecord";

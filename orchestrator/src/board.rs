@@ -1,16 +1,17 @@
-//! The status of every device, as it is listed and told to subscribers. Pure. Must never hold
-//! anything that the machine has not put there.
+//! The status of every device and of every function without one, as it is listed and told to
+//! subscribers. Pure. Must never hold anything that the machine has not put there.
 
 use std::collections::BTreeMap;
 
 use interfaces::names::SequenceNumber;
-use interfaces::orchestrator::{Action, Device, ExplainReply, SubscribeStatusReply};
+use interfaces::orchestrator::{Action, Device, Function, SubscribeStatusReply};
 use interfaces::server::Snapshot;
 
-/// The devices by their index.
+/// What there is, by index and by name.
 #[derive(Debug, Default)]
 pub struct Board {
-    devices: BTreeMap<i64, ExplainReply>,
+    devices: BTreeMap<i64, Device>,
+    functions: BTreeMap<String, Function>,
     sequence: SequenceNumber,
     settled: bool,
 }
@@ -18,15 +19,15 @@ pub struct Board {
 impl Board {
     /// The devices in the order of their indexes.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
-        self.devices.values().map(|shown| &shown.device)
-    }
-
-    /// The devices with the rules behind their status.
-    pub fn explained(&self) -> impl Iterator<Item = &ExplainReply> {
         self.devices.values()
     }
 
-    /// Whether every device is known and every module has its answer.
+    /// The functions in the order of their names.
+    pub fn functions(&self) -> impl Iterator<Item = &Function> {
+        self.functions.values()
+    }
+
+    /// Whether nothing is under way any more.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.settled
@@ -38,34 +39,58 @@ impl Board {
     }
 
     /// Puts a device up, or its new status in the place of the old one.
-    pub fn put(&mut self, shown: ExplainReply) -> Vec<SubscribeStatusReply> {
-        let device = shown.device.clone();
-        let before = self.devices.insert(device.index, shown);
-        let action = match before {
+    pub fn put(&mut self, device: Device) -> Option<SubscribeStatusReply> {
+        let action = match self.devices.get(&device.index) {
             None => Action::Add,
-            Some(known) if known.device == device => return Vec::new(),
+            Some(before) if *before == device => return None,
             Some(_) => Action::Change,
         };
         self.sequence.advance();
-        vec![self.told(action, &device)]
+        let told = self.of_device(action, &device);
+        self.devices.insert(device.index, device);
+        Some(told)
     }
 
     /// Takes a device down.
-    pub fn remove(&mut self, index: i64) -> Vec<SubscribeStatusReply> {
-        let Some(shown) = self.devices.remove(&index) else {
-            return Vec::new();
-        };
+    pub fn remove(&mut self, index: i64) -> Option<SubscribeStatusReply> {
+        let device = self.devices.remove(&index)?;
         self.sequence.advance();
-        vec![self.told(Action::Remove, &shown.device)]
+        Some(self.of_device(Action::Remove, &device))
     }
 
-    fn told(&self, action: Action, device: &Device) -> SubscribeStatusReply {
+    /// Puts a function up, or its new status in the place of the old one.
+    pub fn put_function(&mut self, function: Function) -> Option<SubscribeStatusReply> {
+        let action = match self.functions.get(&function.name) {
+            None => Action::Add,
+            Some(before) if *before == function => return None,
+            Some(_) => Action::Change,
+        };
+        self.sequence.advance();
+        let told = self.of_function(action, &function);
+        self.functions.insert(function.name.clone(), function);
+        Some(told)
+    }
+
+    /// Takes a function down.
+    pub fn remove_function(&mut self, name: &str) -> Option<SubscribeStatusReply> {
+        let function = self.functions.remove(name)?;
+        self.sequence.advance();
+        Some(self.of_function(Action::Remove, &function))
+    }
+
+    fn of_device(&self, action: Action, device: &Device) -> SubscribeStatusReply {
         SubscribeStatusReply {
-            action,
-            sequence: self.sequence.into(),
             index: Some(device.index),
             name: Some(device.name.clone()),
             device: (action != Action::Remove).then(|| device.clone()),
+            ..self.mark(action)
+        }
+    }
+
+    fn of_function(&self, action: Action, function: &Function) -> SubscribeStatusReply {
+        SubscribeStatusReply {
+            function: Some(function.clone()),
+            ..self.mark(action)
         }
     }
 
@@ -76,6 +101,7 @@ impl Board {
             index: None,
             name: None,
             device: None,
+            function: None,
         }
     }
 }
@@ -84,10 +110,10 @@ impl Snapshot for Board {
     type Event = SubscribeStatusReply;
 
     fn snapshot(&self) -> Vec<SubscribeStatusReply> {
-        self.devices()
-            .map(|device| self.told(Action::Add, device))
-            .chain([self.mark(Action::Ready)])
-            .collect()
+        let devices = self.devices().map(|d| self.of_device(Action::Add, d));
+        let functions = self.functions().map(|f| self.of_function(Action::Add, f));
+        let ready = [self.mark(Action::Ready)];
+        devices.chain(functions).chain(ready).collect()
     }
 
     fn resync(&self) -> SubscribeStatusReply {

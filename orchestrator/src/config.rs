@@ -33,17 +33,32 @@ pub struct Config {
         "/usr/lib/rdma-hotplug/rules.d",
     ])]
     pub rules: Vec<PathBuf>,
-    /// Where the flag file that path units watch is written.
+    /// Where rdma-core's lists of modules are (*.conf), which rules refer to.
+    #[arg(long, value_name = "DIR", default_value = "/etc/rdma/modules")]
+    pub lists: PathBuf,
+    /// Where the journal and the flag files that path units watch are written.
     #[arg(
         long,
         value_name = "DIR",
         default_value = "/run/rdma-hotplug/orchestrator"
     )]
     pub runtime_directory: PathBuf,
-    /// How long the start waits for the modules of devices that the kernel has registered
-    /// already, in seconds.
+    /// How long the start waits for what is being set up, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub boot_deadline: Duration,
+    /// After how long a function without an RDMA device is stuck, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub stuck_after: Duration,
+    /// How long the start waits for a driver that udev may be loading, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub driver_grace: Duration,
+    /// The address of the bus that the service manager is on.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "unix:path=/run/dbus/system_bus_socket"
+    )]
+    pub bus: String,
     /// Listen here when no socket was passed.
     #[arg(long, value_name = "PATH", env = "SYSTEMD_VARLINK_LISTEN")]
     pub listen: Option<PathBuf>,

@@ -6,26 +6,30 @@
 //! job that is ordered after itself.
 //!
 //! In reading order:
-//! - [`rules`]: which modules a device should have (pure).
+//! - [`rules`]: which modules and units a device should have (pure).
 //! - [`machine`]: events in, actions out (pure).
+//! - [`journal`]: what happened and what was decided, on disk; its replay is pure.
 //! - [`board`]: the status of every device, as subscribers see it (pure).
 //! - [`peers`]: the detector and the loader, over varlink.
-//! - [`jobs`]: what PID 1 is asked for.
+//! - [`jobs`], [`bus`]: what PID 1 is asked for, by flag files and over the bus.
 //! - [`run`]: the loop that carries actions out.
 //! - [`server`]: the varlink methods.
+//! - [`command`]: what the command `rdma-hotplug` prints (pure).
 //! - [`config`]: the command line.
 
 #![forbid(unsafe_code)]
 
 pub mod board;
+pub mod bus;
+pub mod command;
 pub mod config;
 pub mod jobs;
+pub mod journal;
 pub mod machine;
 pub mod peers;
 pub mod rules;
 pub mod run;
 pub mod server;
-pub mod status;
 
 use std::process::ExitCode;
 

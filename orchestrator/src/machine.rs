@@ -1,341 +1,375 @@
-//! The decisions: events in, actions out. Pure: no clock, no file, no socket; what happened is
-//! told to it, and what it wants done is returned. Must never wait, and must never let one
-//! device's modules hold back another's.
+//! The decisions: events in, actions out. Pure: no clock, no file, no socket; what happened and
+//! when is told to it, and what it wants done is returned. What is wanted is compared with what
+//! is, whatever the order in which both came. Must never wait, and must never let one device's
+//! modules hold back another's.
+
+mod device;
+mod event;
+mod explain;
+mod function;
+mod module;
+mod unit;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use interfaces::detector;
-use interfaces::loader::{ModuleResult, Outcome};
-use interfaces::names::ModuleName;
-use interfaces::orchestrator::{Device, ExplainReply, Module, ModuleState, Rule, State};
+use interfaces::names::{ModuleName, UnitName};
+use interfaces::orchestrator::ModuleState;
+use serde::{Deserialize, Serialize};
 
-use crate::rules::Rules;
+use crate::rules::{Rules, Sources};
+use device::Device;
+pub use event::{Action, Event, Flag, JobOutcome, UnitActivity, Verb};
+use function::Function;
+use module::Module;
+use unit::{Phase, Unit};
 
-/// Everything that can make the machine decide.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// The detector begins to tell every device anew.
-    SnapshotBegins,
-    /// The detector tells a device: a new one, a changed one, or one that is known.
-    Device(Box<detector::Device>),
-    /// The detector says that a device is gone.
-    Removed(i64),
-    /// The detector has told every device.
-    SnapshotEnds,
-    /// The detector cannot be reached.
-    DetectorLost,
-    /// The loader's answer for a module.
-    Module(Box<ModuleResult>),
-    /// The start has taken as long as it may.
-    BootDeadline,
-    /// The rules were read again.
-    Rules(Rules),
-    /// Somebody wants everything compared anew.
-    Reconcile,
-    /// Somebody wants nothing loaded or started, for this reason.
-    Pause(String),
-    /// The pause is over.
-    Resume,
+/// How long things may take, in µs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patience {
+    /// The start, until it is complete whatever is missing.
+    pub start: i64,
+    /// A function in one state, until it is stuck.
+    pub function: i64,
+    /// At the start, a function that no driver is bound to: udev may be loading it.
+    pub driver: i64,
 }
 
-/// What the machine wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Have these modules loaded, and tell the machine of each.
-    Load {
-        /// The modules, in the order of the rules.
-        modules: Vec<ModuleName>,
-        /// Why, for the loader's log.
-        reason: String,
-    },
-    /// Show this device's status, and the rules behind it.
-    Publish(Box<ExplainReply>),
-    /// Show this device no longer.
-    Withdraw(i64),
-    /// Have PID 1 start `rdma-hw.target`.
-    AnnounceHardware,
-    /// There is no RDMA hardware any more.
-    WithdrawHardware,
-    /// Say that everything is settled, or is not any more.
-    Settled(bool),
-    /// Tell the service manager that the start is complete.
-    Started {
-        /// What is still missing, for `systemctl status`.
-        status: String,
-    },
+/// Who wants a module.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Subject {
+    Device(i64),
+    Function(String),
 }
 
-/// A device and what became of what it should have.
-#[derive(Clone, Debug)]
-struct Known {
-    record: detector::Device,
-    modules: Vec<Module>,
-    /// Whether the detector's present snapshot has shown it.
-    confirmed: bool,
+/// What is to be done when a time has come.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Timer {
+    Start,
+    Function(String),
+    Retry(ModuleName),
 }
 
 /// The state of the whole.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Machine {
+    #[serde(with = "saved_rules")]
     rules: Rules,
-    devices: BTreeMap<i64, Known>,
-    /// Modules that the loader was asked for and has not answered.
-    in_flight: BTreeSet<ModuleName>,
+    patience: Patience,
+    devices: BTreeMap<i64, Device>,
+    functions: BTreeMap<String, Function>,
+    modules: BTreeMap<ModuleName, Module>,
+    units: BTreeMap<UnitName, Unit>,
+    /// Units that others wait for, and whether each is active.
+    watched: BTreeMap<UnitName, bool>,
+    /// The devices that each flag stands for.
+    flagged: BTreeMap<Flag, BTreeSet<i64>>,
+    /// The flags that are up.
+    announced: BTreeSet<Flag>,
+    /// Devices that a module is missing an answer for.
+    unsettled: BTreeSet<i64>,
+    timers: BTreeSet<(i64, Timer)>,
     /// Whether the devices are known: a snapshot has ended.
     complete: bool,
     connected: bool,
-    announced: bool,
+    service_manager: bool,
     started: bool,
     settled: bool,
     /// Why nothing is loaded or started at present.
     paused: Option<String>,
+    /// Devices whose status may be another one after this step.
+    #[serde(skip)]
+    touched: BTreeSet<i64>,
 }
 
-/// What [`Machine`] says of itself.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// Whether the detector can be reached.
-    pub connected: bool,
-    /// Whether `rdma-hw.target` was asked for.
-    pub announced: bool,
-    /// Why nothing is loaded or started at present.
-    pub paused: Option<String>,
+mod saved_rules {
+    use super::Rules;
+    use crate::rules::SavedRules;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(rules: &Rules, to: S) -> Result<S::Ok, S::Error> {
+        SavedRules::from(rules.clone()).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Rules, D::Error> {
+        SavedRules::deserialize(from).map(Rules::from)
+    }
 }
 
 impl Machine {
-    /// A machine that knows no device.
+    /// A machine that knows nothing.
     #[must_use]
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(patience: Patience) -> Self {
         Self {
-            rules,
+            rules: Rules::default(),
+            patience,
             devices: BTreeMap::new(),
-            in_flight: BTreeSet::new(),
+            functions: BTreeMap::new(),
+            modules: BTreeMap::new(),
+            units: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            flagged: BTreeMap::new(),
+            announced: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
+            timers: BTreeSet::new(),
             complete: false,
             connected: false,
-            announced: false,
+            service_manager: false,
             started: false,
             settled: false,
             paused: None,
+            touched: BTreeSet::new(),
         }
     }
 
-    /// The rules that decide.
+    /// When an [`Event::Deadline`] is due, in µs, as things are now.
     #[must_use]
-    pub fn rules(&self) -> &Rules {
-        &self.rules
+    pub fn next_deadline(&self) -> Option<i64> {
+        self.timers.first().map(|(time, _)| *time)
     }
 
-    /// The state of the whole.
-    #[must_use]
-    pub fn summary(&self) -> Summary {
-        Summary {
-            connected: self.connected,
-            announced: self.announced,
-            paused: self.paused.clone(),
-        }
-    }
-
-    /// Decides.
-    pub fn step(&mut self, event: Event) -> Vec<Action> {
+    /// Decides. `now` is in µs of CLOCK_MONOTONIC.
+    pub fn step(&mut self, event: Event, now: i64) -> Vec<Action> {
         let mut actions = Vec::new();
-        match event {
-            Event::SnapshotBegins => {
-                self.connected = true;
-                for known in self.devices.values_mut() {
-                    known.confirmed = false;
-                }
-            }
-            Event::Device(record) => self.device(*record, &mut actions),
-            Event::Removed(index) => self.remove(index, &mut actions),
-            Event::SnapshotEnds => self.snapshot_ends(&mut actions),
-            // What was known stays until the detector is back and says otherwise.
-            Event::DetectorLost => self.connected = false,
-            Event::Module(result) => self.module(&result, &mut actions),
-            Event::BootDeadline => self.start(&mut actions),
-            Event::Rules(rules) => {
-                self.rules = rules;
-                self.decide_anew(&mut actions);
-            }
-            Event::Reconcile => self.reconcile(&mut actions),
-            Event::Pause(reason) => self.paused = Some(reason),
-            Event::Resume => {
-                self.paused = None;
-                self.decide_anew(&mut actions);
-            }
+        self.take(event, now, &mut actions);
+        let touched = std::mem::take(&mut self.touched);
+        for index in touched {
+            self.follow_units(index, &mut actions);
+            self.announce(index, &mut actions);
+            self.publish(index, now, &mut actions);
         }
-        self.announce(&mut actions);
-        let settled = self.complete && self.devices.values().all(Known::settled);
-        if settled != self.settled {
-            self.settled = settled;
-            actions.push(Action::Settled(settled));
-        }
-        if settled {
-            self.start(&mut actions);
-        }
+        self.settle(now, &mut actions);
         actions
     }
 
-    fn device(&mut self, record: detector::Device, actions: &mut Vec<Action>) {
-        // The index begins anew when ib_core is loaded anew: another device may have it.
-        let before = self.devices.remove(&record.index);
-        let before = before.filter(|known| is_same(&known.record, &record));
-        // Told again in a new snapshot, after a time in which nobody looked: what was live may
-        // have been unloaded. What was answered stays until there is another answer.
-        let unseen = before.as_ref().is_some_and(|known| !known.confirmed);
-        let mut known = Known {
-            modules: Vec::new(),
-            confirmed: true,
-            record,
-        };
-        for wanted in self.rules.wanted(&known.record) {
-            let answered = before.iter().flat_map(|known| &known.modules);
-            let mut answered = answered.filter(|m| m.name == wanted.module.as_str());
-            let answered = answered.next();
-            known.modules.push(Module {
-                name: wanted.module.to_string(),
-                state: answered.map_or(ModuleState::Pending, |module| module.state),
-                rule: wanted.rule.display().to_string(),
-                message: answered.and_then(|module| module.message.clone()),
-            });
-        }
-        let wanted = |module: &&Module| unseen || module.state == ModuleState::Pending;
-        self.load(&known, wanted, actions);
-        actions.push(self.publish(&known));
-        self.devices.insert(known.record.index, known);
-    }
-
-    /// Takes every device through the rules as they are now, and asks for what nobody has.
-    fn decide_anew(&mut self, actions: &mut Vec<Action>) {
-        let records: Vec<_> = self
-            .devices
-            .values()
-            .map(|known| known.record.clone())
-            .collect();
-        for record in records {
-            self.device(record, actions);
+    fn take(&mut self, event: Event, now: i64, actions: &mut Vec<Action>) {
+        match event {
+            Event::Begins => self.begin(now, actions),
+            Event::SnapshotBegins => self.snapshot_begins(),
+            Event::Device(record) => self.device(*record, now, actions),
+            Event::DeviceGone(index) => self.device_gone(index, actions),
+            Event::Function(record) => self.function(*record, now, actions),
+            Event::FunctionGone(name) => self.function_gone(&name, actions),
+            Event::ModuleGone(name) => self.module_gone(&name, actions),
+            Event::SnapshotEnds => self.snapshot_ends(actions),
+            // What was known stays until the detector is back and says otherwise.
+            Event::DetectorLost => self.connected = false,
+            Event::Module(result) => self.answered(&result, now, actions),
+            Event::ServiceManager(there) => self.service_manager(there, actions),
+            Event::Job(unit, verb, outcome) => self.job(&unit, verb, &outcome, actions),
+            Event::Unit(unit, activity) => self.unit(&unit, activity, actions),
+            Event::Deadline => self.deadline(now, actions),
+            Event::Rules(sources) => self.read_rules(&sources, now, actions),
+            Event::Reconcile => self.reconcile(actions),
+            Event::Pause(reason) => self.paused = Some(reason),
+            Event::Resume => self.resume(actions),
         }
     }
 
-    /// Asks again for every module, whatever was answered before. What was answered stays until
-    /// there is another answer: a device that is ready is so meanwhile.
-    fn reconcile(&mut self, actions: &mut Vec<Action>) {
-        let devices: Vec<Known> = self.devices.values().cloned().collect();
-        for known in devices {
-            self.load(&known, |_| true, actions);
+    /// A new process: nothing that the last one asked for is known to be answered, and the
+    /// service manager waits for READY again.
+    fn begin(&mut self, now: i64, actions: &mut Vec<Action>) {
+        self.started = false;
+        self.complete = false;
+        self.settled = false;
+        self.connected = false;
+        self.timers.retain(|(_, timer)| *timer != Timer::Start);
+        let end = now.saturating_add(self.patience.start);
+        self.timers.insert((end, Timer::Start));
+        self.service_manager(false, actions);
+        // What was decided last may not have been carried out.
+        let announced = self.announced.iter();
+        actions.extend(announced.map(|flag| Action::SetFlag(*flag, true)));
+        for module in self.modules.values_mut() {
+            module.in_flight = false;
+        }
+        self.ask_everyone(false, actions);
+        self.touch_everyone();
+    }
+
+    /// Asks for what somebody wants and nobody has asked for; `again` for everything.
+    fn ask_everyone(&mut self, again: bool, actions: &mut Vec<Action>) {
+        let devices = self.devices.keys().map(|index| Subject::Device(*index));
+        let functions = self.functions.keys().cloned().map(Subject::Function);
+        let subjects: Vec<Subject> = devices.chain(functions).collect();
+        for subject in subjects {
+            self.ask(&subject, again, actions);
         }
     }
 
-    fn publish(&self, known: &Known) -> Action {
-        let rules = self.rules.selecting(&known.record).map(|rule| Rule {
-            file: rule.file().display().to_string(),
-            number: i64::try_from(rule.number()).unwrap_or(i64::MAX),
-            protocols: rule.protocols().map(|protocols| {
-                let names = protocols.iter().map(|protocol| protocol_name(*protocol));
-                names.map(str::to_owned).collect()
-            }),
-            modules: known.of_rule(rule.modules()),
-        });
-        Action::Publish(Box::new(ExplainReply {
-            device: known.status(),
-            rules: rules.collect(),
-        }))
+    fn touch_everyone(&mut self) {
+        self.touched.extend(self.devices.keys());
     }
 
-    /// Asks for those modules of a device that `wanted` names and that nobody has asked for yet.
-    /// A new device asks even for what was live for the one before: it may have been unloaded
-    /// meanwhile.
-    fn load(
-        &mut self,
-        known: &Known,
-        wanted: impl FnMut(&&Module) -> bool,
-        actions: &mut Vec<Action>,
-    ) {
+    /// Asks for those modules of a device or function that nobody has asked for yet.
+    fn ask(&mut self, subject: &Subject, again: bool, actions: &mut Vec<Action>) {
         if self.paused.is_some() {
             return;
         }
-        let modules: Vec<ModuleName> = known
-            .modules
-            .iter()
-            .filter(wanted)
-            .filter_map(|module| ModuleName::parse(&module.name).ok())
-            .filter(|module| self.in_flight.insert(module.clone()))
-            .collect();
+        let (names, reason): (Vec<&ModuleName>, String) = match subject {
+            Subject::Device(index) => match self.devices.get(index) {
+                Some(device) => (device.module_names().collect(), device.to_string()),
+                None => return,
+            },
+            Subject::Function(name) => match self.functions.get(name) {
+                Some(function) => (function.module_names().collect(), name.clone()),
+                None => return,
+            },
+        };
+        let modules = module::take_unasked(&mut self.modules, names.into_iter(), again);
         if !modules.is_empty() {
-            let reason = format!("{} (index {})", known.record.name, known.record.index);
             actions.push(Action::Load { modules, reason });
         }
     }
 
-    fn remove(&mut self, index: i64, actions: &mut Vec<Action>) {
-        if self.devices.remove(&index).is_none() {
-            return;
+    fn snapshot_begins(&mut self) {
+        self.connected = true;
+        for device in self.devices.values_mut() {
+            device.confirmed = false;
         }
-        actions.push(Action::Withdraw(index));
-        // Even when it was not announced: an orchestrator before this one may have done it.
-        if self.complete && self.devices.is_empty() {
-            self.announced = false;
-            actions.push(Action::WithdrawHardware);
+        for function in self.functions.values_mut() {
+            function.confirmed = false;
         }
     }
 
     fn snapshot_ends(&mut self, actions: &mut Vec<Action>) {
-        let gone: Vec<i64> = self
-            .devices
-            .iter()
-            .filter(|(_, known)| !known.confirmed)
-            .map(|(index, _)| *index)
-            .collect();
+        let gone: Vec<i64> = unconfirmed(&self.devices, |device| device.confirmed);
         for index in gone {
-            self.remove(index, actions);
+            self.device_gone(index, actions);
         }
-        if !self.complete && self.devices.is_empty() {
-            // An orchestrator before this one may have announced hardware that is gone.
-            actions.push(Action::WithdrawHardware);
+        let gone: Vec<String> = unconfirmed(&self.functions, |function| function.confirmed);
+        for name in gone {
+            self.function_gone(&name, actions);
         }
-        self.complete = true;
-    }
-
-    fn module(&mut self, result: &ModuleResult, actions: &mut Vec<Action>) {
-        let Ok(name) = ModuleName::parse(&result.module) else {
-            return;
-        };
-        self.in_flight.remove(&name);
-        let mut changed = Vec::new();
-        for known in self.devices.values_mut() {
-            let mut modules = known.modules.iter_mut();
-            if let Some(module) = modules.find(|module| module.name == name.as_str()) {
-                let state = state_of(result.outcome);
-                if module.state != state || module.message != result.message {
-                    module.state = state;
-                    module.message.clone_from(&result.message);
-                    changed.push(known.clone());
+        if !std::mem::replace(&mut self.complete, true) {
+            // An orchestrator before this one may have announced what is gone.
+            for flag in Flag::ALL {
+                if !self.announced.contains(&flag) && !self.flagged.contains_key(&flag) {
+                    actions.push(Action::SetFlag(flag, false));
                 }
             }
         }
-        actions.extend(changed.iter().map(|known| self.publish(known)));
     }
 
-    /// Hardware is announced as soon as one device has got all that it can get: a module that
-    /// was refused keeps that device from being ready, but not the machine from having RDMA.
-    fn announce(&mut self, actions: &mut Vec<Action>) {
-        let paused = self.paused.is_some();
-        if !self.announced && !paused && self.devices.values().any(Known::settled) {
-            self.announced = true;
-            actions.push(Action::AnnounceHardware);
+    fn service_manager(&mut self, there: bool, actions: &mut Vec<Action>) {
+        self.service_manager = there;
+        if there {
+            let watched = self.watched.keys();
+            // What became of those meanwhile.
+            let units = self.units.iter().filter(|(_, unit)| unit.was_asked_for());
+            let watched: BTreeSet<&UnitName> = watched.chain(units.map(|(name, _)| name)).collect();
+            actions.extend(watched.into_iter().cloned().map(Action::WatchUnit));
+        } else {
+            for unit in self.units.values_mut() {
+                unit.lost();
+            }
+        }
+        self.drive_units(actions);
+        self.touch_wanting_units();
+    }
+
+    fn touch_wanting_units(&mut self) {
+        let wanting = self.units.values().flat_map(|unit| &unit.wanted_by);
+        self.touched.extend(wanting);
+    }
+
+    fn deadline(&mut self, now: i64, actions: &mut Vec<Action>) {
+        while let Some((time, timer)) = self.timers.pop_first() {
+            if time > now {
+                self.timers.insert((time, timer));
+                return;
+            }
+            match timer {
+                Timer::Start => self.start(actions),
+                Timer::Function(name) => self.function_deadline(&name, now, actions),
+                Timer::Retry(name) => self.retry(&name, time, actions),
+            }
+        }
+    }
+
+    fn retry(&mut self, name: &ModuleName, time: i64, actions: &mut Vec<Action>) {
+        let wanting = match self.modules.get_mut(name) {
+            // Not where it was answered since.
+            Some(module) if module.retry_at == Some(time) => {
+                module.state = ModuleState::Pending;
+                module.retry_at = None;
+                module.wanted_by.clone()
+            }
+            _ => return,
+        };
+        self.modules_changed(&wanting);
+        if let Some(subject) = wanting.first() {
+            self.ask(subject, false, actions);
+        }
+    }
+
+    fn read_rules(&mut self, sources: &Sources, now: i64, actions: &mut Vec<Action>) {
+        self.rules = Rules::read(sources, &self.rules);
+        let devices: Vec<i64> = self.devices.keys().copied().collect();
+        for index in devices {
+            self.want(index, actions);
+        }
+        let functions: Vec<String> = self.functions.keys().cloned().collect();
+        for name in functions {
+            self.want_for_function(&name, now, actions);
+        }
+        let watched: BTreeSet<UnitName> = self.rules.while_active().cloned().collect();
+        self.watched.retain(|unit, _| watched.contains(unit));
+        self.ask_everyone(false, actions);
+    }
+
+    /// Compares everything anew. What was answered stays until there is another answer: a device
+    /// that is ready is so meanwhile.
+    fn reconcile(&mut self, actions: &mut Vec<Action>) {
+        for module in self.modules.values_mut() {
+            module.forget_attempts();
+        }
+        self.ask_everyone(true, actions);
+        for unit in self.units.values_mut() {
+            if matches!(unit.phase, Phase::Failed | Phase::Refused | Phase::Stopped) {
+                unit.phase = match unit.wanted_by.is_empty() {
+                    true => Phase::ToStop,
+                    false => Phase::Waiting,
+                };
+            }
+        }
+        self.drive_units(actions);
+        self.touch_everyone();
+    }
+
+    fn resume(&mut self, actions: &mut Vec<Action>) {
+        self.paused = None;
+        self.ask_everyone(false, actions);
+        self.drive_units(actions);
+        self.touch_everyone();
+    }
+
+    /// Says what has become of the whole after a step.
+    fn settle(&mut self, now: i64, actions: &mut Vec<Action>) {
+        let loading = !self.unsettled.is_empty();
+        let job = self.units.values().any(Unit::is_pending);
+        let mut functions = self.functions.values();
+        let settled = self.complete && !loading && !job && functions.all(Function::is_settled);
+        if settled != self.settled {
+            self.settled = settled;
+            actions.push(Action::Settled(settled));
+        }
+        // Not the jobs: many of them are ordered after the start itself.
+        let mut functions = self.functions.values();
+        let holds = functions.any(|f| f.holds_start(&self.modules, now, self.patience));
+        if self.complete && !loading && !holds {
+            self.start(actions);
         }
     }
 
     fn start(&mut self, actions: &mut Vec<Action>) {
-        if self.started {
+        if std::mem::replace(&mut self.started, true) {
             return;
         }
-        self.started = true;
-        let waiting: Vec<&str> = self
-            .devices
-            .values()
-            .filter(|known| !known.settled())
-            .map(|known| known.record.name.as_str())
-            .collect();
+        self.timers.retain(|(_, timer)| *timer != Timer::Start);
+        let devices = self.unsettled.iter().filter_map(|i| self.devices.get(i));
+        let waiting = devices.map(|device| device.record.name.as_str());
+        let functions = self.functions.values().filter(|f| !f.is_settled());
+        let waiting: Vec<&str> = waiting.chain(functions.map(Function::name)).collect();
         let status = match (self.complete, waiting.as_slice()) {
             (false, _) => "started without the detector's answer".to_owned(),
             (true, []) => format!("{} devices set up at the start", self.devices.len()),
@@ -345,86 +379,10 @@ impl Machine {
     }
 }
 
-impl Known {
-    /// Whether every module has its answer.
-    fn settled(&self) -> bool {
-        let mut modules = self.modules.iter();
-        modules.all(|module| module.state != ModuleState::Pending)
-    }
-
-    /// What became of the modules that one rule asks for.
-    fn of_rule(&self, asked: &[ModuleName]) -> Vec<Module> {
-        let modules = asked.iter().filter_map(|name| {
-            let mut modules = self.modules.iter();
-            modules.find(|module| module.name == name.as_str())
-        });
-        modules.cloned().collect()
-    }
-
-    fn status(&self) -> Device {
-        let waiting_for: Vec<String> = self.modules.iter().filter_map(waiting_for).collect();
-        let mut protocols: Vec<String> = Vec::new();
-        for port in &self.record.ports {
-            let protocol = protocol_name(port.protocol).to_owned();
-            if !protocols.contains(&protocol) {
-                protocols.push(protocol);
-            }
-        }
-        Device {
-            index: self.record.index,
-            name: self.record.name.clone(),
-            state: if waiting_for.is_empty() {
-                State::Ready
-            } else {
-                State::Registered
-            },
-            protocols,
-            driver: self.record.driver.clone(),
-            pci_address: self.record.pci_address.clone(),
-            modules: self.modules.clone(),
-            waiting_for,
-        }
-    }
-}
-
-/// Whether two records are of one device: the hardware is the same.
-fn is_same(one: &detector::Device, other: &detector::Device) -> bool {
-    one.node_guid == other.node_guid && one.pci_address == other.pci_address
-}
-
-fn state_of(outcome: Outcome) -> ModuleState {
-    match outcome {
-        Outcome::Loaded | Outcome::AlreadyLoaded | Outcome::Builtin => ModuleState::Live,
-        Outcome::Missing => ModuleState::Missing,
-        Outcome::Denied => ModuleState::Denied,
-        Outcome::Failed => ModuleState::Failed,
-        // Not asked for with a time, so not answered so.
-        Outcome::Loading => ModuleState::Pending,
-    }
-}
-
-/// What a module keeps a device from being ready for. One that the kernel does not ship keeps
-/// nothing back: rdma-core's lists name modules that many kernels are built without.
-fn waiting_for(module: &Module) -> Option<String> {
-    let name = &module.name;
-    let reason = module.message.as_deref().unwrap_or("no reason was given");
-    match module.state {
-        ModuleState::Live | ModuleState::Missing => None,
-        ModuleState::Pending => Some(format!("module {name} to be loaded")),
-        ModuleState::Denied => Some(format!("module {name}, which was denied: {reason}")),
-        ModuleState::Failed => Some(format!("module {name}, which failed: {reason}")),
-    }
-}
-
-fn protocol_name(protocol: detector::Protocol) -> &'static str {
-    match protocol {
-        detector::Protocol::Infiniband => "infiniband",
-        detector::Protocol::Roce => "roce",
-        detector::Protocol::Iwarp => "iwarp",
-        detector::Protocol::Opa => "opa",
-        detector::Protocol::Usnic => "usnic",
-        detector::Protocol::Unknown => "unknown",
-    }
+/// The keys of what a snapshot has not shown.
+fn unconfirmed<K: Clone, V>(all: &BTreeMap<K, V>, is: impl Fn(&V) -> bool) -> Vec<K> {
+    let gone = all.iter().filter(|(_, value)| !is(value));
+    gone.map(|(key, _)| key.clone()).collect()
 }
 
 #[cfg(test)]

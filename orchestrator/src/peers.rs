@@ -45,8 +45,15 @@ pub async fn follow_detector(socket: PathBuf, events: UnboundedSender<Event>) {
 /// A reply that lacks what its action needs says nothing.
 fn event(reply: SubscribeDevicesReply) -> Option<Event> {
     match reply.action {
-        Action::Add | Action::Change => reply.device.map(|d| Event::Device(Box::new(d))),
-        Action::Remove => reply.index.map(Event::Removed),
+        Action::Add | Action::Change => match (reply.device, reply.function) {
+            (Some(device), _) => Some(Event::Device(Box::new(device))),
+            (None, function) => function.map(|f| Event::Function(Box::new(f))),
+        },
+        Action::Remove => match (reply.index, reply.function, reply.module) {
+            (Some(index), ..) => Some(Event::DeviceGone(index)),
+            (None, Some(function), _) => Some(Event::FunctionGone(function.name)),
+            (None, None, module) => Some(Event::ModuleGone(ModuleName::parse(&module?).ok()?)),
+        },
         Action::Resync => Some(Event::SnapshotBegins),
         Action::Ready => Some(Event::SnapshotEnds),
     }

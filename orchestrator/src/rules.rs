@@ -1,110 +1,285 @@
-//! Rules: which modules a device should have. Pure: rules files come in as text. Must never
-//! let one bad file take another one down.
+//! Rules: which modules and units a device should have, and which modules a function needs before
+//! there is a device. Pure: files come in as text. Must never let one bad file take another one
+//! down: of a file that cannot be read any more its last good version stays.
 
+mod file;
+mod list;
+mod selector;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use interfaces::detector::{Device, Protocol};
-use interfaces::names::ModuleName;
-use serde::Deserialize;
+use interfaces::detector::{Device, Function};
+use interfaces::names::{ModuleName, UnitName};
+use serde::{Deserialize, Serialize};
 
-/// One rules file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RulesFile {
-    #[serde(default)]
-    rule: Vec<RuleText>,
+pub use file::RulesError;
+use file::{FunctionRule, UnitPattern};
+pub use list::parse as parse_list;
+pub use selector::{Selector, protocol_name};
+
+/// One file as it was read: its text, or why there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says, or a sentence that says why it cannot be read.
+    pub text: Result<String, String>,
 }
 
-/// One rule as it is written.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RuleText {
-    /// Only for devices with a port that speaks one of these; for every device when absent.
-    protocol: Option<Vec<Protocol>>,
-    /// What such a device should have.
-    modules: Vec<ModuleName>,
-}
-
-/// One rule and where it stands.
-#[derive(Clone, Debug)]
-pub struct Rule {
-    file: PathBuf,
-    number: usize,
-    text: RuleText,
-}
-
-/// A module that a device should have, and the file that says so.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// The module.
-    pub module: ModuleName,
-    /// The rules file.
-    pub rule: PathBuf,
+/// Every file that rules come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    /// Rules files, in the order of their names.
+    pub rules: Vec<Source>,
+    /// rdma-core's lists, in the order of their names.
+    pub lists: Vec<Source>,
 }
 
 /// All rules, and what is wrong with the files that are not in use.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     rules: Vec<Rule>,
-    files: Vec<PathBuf>,
-    errors: Vec<String>,
+    functions: Vec<(Arc<Path>, FunctionRule)>,
+    /// rdma-core's lists, by their names without the suffix.
+    lists: BTreeMap<String, List>,
+    /// What is in use: of a bad file its last good version.
+    in_use: Sources,
+    errors: Vec<RulesError>,
+}
+
+/// One of rdma-core's lists of modules.
+#[derive(Clone, Debug)]
+struct List {
+    file: Arc<Path>,
+    modules: Vec<ModuleName>,
+}
+
+/// One rule for devices, and where it stands.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    file: Arc<Path>,
+    number: usize,
+    text: file::DeviceRule,
+}
+
+/// A module that a device or function should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedModule {
+    /// The module.
+    pub name: ModuleName,
+    /// The file that says so: a rules file, or one of rdma-core's lists.
+    pub file: Arc<Path>,
+    /// Whether it is put back when somebody unloads it.
+    pub restore: bool,
+}
+
+/// A unit that a device should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedUnit {
+    /// The unit.
+    pub name: UnitName,
+    /// The rules file that says so.
+    pub file: Arc<Path>,
+    /// It is wanted only while all of these are active.
+    pub while_active: Vec<UnitName>,
+    /// Whether it is put back when somebody stops it.
+    pub restore: bool,
+}
+
+/// What one device should have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// The modules, each once, in the order of the rules.
+    pub modules: Vec<WantedModule>,
+    /// The units, each once, in the order of the rules.
+    pub units: Vec<WantedUnit>,
+    /// A rule says that the device is left alone.
+    pub unmanaged: bool,
+    /// Units that the rules ask for and that cannot be: a sentence each.
+    pub errors: Vec<String>,
 }
 
 impl Rules {
-    /// Takes over one file: all of it, or nothing when something is wrong in it.
-    pub fn add(&mut self, path: &Path, text: &str) {
-        match toml::from_str::<RulesFile>(text) {
+    /// The rules of these files. A file that is wrong is refused as a whole; where `before` has
+    /// a version of it in use, that one stays.
+    #[must_use]
+    pub fn read(sources: &Sources, before: &Self) -> Self {
+        let mut rules = Self::default();
+        for source in &sources.lists {
+            let last = before.in_use.lists.iter().find(|s| s.path == source.path);
+            rules.take_list(source, last);
+        }
+        for source in &sources.rules {
+            let last = before.in_use.rules.iter().find(|s| s.path == source.path);
+            rules.take_rules(source, last);
+        }
+        rules
+    }
+
+    fn take_rules(&mut self, source: &Source, last: Option<&Source>) {
+        let parsed = source
+            .text
+            .as_deref()
+            .map_err(|e| RulesError::unreadable(&source.path, e))
+            .and_then(|text| file::parse(&source.path, text));
+        match parsed {
             Ok(file) => {
-                self.files.push(path.to_owned());
-                let rules = (1..).zip(file.rule).map(|(number, text)| Rule {
-                    file: path.to_owned(),
+                let path: Arc<Path> = Arc::from(source.path.as_path());
+                let rules = (1..).zip(file.rules).map(|(number, text)| Rule {
+                    file: Arc::clone(&path),
                     number,
                     text,
                 });
                 self.rules.extend(rules);
+                let functions = file.functions.into_iter();
+                self.functions
+                    .extend(functions.map(|rule| (Arc::clone(&path), rule)));
+                self.in_use.rules.push(source.clone());
             }
-            Err(e) => self.refuse(path, &e.to_string()),
+            Err(error) => {
+                self.errors.push(error.with_kept(last.is_some()));
+                if let Some(last) = last {
+                    self.take_rules(last, None);
+                }
+            }
         }
     }
 
-    /// Notes a file that cannot be used.
-    pub fn refuse(&mut self, path: &Path, reason: &str) {
-        let reason = reason.trim_end();
-        self.errors.push(format!("{}: {reason}", path.display()));
+    fn take_list(&mut self, source: &Source, last: Option<&Source>) {
+        let Some(name) = source.path.file_stem().and_then(|stem| stem.to_str()) else {
+            return;
+        };
+        match &source.text {
+            Ok(text) => {
+                let (modules, errors) = list::parse(&source.path, text);
+                self.errors.extend(errors);
+                let file = Arc::from(source.path.as_path());
+                self.lists.insert(name.to_owned(), List { file, modules });
+                self.in_use.lists.push(source.clone());
+            }
+            Err(e) => {
+                let error = RulesError::unreadable(&source.path, e);
+                self.errors.push(error.with_kept(last.is_some()));
+                if let Some(last) = last {
+                    self.take_list(last, None);
+                }
+            }
+        }
     }
 
-    /// The modules that `device` should have, each once, in the order of the rules.
+    /// What `device` should have.
     #[must_use]
-    pub fn wanted(&self, device: &Device) -> Vec<Wanted> {
-        let mut wanted: Vec<Wanted> = Vec::new();
+    pub fn wanted(&self, device: &Device) -> Wants {
+        let mut wants = Wants::default();
         for rule in self.selecting(device) {
-            for module in &rule.text.modules {
-                if wanted.iter().all(|w| w.module != *module) {
-                    wanted.push(Wanted {
-                        module: module.clone(),
-                        rule: rule.file.clone(),
-                    });
+            if !rule.text.manage {
+                return Wants {
+                    unmanaged: true,
+                    ..Wants::default()
+                };
+            }
+            let (file, modules) = self.modules_of(rule);
+            for name in modules {
+                add_module(&mut wants.modules, name, file, rule.text.restore);
+            }
+            for pattern in &rule.text.units {
+                for name in rule.text.selector.expand(pattern, device) {
+                    match name {
+                        Ok(name) => rule.add_unit(&mut wants.units, name),
+                        Err(e) => wants.errors.push(e.to_string()),
+                    }
+                }
+            }
+        }
+        wants
+    }
+
+    /// The modules that `function` needs, as the rules say.
+    #[must_use]
+    pub fn wanted_by_function(&self, function: &Function) -> Vec<WantedModule> {
+        let mut wanted = Vec::new();
+        for (file, rule) in &self.functions {
+            if rule.selector.selects_function(function) {
+                for name in &rule.modules {
+                    add_module(&mut wanted, name, file, false);
                 }
             }
         }
         wanted
     }
 
+    /// The modules of a rule, and the file that names them: rdma-core's list where it is there.
+    #[must_use]
+    pub fn modules_of<'r>(&'r self, rule: &'r Rule) -> (&'r Arc<Path>, &'r [ModuleName]) {
+        match self.list_of(rule) {
+            Some(list) => (&list.file, &list.modules),
+            None => (&rule.file, &rule.text.modules),
+        }
+    }
+
+    /// rdma-core's list that a rule leaves its modules to, where that list is there.
+    #[must_use]
+    pub fn list_file(&self, rule: &Rule) -> Option<&Path> {
+        Some(&*self.list_of(rule)?.file)
+    }
+
+    fn list_of(&self, rule: &Rule) -> Option<&List> {
+        self.lists.get(rule.text.list.as_deref()?)
+    }
+
     /// The rules that select `device`, in their order.
     pub fn selecting(&self, device: &Device) -> impl Iterator<Item = &Rule> {
-        self.rules.iter().filter(|rule| rule.selects(device))
+        let rules = self.rules.iter();
+        rules.filter(|rule| rule.text.selector.selects(device))
+    }
+
+    /// The units that others wait for to be active.
+    pub fn while_active(&self) -> impl Iterator<Item = &UnitName> {
+        self.rules.iter().flat_map(|rule| &rule.text.while_active)
     }
 
     /// The files in use, in their order.
-    #[must_use]
-    pub fn files(&self) -> &[PathBuf] {
-        &self.files
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let sources = self.in_use.rules.iter().chain(&self.in_use.lists);
+        sources.map(|source| source.path.as_path())
     }
 
-    /// A sentence for each file that is not in use.
+    /// The files in use, as they were read.
     #[must_use]
-    pub fn errors(&self) -> &[String] {
+    pub fn in_use(&self) -> &Sources {
+        &self.in_use
+    }
+
+    /// What is wrong with the files that are not in use, or with a version of them.
+    #[must_use]
+    pub fn errors(&self) -> &[RulesError] {
         &self.errors
+    }
+}
+
+/// What of rules is kept in a journal: the files, and what was wrong with them.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SavedRules {
+    in_use: Sources,
+    errors: Vec<RulesError>,
+}
+
+impl From<Rules> for SavedRules {
+    fn from(rules: Rules) -> Self {
+        Self {
+            in_use: rules.in_use,
+            errors: rules.errors,
+        }
+    }
+}
+
+impl From<SavedRules> for Rules {
+    fn from(saved: SavedRules) -> Self {
+        let mut rules = Self::read(&saved.in_use, &Self::default());
+        rules.errors = saved.errors;
+        rules
     }
 }
 
@@ -121,98 +296,49 @@ impl Rule {
         self.number
     }
 
-    /// The protocols that it is for, or nothing when it is for every device.
+    /// What it selects by.
     #[must_use]
-    pub fn protocols(&self) -> Option<&[Protocol]> {
-        self.text.protocol.as_deref()
+    pub fn selector(&self) -> &Selector {
+        &self.text.selector
     }
 
-    /// What it asks for.
-    #[must_use]
-    pub fn modules(&self) -> &[ModuleName] {
-        &self.text.modules
-    }
-
-    fn selects(&self, device: &Device) -> bool {
-        self.text.protocol.as_ref().is_none_or(|protocols| {
-            let mut ports = device.ports.iter();
-            ports.any(|port| protocols.contains(&port.protocol))
+    /// The units that it asks for, for this device.
+    pub fn units_for(&self, device: &Device) -> impl Iterator<Item = UnitName> {
+        let patterns = self.text.units.iter();
+        patterns.flat_map(|pattern: &UnitPattern| {
+            let names = self.text.selector.expand(pattern, device);
+            names.into_iter().filter_map(Result::ok)
         })
+    }
+
+    /// Whether it leaves a device to be managed.
+    #[must_use]
+    pub fn manages(&self) -> bool {
+        self.text.manage
+    }
+
+    fn add_unit(&self, wanted: &mut Vec<WantedUnit>, name: UnitName) {
+        if wanted.iter().all(|unit| unit.name != name) {
+            wanted.push(WantedUnit {
+                name,
+                file: Arc::clone(&self.file),
+                while_active: self.text.while_active.clone(),
+                restore: self.text.restore,
+            });
+        }
+    }
+}
+
+fn add_module(wanted: &mut Vec<WantedModule>, name: &ModuleName, file: &Arc<Path>, restore: bool) {
+    match wanted.iter_mut().find(|module| module.name == *name) {
+        Some(known) => known.restore |= restore,
+        None => wanted.push(WantedModule {
+            name: name.clone(),
+            file: Arc::clone(file),
+            restore,
+        }),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::machine::tests::device;
-
-    const CORE: &str =
-        include_str!("../../deploy/root/usr/lib/rdma-hotplug/rules.d/50-rdma-core.toml");
-
-    fn wanted(rules: &Rules, protocols: &[Protocol]) -> Vec<String> {
-        rules
-            .wanted(&device(1, "d0", protocols))
-            .into_iter()
-            .map(|wanted| wanted.module.to_string())
-            .collect()
-    }
-
-    #[test]
-    fn the_shipped_rules_are_the_module_lists_of_rdma_core() {
-        let mut rules = Rules::default();
-        rules.add(Path::new("50-rdma-core.toml"), CORE);
-        assert!(rules.errors().is_empty(), "{:?}", rules.errors());
-        let every = ["ib_iser", "ib_uverbs", "rdma_ucm", "xprtrdma", "svcrdma"];
-        for (protocol, more) in [
-            (Protocol::Infiniband, &["ib_ipoib", "ib_umad"][..]),
-            (Protocol::Opa, &["ib_ipoib", "ib_umad", "opa_vnic"]),
-            (Protocol::Roce, &[]),
-            (Protocol::Iwarp, &[]),
-            (Protocol::Usnic, &[]),
-            (Protocol::Unknown, &[]),
-        ] {
-            let expected = [&every[..], more].concat();
-            assert_eq!(wanted(&rules, &[protocol]), expected, "{protocol:?}");
-        }
-    }
-
-    #[test]
-    fn a_port_of_another_protocol_adds_its_modules_once() {
-        let mut rules = Rules::default();
-        rules.add(Path::new("50-rdma-core.toml"), CORE);
-        let mixed = wanted(
-            &rules,
-            &[Protocol::Roce, Protocol::Opa, Protocol::Infiniband],
-        );
-        let ipoib = mixed.iter().filter(|module| *module == "ib_ipoib").count();
-        assert_eq!(ipoib, 1);
-        assert!(mixed.contains(&"opa_vnic".to_owned()));
-    }
-
-    #[test]
-    fn a_bad_file_is_refused_with_its_line_and_the_others_stay() {
-        let mut rules = Rules::default();
-        rules.add(
-            Path::new("10-bad.toml"),
-            "[[rule]]\nmodulse = [\"ib_core\"]\n",
-        );
-        rules.add(
-            Path::new("11-bad.toml"),
-            "[[rule]]\nmodules = [\"/tmp/x.ko\"]\n",
-        );
-        rules.add(
-            Path::new("50-good.toml"),
-            "[[rule]]\nmodules = [\"ib_core\"]\n",
-        );
-        assert_eq!(wanted(&rules, &[]), ["ib_core"]);
-        assert_eq!(rules.errors().len(), 2);
-        assert!(rules.errors()[0].contains("10-bad.toml"));
-        assert!(
-            rules.errors()[0].contains("line 2"),
-            "{}",
-            rules.errors()[0]
-        );
-        assert!(rules.errors()[0].contains("modulse"));
-        assert!(rules.errors()[1].contains("/tmp/x.ko"));
-    }
-}
+pub(crate) mod tests;

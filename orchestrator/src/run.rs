@@ -1,20 +1,28 @@
-//! The loop: events to the machine, its actions to the world. Must never decide anything, and
-//! never wait for what an action leads to.
+//! The loop: events to the journal and to the machine, its decisions to the journal and to the
+//! world. Must never decide anything, and never wait for what an action leads to.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use interfaces::activation::{Endpoint, Inherited};
+use interfaces::dropin::{self, DropIn};
 use interfaces::lifecycle::{self, Wishes};
+use interfaces::names::ModuleName;
+use interfaces::orchestrator::{DescribeReply, ExplainModuleReply, ExplainReply};
 use interfaces::server;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{oneshot, watch};
 
+use crate::bus::{self, Ask};
 use crate::config::Config;
-use crate::jobs::HardwareFlag;
-use crate::machine::{Action, Event, Machine};
+use crate::jobs::Flags;
+use crate::journal::{Journal, Times, wire};
+use crate::machine::{Action, Event, Machine, Patience};
 use crate::peers;
-use crate::rules::Rules;
+use crate::rules::{Source, Sources};
 use crate::server::{Orchestrator, Published};
 
 /// Why the orchestrator cannot go on.
@@ -31,6 +39,30 @@ pub enum Error {
     Runtime(#[source] io::Error),
 }
 
+/// What the loop is told.
+#[derive(Debug)]
+pub enum Message {
+    /// Something happened.
+    Event(Event),
+    /// Somebody wants to know something.
+    Question(Question),
+}
+
+/// What only the machine knows.
+#[derive(Debug)]
+pub enum Question {
+    /// The state of the whole.
+    Describe(oneshot::Sender<DescribeReply>),
+    /// One device, by its name, its index or both.
+    Explain(
+        Option<String>,
+        Option<i64>,
+        oneshot::Sender<Option<ExplainReply>>,
+    ),
+    /// One module.
+    ExplainModule(ModuleName, oneshot::Sender<Option<ExplainModuleReply>>),
+}
+
 /// Runs the orchestrator until it is told to stop.
 ///
 /// # Errors
@@ -40,7 +72,7 @@ pub fn main(config: &Config) -> Result<(), Error> {
     let endpoint = inherited
         .take_varlink(config.listen.as_deref())
         .map_err(Error::Activation)?;
-    let rules = read_rules(&config.rules).map_err(Error::Rules)?;
+    let rules = read_rules(&config.rules, &config.lists).map_err(Error::Rules)?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -48,61 +80,149 @@ pub fn main(config: &Config) -> Result<(), Error> {
         .block_on(run(config, endpoint, rules))
 }
 
-async fn run(config: &Config, endpoint: Endpoint, rules: Rules) -> Result<(), Error> {
+async fn run(config: &Config, endpoint: Endpoint, rules: Sources) -> Result<(), Error> {
     let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
-    let (events, queue) = unbounded_channel();
+    let (messages, queue) = unbounded_channel();
     let published = Arc::new(Published::default());
-    let hands = Hands {
-        loader: config.loader.clone(),
-        flag: HardwareFlag::new(&config.runtime_directory),
-        published: Arc::clone(&published),
-        events: events.clone(),
-    };
-    let requests = events.clone();
-    let deadline = config.boot_deadline;
     // Started by a client for itself alone, it says what it is and does nothing: the machine's
     // orchestrator is another one.
     if matches!(endpoint, Endpoint::Listening(_)) {
-        let detector = config.detector.clone();
-        tokio::spawn(peers::follow_detector(detector, events.clone()));
-        tokio::spawn(async move {
-            tokio::time::sleep(deadline).await;
-            let _ = events.send(Event::BootDeadline);
-        });
-        tokio::spawn(decide(Machine::new(rules), queue, hands));
+        follow_the_world(config, Arc::clone(&published), &messages, queue, rules);
     }
-    let service = Orchestrator::new(published, requests, config.rules.clone());
-    let service = Arc::new(service);
+    let service = Arc::new(Orchestrator::new(published, messages, config));
     server::serve(endpoint, service, &mut wishes, None)
         .await
         .map_err(Error::Runtime)
 }
 
-/// Reads the rules of `directories`.
+fn follow_the_world(
+    config: &Config,
+    published: Arc<Published>,
+    messages: &UnboundedSender<Message>,
+    queue: UnboundedReceiver<Message>,
+    rules: Sources,
+) {
+    let (events, happened) = unbounded_channel();
+    let (asked, asks) = unbounded_channel();
+    let (needed, needs) = watch::channel(false);
+    tokio::spawn(forward(happened, messages.clone()));
+    tokio::spawn(peers::follow_detector(
+        config.detector.clone(),
+        events.clone(),
+    ));
+    tokio::spawn(bus::follow(config.bus.clone(), needs, asks, events.clone()));
+    let (journal, resumed) = Journal::open(&config.runtime_directory);
+    let hands = Hands {
+        loader: config.loader.clone(),
+        flags: Flags::new(&config.runtime_directory),
+        published,
+        events,
+        asked,
+        needed,
+    };
+    let mind = Mind {
+        machine: resumed.unwrap_or_else(|| Machine::new(patience(config))),
+        journal,
+        hands,
+    };
+    tokio::spawn(mind.decide(queue, rules));
+}
+
+fn patience(config: &Config) -> Patience {
+    let usec = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    Patience {
+        start: usec(config.boot_deadline),
+        function: usec(config.stuck_after),
+        driver: usec(config.driver_grace),
+    }
+}
+
+async fn forward(mut happened: UnboundedReceiver<Event>, messages: UnboundedSender<Message>) {
+    while let Some(event) = happened.recv().await {
+        if messages.send(Message::Event(event)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads the rules of `directories`, and rdma-core's lists in `lists`.
 ///
 /// # Errors
 /// When a directory exists and cannot be listed.
-pub fn read_rules(directories: &[PathBuf]) -> io::Result<Rules> {
-    let mut rules = Rules::default();
-    for file in interfaces::dropin::read(directories, ".toml")? {
-        match &file.text {
-            Ok(text) => rules.add(&file.path, text),
-            Err(e) => rules.refuse(&file.path, &e.to_string()),
-        }
-    }
-    for error in rules.errors() {
-        tracing::error!("a rules file is not in use: {error}");
-    }
-    Ok(rules)
+pub fn read_rules(directories: &[PathBuf], lists: &Path) -> io::Result<Sources> {
+    let source = |file: DropIn| Source {
+        path: file.path,
+        text: file.text.map_err(|e| e.to_string()),
+    };
+    let rules = dropin::read(directories, ".toml")?;
+    let lists = dropin::read(&[lists.to_owned()], ".conf")?;
+    Ok(Sources {
+        rules: rules.into_iter().map(source).collect(),
+        lists: lists.into_iter().map(source).collect(),
+    })
 }
 
-async fn decide(mut machine: Machine, mut queue: UnboundedReceiver<Event>, hands: Hands) {
-    hands.published.describe(&machine);
-    while let Some(event) = queue.recv().await {
-        let actions = machine.step(event);
-        hands.published.describe(&machine);
+/// The machine, with its memory and its hands.
+struct Mind {
+    machine: Machine,
+    journal: Journal,
+    hands: Hands,
+}
+
+impl Mind {
+    async fn decide(mut self, mut queue: UnboundedReceiver<Message>, rules: Sources) {
+        if !self.journal.is_open() {
+            self.journal.begin(&self.machine, times());
+        }
+        self.take(Event::Begins);
+        self.take(Event::Rules(rules));
+        loop {
+            let message = tokio::select! {
+                message = queue.recv() => message,
+                () = until(self.machine.next_deadline()) => Some(Message::Event(Event::Deadline)),
+            };
+            match message {
+                Some(Message::Event(event)) => self.take(event),
+                Some(Message::Question(question)) => self.answer(question),
+                None => return,
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        let times = times();
+        let rules = matches!(event, Event::Rules(_));
+        self.journal.append(times, [wire::of_event(&event)]);
+        let actions = self.machine.step(event, times.monotonic);
+        let decisions = actions.iter().filter_map(wire::of_action);
+        self.journal.append(times, decisions);
+        if self.journal.is_full() {
+            self.journal.begin(&self.machine, times);
+        }
+        if rules {
+            for error in self.machine.describe().rule_errors {
+                tracing::error!("a rules file is not in use: {error}");
+            }
+        }
+        let needed = self.machine.needs_service_manager();
+        self.hands
+            .needed
+            .send_if_modified(|before| std::mem::replace(before, needed) != needed);
         for action in actions {
-            hands.carry_out(action);
+            self.hands.carry_out(action);
+        }
+    }
+
+    /// Whoever has gone away meanwhile is not told.
+    fn answer(&self, question: Question) {
+        match question {
+            Question::Describe(to) => drop(to.send(self.machine.describe())),
+            Question::Explain(name, index, to) => {
+                drop(to.send(self.machine.explain(name.as_deref(), index)));
+            }
+            Question::ExplainModule(name, to) => {
+                drop(to.send(self.machine.explain_module(&name)));
+            }
         }
     }
 }
@@ -110,9 +230,11 @@ async fn decide(mut machine: Machine, mut queue: UnboundedReceiver<Event>, hands
 /// What actions need.
 struct Hands {
     loader: PathBuf,
-    flag: HardwareFlag,
+    flags: Flags,
     published: Arc<Published>,
     events: UnboundedSender<Event>,
+    asked: UnboundedSender<Ask>,
+    needed: watch::Sender<bool>,
 }
 
 impl Hands {
@@ -122,24 +244,55 @@ impl Hands {
                 let load = peers::load(self.loader.clone(), modules, reason, self.events.clone());
                 tokio::spawn(load);
             }
-            Action::Publish(shown) => self.published.put(*shown),
-            Action::Settled(settled) => self.published.settled(settled),
-            Action::Withdraw(index) => self.published.remove(index),
-            Action::AnnounceHardware => {
-                tracing::info!("RDMA hardware is set up: having rdma-hw.target started");
-                Self::log_failure(self.flag.raise());
+            Action::StartUnit { unit, reason } => {
+                tracing::info!("starting {unit} for {reason}");
+                let _ = self.asked.send(Ask::Start(unit));
             }
-            Action::WithdrawHardware => Self::log_failure(self.flag.lower()),
+            Action::StopUnit { unit, reason } => {
+                tracing::info!("stopping {unit}: {reason}");
+                let _ = self.asked.send(Ask::Stop(unit));
+            }
+            Action::WatchUnit(unit) => drop(self.asked.send(Ask::Watch(unit))),
+            Action::SetFlag(flag, up) => {
+                tracing::debug!("{flag:?}: {up}");
+                if let Err(e) = self.flags.set(flag, up) {
+                    tracing::error!("{} cannot follow the hardware: {e}", flag.target());
+                }
+            }
             Action::Started { status } => {
                 tracing::info!("{status}");
                 lifecycle::ready(&status);
             }
+            Action::Publish(device) => self.published.put(*device),
+            Action::Withdraw(index) => self.published.remove(index),
+            Action::PublishFunction(function) => self.published.put_function(*function),
+            Action::WithdrawFunction(name) => self.published.remove_function(&name),
+            Action::Settled(settled) => self.published.settled(settled),
         }
     }
+}
 
-    fn log_failure(outcome: io::Result<()>) {
-        if let Err(e) = outcome {
-            tracing::error!("rdma-hw.target cannot follow the hardware: {e}");
+fn times() -> Times {
+    let usec = |now: Timespec| {
+        let seconds = now.tv_sec.saturating_mul(1_000_000);
+        seconds.saturating_add(now.tv_nsec / 1000)
+    };
+    Times {
+        monotonic: usec(clock_gettime(ClockId::Monotonic)),
+        realtime: usec(clock_gettime(ClockId::Realtime)),
+    }
+}
+
+/// Until a time in µs of CLOCK_MONOTONIC; for ever when there is none.
+async fn until(time: Option<i64>) {
+    match time {
+        Some(time) => {
+            let wait = time
+                .saturating_sub(times().monotonic)
+                .max(0)
+                .cast_unsigned();
+            tokio::time::sleep(Duration::from_micros(wait)).await;
         }
+        None => std::future::pending().await,
     }
 }

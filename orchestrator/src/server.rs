@@ -1,128 +1,119 @@
-//! The orchestrator's varlink methods, and what they answer from. What changes something is
-//! root's, and only ever an event for the machine: must never act itself.
+//! The orchestrator's varlink methods. Lists and waits are answered from what is published, all
+//! else is asked of the machine. Must never decide anything.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use interfaces::Interface;
-use interfaces::names::DeviceName;
+use interfaces::names::{DeviceName, ModuleName};
 use interfaces::orchestrator::{
-    self, Condition, DescribeArgs, DescribeReply, Device, ExplainArgs, ExplainReply, ListArgs,
-    ListHistoryArgs, ListReply, PauseArgs, PauseReply, ReconcileArgs, ReconcileReply, ResumeArgs,
-    ResumeReply, State, SubscribeStatusArgs, WaitArgs, WaitReply,
+    self, Condition, DescribeArgs, DescribeReply, Device, ExplainArgs, ExplainModuleArgs, Function,
+    ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs, ListHistoryReply, ListReply,
+    PauseArgs, PauseReply, ReconcileArgs, ReconcileReply, Record, ResumeArgs, ResumeReply,
+    SubscribeStatusArgs, WaitArgs, WaitReply,
 };
 use interfaces::server::{Call, CallError, Feed, Service};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 use crate::board::Board;
-use crate::machine::{Event, Machine};
-use crate::run::read_rules;
+use crate::config::Config;
+use crate::journal::{self, story};
+use crate::machine::Event;
+use crate::run::{Message, Question, read_rules};
 
-/// What callers can see: the devices, and the state of the whole.
+/// What callers can see without asking the machine.
+#[derive(Default)]
 pub struct Published {
-    devices: Feed<Board>,
-    whole: Mutex<DescribeReply>,
-}
-
-impl Default for Published {
-    fn default() -> Self {
-        Self {
-            devices: Feed::default(),
-            whole: Mutex::new(DescribeReply {
-                detector_connected: false,
-                hardware_announced: false,
-                paused: None,
-                rule_files: Vec::new(),
-                rule_errors: Vec::new(),
-            }),
-        }
-    }
+    board: Feed<Board>,
 }
 
 impl Published {
     /// Shows a device's status.
-    pub fn put(&self, shown: ExplainReply) {
-        self.devices.update(|board| {
-            let (name, state) = (shown.device.name.clone(), shown.device.state);
-            let waiting_for = shown.device.waiting_for.join("; ");
-            let events = board.put(shown);
-            if !events.is_empty() {
+    pub fn put(&self, device: Device) {
+        self.board.update(|board| {
+            let (name, state) = (device.name.clone(), device.state);
+            let waiting_for = device.waiting_for.join("; ");
+            let event = board.put(device);
+            if event.is_some() {
                 tracing::info!(waiting_for, "{name} is {state:?}");
             }
-            events
+            event.into_iter().collect()
         });
     }
 
     /// Shows a device no longer.
     pub fn remove(&self, index: i64) {
-        self.devices.update(|board| {
-            let events = board.remove(index);
-            for event in &events {
+        self.board.update(|board| {
+            let event = board.remove(index);
+            if let Some(event) = &event {
                 let name = event.name.as_deref().unwrap_or_default();
                 tracing::info!(index, "{name} is gone");
             }
-            events
+            event.into_iter().collect()
         });
+    }
+
+    /// Shows a function's status.
+    pub fn put_function(&self, function: Function) {
+        self.board.update(|board| {
+            let name = function.name.clone();
+            let (state, waiting_for) = (function.state, function.waiting_for.clone());
+            let event = board.put_function(function);
+            if event.is_some() {
+                tracing::info!("{name} is {state:?} and waits for {waiting_for}");
+            }
+            event.into_iter().collect()
+        });
+    }
+
+    /// Shows a function no longer.
+    pub fn remove_function(&self, name: &str) {
+        self.board
+            .update(|board| board.remove_function(name).into_iter().collect());
     }
 
     /// Shows whether everything is settled.
     pub fn settled(&self, settled: bool) {
-        self.devices.update(|board| {
+        self.board.update(|board| {
             board.set_settled(settled);
             Vec::new()
         });
-    }
-
-    /// Shows the state of the whole.
-    pub fn describe(&self, machine: &Machine) {
-        let summary = machine.summary();
-        let files = machine.rules().files().iter();
-        *self.whole.lock().unwrap_or_else(PoisonError::into_inner) = DescribeReply {
-            detector_connected: summary.connected,
-            hardware_announced: summary.announced,
-            paused: summary.paused,
-            rule_files: files.map(|file| file.display().to_string()).collect(),
-            rule_errors: machine.rules().errors().to_vec(),
-        };
-    }
-
-    fn whole(&self) -> DescribeReply {
-        self.whole
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 }
 
 /// `org.rdmahotplug.Orchestrator`.
 pub struct Orchestrator {
     published: Arc<Published>,
-    events: UnboundedSender<Event>,
+    messages: UnboundedSender<Message>,
     rules: Vec<PathBuf>,
+    lists: PathBuf,
+    runtime_directory: PathBuf,
 }
 
 impl Orchestrator {
-    /// Serves what is published, and tells `events` what is wanted. `rules` are the directories
-    /// that a reload reads.
+    /// Serves what is published, and tells `messages` what is wanted.
     #[must_use]
     pub fn new(
         published: Arc<Published>,
-        events: UnboundedSender<Event>,
-        rules: Vec<PathBuf>,
+        messages: UnboundedSender<Message>,
+        config: &Config,
     ) -> Self {
         Self {
             published,
-            events,
-            rules,
+            messages,
+            rules: config.rules.clone(),
+            lists: config.lists.clone(),
+            runtime_directory: config.runtime_directory.clone(),
         }
     }
 
     async fn list(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         let ListArgs { name, index } = call.arguments()?;
         let one_named = name.is_some() || index.is_some();
-        let replies = self.published.devices.read(|board| {
+        let replies = self.published.board.read(|board| {
             let devices = board.devices().filter(|d| is(d, name.as_deref(), index));
             devices.map(|d| ListReply { device: d.clone() }).collect()
         });
@@ -130,19 +121,37 @@ impl Orchestrator {
         call.reply_each(replies, one_named, none).await
     }
 
+    async fn list_functions(&self, call: &mut Call<'_>) -> Result<(), CallError> {
+        let ListFunctionsArgs {} = call.arguments()?;
+        let replies = self.published.board.read(|board| {
+            let functions = board.functions().cloned();
+            functions
+                .map(|function| ListFunctionsReply { function })
+                .collect()
+        });
+        let none = CallError::named(orchestrator::NO_SUCH_FUNCTION);
+        call.reply_each(replies, false, none).await
+    }
+
     async fn explain(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         let ExplainArgs { name, index } = call.arguments()?;
         if name.is_none() && index.is_none() {
             return Err(CallError::invalid_parameter("name"));
         }
-        let found = self.published.devices.read(|board| {
-            let mut explained = board.explained();
-            let found = explained.find(|shown| is(&shown.device, name.as_deref(), index));
-            found.cloned()
-        });
+        let found = self.ask(|to| Question::Explain(name, index, to)).await?;
         match found {
             Some(reply) => call.reply(&reply).await,
             None => Err(CallError::named(orchestrator::NO_SUCH_DEVICE)),
+        }
+    }
+
+    async fn explain_module(&self, call: &mut Call<'_>) -> Result<(), CallError> {
+        let ExplainModuleArgs { module } = call.arguments()?;
+        let name =
+            ModuleName::parse(&module).map_err(|_| CallError::invalid_parameter("module"))?;
+        match self.ask(|to| Question::ExplainModule(name, to)).await? {
+            Some(reply) => call.reply(&reply).await,
+            None => Err(CallError::named(orchestrator::NO_SUCH_MODULE)),
         }
     }
 
@@ -154,16 +163,13 @@ impl Orchestrator {
             Some(Err(_)) => return Err(CallError::invalid_parameter("timeoutUSec")),
             None => None,
         };
-        let found = self
-            .published
-            .devices
-            .until(call, |board| wait.check(board));
+        let found = self.published.board.until(call, |board| wait.check(board));
         let device = match timeout {
             None => found.await?,
             Some(timeout) => match tokio::time::timeout(timeout, found).await {
                 Ok(found) => found?,
                 Err(_) => {
-                    let missing = self.published.devices.read(|board| wait.missing(board));
+                    let missing = self.published.board.read(|board| wait.missing(board));
                     let parameters = json!({ "waitingFor": missing });
                     return Err(CallError::answer(orchestrator::WAIT_TIMED_OUT, parameters));
                 }
@@ -172,12 +178,50 @@ impl Orchestrator {
         call.reply(&WaitReply { device }).await
     }
 
-    /// Has the machine do what only root may ask for.
-    fn want(&self, call: &Call<'_>, event: Event) -> Result<(), CallError> {
-        call.peer().is_root_or(None).granted()?;
+    async fn list_history(&self, call: &mut Call<'_>) -> Result<(), CallError> {
+        let ListHistoryArgs { index, limit } = call.arguments()?;
+        call.require_more()?;
+        let limit = match limit.map(usize::try_from) {
+            Some(Ok(limit)) if limit > 0 => limit,
+            Some(_) => return Err(CallError::invalid_parameter("limit")),
+            None => usize::MAX,
+        };
+        let directory = self.runtime_directory.clone();
+        // Megabytes, which nobody else should wait for.
+        let told = tokio::task::spawn_blocking(move || {
+            let records = journal::history(&directory);
+            let told = records.iter().filter_map(story::tell);
+            let told: Vec<Record> = told
+                .filter(|record| index.is_none() || record.index == index)
+                .collect();
+            let from = told.len().saturating_sub(limit);
+            told.into_iter().skip(from)
+        });
+        let told = told.await.map_err(|_| CallError::stopped())?;
+        let replies = told.map(|record| ListHistoryReply { record }).collect();
+        let none = CallError::named(orchestrator::NO_SUCH_RECORD);
+        call.reply_each(replies, false, none).await
+    }
+
+    /// Asks the machine.
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Question,
+    ) -> Result<T, CallError> {
+        let (to, answer) = oneshot::channel();
+        let _ = self.messages.send(Message::Question(question(to)));
+        answer.await.map_err(|_| CallError::stopped())
+    }
+
+    async fn describe(&self) -> Result<DescribeReply, CallError> {
+        self.ask(Question::Describe).await
+    }
+
+    /// Has the machine do what was asked for, and waits until it has taken that in.
+    async fn want(&self, call: &Call<'_>, event: Event) -> Result<(), CallError> {
         tracing::info!(peer.pid = call.peer().pid, "{}", call.method());
-        let _ = self.events.send(event);
-        Ok(())
+        let _ = self.messages.send(Message::Event(event));
+        self.describe().await.map(drop)
     }
 }
 
@@ -189,21 +233,23 @@ fn is(device: &Device, name: Option<&str>, index: Option<i64>) -> bool {
 struct Wait<'w> {
     /// The device, or everything.
     name: Option<&'w str>,
-    ready: bool,
+    conditions: &'w [Condition],
 }
 
 impl<'w> Wait<'w> {
     fn parse(arguments: &'w WaitArgs) -> Result<Self, CallError> {
         if let Some(name) = &arguments.name {
             DeviceName::parse(name).map_err(|_| CallError::invalid_parameter("name"))?;
+        } else if arguments.conditions.is_some() {
+            // Of which device?
+            return Err(CallError::invalid_parameter("conditions"));
         }
-        let conditions = arguments
-            .conditions
-            .as_deref()
-            .unwrap_or(&[Condition::Ready]);
         Ok(Self {
             name: arguments.name.as_deref(),
-            ready: conditions.contains(&Condition::Ready),
+            conditions: arguments
+                .conditions
+                .as_deref()
+                .unwrap_or(&[Condition::Ready]),
         })
     }
 
@@ -213,8 +259,16 @@ impl<'w> Wait<'w> {
             return board.is_settled().then_some(None);
         };
         let mut devices = board.devices().filter(|device| device.name == name);
-        let found = devices.find(|device| !self.ready || device.state == State::Ready);
+        let found = devices.find(|device| self.unmet(device).next().is_none());
         found.cloned().map(Some)
+    }
+
+    fn unmet(&self, device: &Device) -> impl Iterator<Item = &Condition> {
+        let is_met = |wanted: &Condition| {
+            let mut conditions = device.conditions.iter();
+            conditions.any(|c| c.condition == *wanted && c.met)
+        };
+        self.conditions.iter().filter(move |wanted| !is_met(wanted))
     }
 
     /// A sentence for each thing that is missing.
@@ -225,14 +279,38 @@ impl<'w> Wait<'w> {
             .collect();
         match (self.name, devices.as_slice()) {
             (Some(name), []) => vec![format!("{name}, which is not registered")],
-            (None, []) => vec!["the detector's answer".to_owned()],
-            (_, devices) => devices
-                .iter()
-                .flat_map(|device| {
+            (Some(_), devices) => devices.iter().flat_map(|d| self.missing_of(d)).collect(),
+            (None, devices) => {
+                let of_devices = devices.iter().flat_map(|device| {
                     let missing = device.waiting_for.iter();
                     missing.map(|missing| format!("{}: {missing}", device.name))
-                })
-                .collect(),
+                });
+                let functions = board
+                    .functions()
+                    .map(|function| format!("{}: {}", function.name, function.waiting_for));
+                let missing: Vec<String> = of_devices.chain(functions).collect();
+                match missing.is_empty() {
+                    true => vec!["the detector's answer".to_owned()],
+                    false => missing,
+                }
+            }
+        }
+    }
+
+    fn missing_of(&self, device: &Device) -> Vec<String> {
+        match device.waiting_for.as_slice() {
+            [] => {
+                let unmet = self.unmet(device);
+                unmet
+                    .map(|c| format!("{}: {c:?}", device.name).to_lowercase())
+                    .collect()
+            }
+            missing => {
+                let missing = missing.iter();
+                missing
+                    .map(|missing| format!("{}: {missing}", device.name))
+                    .collect()
+            }
         }
     }
 }
@@ -244,48 +322,52 @@ impl Service for Orchestrator {
     async fn call(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         match call.method() {
             orchestrator::LIST => self.list(call).await,
+            orchestrator::LIST_FUNCTIONS => self.list_functions(call).await,
             orchestrator::SUBSCRIBE_STATUS => {
                 let SubscribeStatusArgs {} = call.arguments()?;
-                self.published.devices.serve(call).await
+                self.published.board.serve(call).await
             }
             orchestrator::DESCRIBE => {
                 let DescribeArgs {} = call.arguments()?;
-                call.reply(&self.published.whole()).await
+                let whole = self.describe().await?;
+                call.reply(&whole).await
             }
             orchestrator::EXPLAIN => self.explain(call).await,
+            orchestrator::EXPLAIN_MODULE => self.explain_module(call).await,
             orchestrator::WAIT => self.wait(call).await,
             orchestrator::RECONCILE => {
                 let ReconcileArgs {} = call.arguments()?;
-                self.want(call, Event::Reconcile)?;
+                // A unit of ours asks when modules were installed.
+                let own = rustix::process::geteuid().as_raw();
+                call.peer().is_root_or(Some(own)).granted()?;
+                self.want(call, Event::Reconcile).await?;
                 call.reply(&ReconcileReply {}).await
             }
             orchestrator::PAUSE => {
                 let PauseArgs { reason } = call.arguments()?;
-                self.want(call, Event::Pause(reason))?;
+                call.peer().is_root_or(None).granted()?;
+                self.want(call, Event::Pause(reason)).await?;
                 call.reply(&PauseReply {}).await
             }
             orchestrator::RESUME => {
                 let ResumeArgs {} = call.arguments()?;
                 call.peer().is_root_or(None).granted()?;
-                if self.published.whole().paused.is_none() {
+                if self.describe().await?.paused.is_none() {
                     return Err(CallError::named(orchestrator::NOT_PAUSED));
                 }
-                self.want(call, Event::Resume)?;
+                self.want(call, Event::Resume).await?;
                 call.reply(&ResumeReply {}).await
             }
-            orchestrator::LIST_HISTORY => {
-                let ListHistoryArgs {} = call.arguments()?;
-                Err(CallError::method_not_implemented(call.method()))
-            }
+            orchestrator::LIST_HISTORY => self.list_history(call).await,
             method => Err(CallError::method_not_found(method)),
         }
     }
 
     fn reload(&self) -> Option<String> {
-        Some(match read_rules(&self.rules) {
+        Some(match read_rules(&self.rules, &self.lists) {
             Ok(rules) => {
-                let status = format!("{} rules files in use", rules.files().len());
-                let _ = self.events.send(Event::Rules(rules));
+                let status = format!("{} rules files were read", rules.rules.len());
+                let _ = self.messages.send(Message::Event(Event::Rules(rules)));
                 status
             }
             Err(e) => {

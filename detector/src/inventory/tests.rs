@@ -17,6 +17,7 @@ pub fn device(index: i64, name: &str) -> Device {
         driver: None,
         module: None,
         pci_address: None,
+        pci_id: None,
         physical_function: None,
         function_number: None,
         parent: None,

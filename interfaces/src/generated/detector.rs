@@ -43,6 +43,9 @@ pub struct Device {
     #[serde(rename = "pciAddress")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci_address: Option<String>,
+    #[serde(rename = "pciID")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci_id: Option<String>,
     #[serde(rename = "physicalFunction")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub physical_function: Option<String>,
@@ -80,6 +83,9 @@ pub struct Function {
     pub driver: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
+    #[serde(rename = "pciID")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci_id: Option<String>,
     #[serde(rename = "pciAddress")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci_address: Option<String>,
@@ -250,6 +256,8 @@ pub struct SubscribeDevicesReply {
     pub device: Option<Device>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<Function>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -20,6 +20,18 @@ pub enum Action {
 pub enum Condition {
     #[serde(rename = "registered")]
     Registered,
+    #[serde(rename = "modules")]
+    Modules,
+    #[serde(rename = "verbs")]
+    Verbs,
+    #[serde(rename = "umad")]
+    Umad,
+    #[serde(rename = "cm")]
+    Cm,
+    #[serde(rename = "netdev")]
+    Netdev,
+    #[serde(rename = "units")]
+    Units,
     #[serde(rename = "ready")]
     Ready,
 }
@@ -28,6 +40,8 @@ pub struct Device {
     pub index: i64,
     pub name: String,
     pub state: State,
+    #[serde(rename = "sinceUSec")]
+    pub since_usec: i64,
     pub protocols: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
@@ -35,8 +49,36 @@ pub struct Device {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci_address: Option<String>,
     pub modules: Vec<Module>,
+    pub units: Vec<Unit>,
+    pub conditions: Vec<DeviceCondition>,
     #[serde(rename = "waitingFor")]
     pub waiting_for: Vec<String>,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceCondition {
+    pub condition: Condition,
+    pub met: bool,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Function {
+    pub name: String,
+    pub state: FunctionState,
+    #[serde(rename = "sinceUSec")]
+    pub since_usec: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    pub modules: Vec<Module>,
+    #[serde(rename = "waitingFor")]
+    pub waiting_for: String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FunctionState {
+    #[serde(rename = "capable")]
+    Capable,
+    #[serde(rename = "personality")]
+    Personality,
+    #[serde(rename = "stuck")]
+    Stuck,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
@@ -58,22 +100,40 @@ pub enum ModuleState {
     Denied,
     #[serde(rename = "failed")]
     Failed,
+    #[serde(rename = "unloaded")]
+    Unloaded,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    #[serde(rename = "timeUSec")]
-    pub time_usec: i64,
+    #[serde(rename = "realtimeUSec")]
+    pub realtime_usec: i64,
+    #[serde(rename = "monotonicUSec")]
+    pub monotonic_usec: i64,
+    pub kind: RecordKind,
     pub what: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<i64>,
+    #[serde(rename = "durationUSec")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_usec: Option<i64>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecordKind {
+    #[serde(rename = "event")]
+    Event,
+    #[serde(rename = "decision")]
+    Decision,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     pub file: String,
     pub number: i64,
+    pub selector: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocols: Option<Vec<String>>,
+    pub list: Option<String>,
     pub modules: Vec<Module>,
+    pub units: Vec<Unit>,
+    pub manage: bool,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
@@ -81,6 +141,33 @@ pub enum State {
     Registered,
     #[serde(rename = "ready")]
     Ready,
+    #[serde(rename = "unmanaged")]
+    Unmanaged,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    pub name: String,
+    pub state: UnitState,
+    pub rule: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnitState {
+    #[serde(rename = "waiting")]
+    Waiting,
+    #[serde(rename = "queued")]
+    Queued,
+    #[serde(rename = "starting")]
+    Starting,
+    #[serde(rename = "active")]
+    Active,
+    #[serde(rename = "failed")]
+    Failed,
+    #[serde(rename = "refused")]
+    Refused,
+    #[serde(rename = "stopped")]
+    Stopped,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +184,15 @@ pub struct MessageTooLongArgs {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoSuchDeviceArgs {}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoSuchFunctionArgs {}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoSuchModuleArgs {}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoSuchRecordArgs {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NotPausedArgs {}
@@ -120,10 +216,16 @@ pub struct WaitTimedOutArgs {
 pub struct DescribeReply {
     #[serde(rename = "detectorConnected")]
     pub detector_connected: bool,
+    #[serde(rename = "serviceManagerConnected")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_manager_connected: Option<bool>,
+    pub settled: bool,
     #[serde(rename = "hardwareAnnounced")]
     pub hardware_announced: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
+    #[serde(rename = "leftBehind")]
+    pub left_behind: Vec<String>,
     #[serde(rename = "ruleFiles")]
     pub rule_files: Vec<String>,
     #[serde(rename = "ruleErrors")]
@@ -146,6 +248,29 @@ pub struct ExplainArgs {
     pub index: Option<i64>,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainModuleReply {
+    pub module: Module,
+    #[serde(rename = "wantedBy")]
+    pub wanted_by: Vec<String>,
+    #[serde(rename = "wantedByCount")]
+    pub wanted_by_count: i64,
+    #[serde(rename = "answeredUSec")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_usec: Option<i64>,
+    #[serde(rename = "durationUSec")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_usec: Option<i64>,
+    pub attempts: i64,
+    #[serde(rename = "retryUSec")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_usec: Option<i64>,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainModuleArgs {
+    pub module: String,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListReply {
     pub device: Device,
 }
@@ -158,12 +283,24 @@ pub struct ListArgs {
     pub index: Option<i64>,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListFunctionsReply {
+    pub function: Function,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListFunctionsArgs {}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListHistoryReply {
     pub record: Record,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ListHistoryArgs {}
+pub struct ListHistoryArgs {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseReply {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,6 +328,8 @@ pub struct SubscribeStatusReply {
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<Function>,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -72,7 +72,8 @@ impl CallError {
     }
 
     /// The service stops: nobody is told, the connection ends.
-    pub(super) fn stopped() -> Self {
+    #[must_use]
+    pub fn stopped() -> Self {
         Self::ConnectionLost(io::ErrorKind::Interrupted.into())
     }
 

@@ -1,10 +1,35 @@
-//! The machine's decisions, each as events in and actions out.
+//! The machine's decisions: scripts of events in, and actions out, in words.
 
-use std::path::Path;
+mod devices;
+mod functions;
+mod modules;
+mod start;
+mod tables;
+mod units;
+pub mod world;
 
-use interfaces::detector::{Kind, Port, Protocol};
+use std::path::PathBuf;
+
+use interfaces::detector::{self, FunctionState, Kind, Port, Protocol, WaitsFor};
+use interfaces::loader::{ModuleResult, Outcome};
 
 use super::*;
+use crate::journal::story;
+use crate::rules::Source;
+
+pub const SECOND: i64 = 1_000_000;
+
+/// The rules that most scripts go by.
+pub const RULES: &str = r#"
+[[rule]]
+modules = ["ib_uverbs", "rdma_ucm"]
+[[rule]]
+protocol = ["infiniband"]
+modules = ["ib_umad"]
+[[function]]
+driver = ["cxgb4"]
+modules = ["iw_cxgb4"]
+"#;
 
 pub fn device(index: i64, name: &str, protocols: &[Protocol]) -> detector::Device {
     let port = |(at, protocol): (usize, &Protocol)| Port {
@@ -30,6 +55,7 @@ pub fn device(index: i64, name: &str, protocols: &[Protocol]) -> detector::Devic
         driver: None,
         module: None,
         pci_address: None,
+        pci_id: None,
         physical_function: None,
         function_number: None,
         parent: None,
@@ -42,342 +68,181 @@ pub fn device(index: i64, name: &str, protocols: &[Protocol]) -> detector::Devic
     }
 }
 
-fn machine() -> Machine {
-    let mut rules = Rules::default();
-    let text = "[[rule]]\nmodules = [\"ib_uverbs\", \"rdma_ucm\"]\n\
-                [[rule]]\nprotocol = [\"infiniband\"]\nmodules = [\"ib_umad\"]\n";
-    rules.add(Path::new("test.toml"), text);
-    assert!(rules.errors().is_empty());
-    Machine::new(rules)
+/// A device whose nodes are there.
+pub fn whole(index: i64, name: &str, protocols: &[Protocol]) -> detector::Device {
+    let mut device = device(index, name, protocols);
+    device.uverbs = Some(format!("uverbs{index}"));
+    for port in &mut device.ports {
+        port.umad = Some(format!("umad{index}{}", port.number));
+    }
+    device
 }
 
-fn there(index: i64, name: &str, protocol: Protocol) -> Event {
-    Event::Device(Box::new(device(index, name, &[protocol])))
+pub fn sources(text: &str) -> Sources {
+    Sources {
+        rules: vec![Source {
+            path: PathBuf::from("test.toml"),
+            text: Ok(text.to_owned()),
+        }],
+        lists: Vec::new(),
+    }
 }
 
-fn answer(module: &str, outcome: Outcome) -> Event {
-    Event::Module(Box::new(ModuleResult::new(module, outcome)))
+/// A machine and the time that it is.
+pub struct Script {
+    pub machine: Machine,
+    pub now: i64,
 }
 
-/// What a list of events leads to, in words. Settling has a test of its own.
-fn told(machine: &mut Machine, events: impl IntoIterator<Item = Event>) -> Vec<String> {
-    let actions = events.into_iter().flat_map(|event| machine.step(event));
-    actions
-        .filter(|action| !matches!(action, Action::Settled(_)))
-        .map(|action| match action {
-            Action::Load { modules, .. } => {
-                let modules: Vec<&str> = modules.iter().map(ModuleName::as_str).collect();
-                format!("load {}", modules.join(" "))
-            }
-            Action::Publish(shown) => format!("{} {:?}", shown.device.name, shown.device.state),
-            Action::Settled(_) => unreachable!("left out above"),
-            Action::Withdraw(index) => format!("withdraw {index}"),
-            Action::AnnounceHardware => "announce".to_owned(),
-            Action::WithdrawHardware => "withdraw hardware".to_owned(),
-            Action::Started { status } => format!("started: {status}"),
-        })
+impl Script {
+    /// A machine with these rules that has just begun, at second 100.
+    pub fn new(rules: &str) -> Self {
+        let patience = Patience {
+            start: 30 * SECOND,
+            function: 30 * SECOND,
+            driver: 5 * SECOND,
+        };
+        let mut script = Self {
+            machine: Machine::new(patience),
+            now: 100 * SECOND,
+        };
+        script.tell(Event::Begins);
+        script.tell(Event::Rules(sources(rules)));
+        let errors = script.machine.rules.errors();
+        assert!(errors.is_empty(), "{errors:?}");
+        script
+    }
+
+    /// A machine whose start is over, without a device, and that can ask the service manager.
+    pub fn started(rules: &str) -> Self {
+        let mut script = Self::new(rules);
+        script.tell(Event::SnapshotBegins);
+        script.tell(Event::SnapshotEnds);
+        script.tell(Event::ServiceManager(true));
+        script
+    }
+
+    /// What an event leads to, in words: decisions, and how far each device is.
+    pub fn tell(&mut self, event: Event) -> Vec<String> {
+        let actions = self.machine.step(event, self.now);
+        // Whatever happens, a state that was written down is the same when it is read again.
+        let state = serde_json::to_string(&self.machine).unwrap();
+        let again: Machine = serde_json::from_str(&state).unwrap();
+        assert_eq!(serde_json::to_string(&again).unwrap(), state);
+        actions.iter().filter_map(words).collect()
+    }
+
+    /// What several events lead to.
+    pub fn all(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<String> {
+        events
+            .into_iter()
+            .flat_map(|event| self.tell(event))
+            .collect()
+    }
+
+    /// A device is told.
+    pub fn there(&mut self, device: detector::Device) -> Vec<String> {
+        self.tell(Event::Device(Box::new(device)))
+    }
+
+    /// The loader answers.
+    pub fn answer(&mut self, module: &str, outcome: Outcome) -> Vec<String> {
+        self.tell(answer(module, outcome))
+    }
+
+    /// Time goes on, and each deadline on the way is told.
+    pub fn wait(&mut self, seconds: i64) -> Vec<String> {
+        let end = self.now + seconds * SECOND;
+        let mut told = Vec::new();
+        while let Some(deadline) = self.machine.next_deadline().filter(|at| *at <= end) {
+            self.now = self.now.max(deadline);
+            told.extend(self.tell(Event::Deadline));
+        }
+        self.now = end;
+        told
+    }
+
+    pub fn device(&self, index: i64) -> interfaces::orchestrator::Device {
+        self.machine.explain(None, Some(index)).unwrap().device
+    }
+
+    pub fn waiting_for(&self, index: i64) -> String {
+        self.device(index).waiting_for.join("; ")
+    }
+}
+
+fn words(action: &Action) -> Option<String> {
+    match action {
+        Action::Publish(device) => Some(format!("{} {:?}", device.name, device.state)),
+        Action::Withdraw(index) => Some(format!("withdraw {index}")),
+        Action::PublishFunction(function) => {
+            Some(format!("{} {:?}", function.name, function.state))
+        }
+        Action::WithdrawFunction(name) => Some(format!("withdraw {name}")),
+        Action::Settled(settled) => Some(format!("settled: {settled}")),
+        Action::SetFlag(flag, up) => Some(format!("flag {} {up}", flag.name())),
+        decision => story::say(decision),
+    }
+}
+
+/// Those that are decisions, without what is shown.
+pub fn decisions(told: &[String]) -> Vec<&str> {
+    let shown = [
+        "Registered",
+        "Ready",
+        "Unmanaged",
+        "Capable",
+        "Personality",
+        "Stuck",
+    ];
+    let is_shown = |words: &&str| {
+        shown.iter().any(|state| words.ends_with(state))
+            || words.starts_with("withdraw")
+            || words.starts_with("settled")
+    };
+    told.iter()
+        .map(String::as_str)
+        .filter(|w| !is_shown(w))
         .collect()
 }
 
-#[test]
-fn a_machine_without_devices_starts_at_once_and_loads_nothing() {
-    let mut machine = machine();
-    assert_eq!(
-        told(&mut machine, [Event::SnapshotBegins, Event::SnapshotEnds]),
-        [
-            "withdraw hardware",
-            "started: 0 devices set up at the start"
-        ]
-    );
+pub fn answer(module: &str, outcome: Outcome) -> Event {
+    Event::Module(Box::new(ModuleResult::new(module, outcome)))
 }
 
-#[test]
-fn a_device_at_the_start_holds_the_start_until_its_modules_are_live() {
-    let mut machine = machine();
-    let events = [
-        Event::SnapshotBegins,
-        there(1, "rxe0", Protocol::Roce),
-        Event::SnapshotEnds,
-    ];
-    assert_eq!(
-        told(&mut machine, events),
-        ["load ib_uverbs rdma_ucm", "rxe0 Registered"]
-    );
-    let events = [
-        answer("ib_uverbs", Outcome::Loaded),
-        answer("rdma_ucm", Outcome::AlreadyLoaded),
-    ];
-    assert_eq!(
-        told(&mut machine, events),
-        [
-            "rxe0 Registered",
-            "rxe0 Ready",
-            "announce",
-            "started: 1 devices set up at the start",
-        ]
-    );
+pub fn failure(module: &str, errno: &str) -> Event {
+    let mut result = ModuleResult::failed(module, format!("the kernel says {errno}"));
+    result.errno_name = Some(errno.to_owned());
+    Event::Module(Box::new(result))
 }
 
-#[test]
-fn the_start_waits_no_longer_than_its_deadline() {
-    let mut machine = machine();
-    let events = [
-        Event::SnapshotBegins,
-        there(1, "rxe0", Protocol::Roce),
-        Event::SnapshotEnds,
-        Event::BootDeadline,
-        Event::BootDeadline,
-    ];
-    assert_eq!(
-        told(&mut machine, events)[2..],
-        ["started: started while these were set up: rxe0"]
-    );
-    assert_eq!(
-        told(&mut self::machine(), [Event::BootDeadline]),
-        ["started: started without the detector's answer"]
-    );
+pub fn job(unit: &str, outcome: JobOutcome) -> Event {
+    Event::Job(UnitName::parse(unit).unwrap(), Verb::Start, outcome)
 }
 
-#[test]
-fn a_module_in_flight_is_asked_for_once_and_answers_every_device() {
-    let mut machine = machine();
-    let events = [
-        Event::SnapshotBegins,
-        Event::SnapshotEnds,
-        there(1, "a", Protocol::Roce),
-        there(2, "b", Protocol::Infiniband),
-        answer("ib_uverbs", Outcome::Loaded),
-        answer("rdma_ucm", Outcome::Loaded),
-    ];
-    assert_eq!(
-        told(&mut machine, events)[2..],
-        [
-            "load ib_uverbs rdma_ucm",
-            "a Registered",
-            "load ib_umad",
-            "b Registered",
-            "a Registered",
-            "b Registered",
-            "a Ready",
-            "b Registered",
-            "announce",
-        ]
-    );
-    assert_eq!(
-        told(&mut machine, [answer("ib_umad", Outcome::Builtin)]),
-        ["b Ready"]
-    );
+pub fn stop_job(unit: &str, outcome: JobOutcome) -> Event {
+    Event::Job(UnitName::parse(unit).unwrap(), Verb::Stop, outcome)
 }
 
-#[test]
-fn a_second_device_asks_again_for_what_may_have_been_unloaded() {
-    let mut machine = machine();
-    let events = [
-        Event::SnapshotBegins,
-        Event::SnapshotEnds,
-        there(1, "a", Protocol::Roce),
-        answer("ib_uverbs", Outcome::Loaded),
-        answer("rdma_ucm", Outcome::Loaded),
-    ];
-    let _ = told(&mut machine, events);
-    assert_eq!(
-        told(&mut machine, [there(2, "b", Protocol::Roce)]),
-        ["load ib_uverbs rdma_ucm", "b Registered"]
-    );
+pub fn is(unit: &str, activity: UnitActivity) -> Event {
+    Event::Unit(UnitName::parse(unit).unwrap(), activity)
 }
 
-#[test]
-fn a_missing_module_holds_nothing_back_and_a_failed_one_does() {
-    let mut machine = machine();
-    let events = [
-        there(1, "a", Protocol::Roce),
-        answer("ib_uverbs", Outcome::Missing),
-        answer("rdma_ucm", Outcome::Failed),
-    ];
-    let _ = told(&mut machine, events);
-    let status = machine.devices[&1].status();
-    assert_eq!(status.state, State::Registered);
-    assert_eq!(status.waiting_for.len(), 1);
-    assert!(status.waiting_for[0].contains("rdma_ucm"));
-}
-
-#[test]
-fn a_rename_keeps_what_was_done() {
-    let mut machine = machine();
-    let events = [
-        there(1, "mlx5_0", Protocol::Roce),
-        answer("ib_uverbs", Outcome::Loaded),
-        answer("rdma_ucm", Outcome::Loaded),
-    ];
-    let _ = told(&mut machine, events);
-    assert_eq!(
-        told(&mut machine, [there(1, "rocep1s0", Protocol::Roce)]),
-        ["rocep1s0 Ready"]
-    );
-}
-
-#[test]
-fn a_port_that_changes_its_protocol_gets_its_modules() {
-    let mut machine = machine();
-    let events = [
-        there(1, "mlx5_0", Protocol::Roce),
-        answer("ib_uverbs", Outcome::Loaded),
-        answer("rdma_ucm", Outcome::Loaded),
-    ];
-    let _ = told(&mut machine, events);
-    assert_eq!(
-        told(&mut machine, [there(1, "mlx5_0", Protocol::Infiniband)]),
-        ["load ib_umad", "mlx5_0 Registered"]
-    );
-}
-
-#[test]
-fn the_last_removal_withdraws_the_hardware_and_a_replug_announces_it_again() {
-    let mut machine = machine();
-    let live = || {
-        [
-            answer("ib_uverbs", Outcome::AlreadyLoaded),
-            answer("rdma_ucm", Outcome::AlreadyLoaded),
-        ]
-    };
-    let _ = told(&mut machine, [Event::SnapshotBegins, Event::SnapshotEnds]);
-    let _ = told(&mut machine, [there(1, "rxe0", Protocol::Roce)]);
-    let _ = told(&mut machine, live());
-    assert_eq!(
-        told(&mut machine, [Event::Removed(1), Event::Removed(1)]),
-        ["withdraw 1", "withdraw hardware"]
-    );
-    let _ = told(&mut machine, [there(2, "rxe0", Protocol::Roce)]);
-    assert!(told(&mut machine, live()).contains(&"announce".to_owned()));
-}
-
-#[test]
-fn a_detector_that_comes_back_removes_what_it_no_longer_shows() {
-    let mut machine = machine();
-    let events = [
-        Event::SnapshotBegins,
-        there(1, "a", Protocol::Roce),
-        there(2, "b", Protocol::Roce),
-        Event::SnapshotEnds,
-        answer("ib_uverbs", Outcome::Loaded),
-        answer("rdma_ucm", Outcome::Loaded),
-        Event::DetectorLost,
-    ];
-    let _ = told(&mut machine, events);
-    let events = [
-        Event::SnapshotBegins,
-        there(2, "b", Protocol::Roce),
-        Event::SnapshotEnds,
-    ];
-    assert_eq!(
-        told(&mut machine, events),
-        ["load ib_uverbs rdma_ucm", "b Ready", "withdraw 1"]
-    );
-}
-
-#[test]
-fn another_device_under_a_known_index_starts_from_nothing() {
-    let mut machine = machine();
-    let events = [
-        there(0, "rxe0", Protocol::Roce),
-        answer("ib_uverbs", Outcome::Loaded),
-        answer("rdma_ucm", Outcome::Loaded),
-    ];
-    let _ = told(&mut machine, events);
-    let mut other = device(0, "rxe0", &[Protocol::Roce]);
-    other.node_guid = Some("5054:00ff:fe12:3456".to_owned());
-    assert_eq!(
-        told(&mut machine, [Event::Device(Box::new(other))]),
-        ["load ib_uverbs rdma_ucm", "rxe0 Registered"]
-    );
-}
-
-#[test]
-fn a_pause_loads_nothing_and_its_end_catches_up() {
-    let mut machine = machine();
-    let events = [
-        Event::SnapshotBegins,
-        Event::SnapshotEnds,
-        Event::Pause("firmware update".to_owned()),
-        there(1, "rxe0", Protocol::Roce),
-    ];
-    assert_eq!(told(&mut machine, events)[2..], ["rxe0 Registered"]);
-    assert_eq!(machine.summary().paused.as_deref(), Some("firmware update"));
-    assert_eq!(
-        told(&mut machine, [Event::Resume]),
-        ["load ib_uverbs rdma_ucm", "rxe0 Registered"]
-    );
-}
-
-#[test]
-fn reconciling_asks_again_and_a_device_stays_ready_meanwhile() {
-    let mut machine = machine();
-    let events = [
-        there(1, "a", Protocol::Roce),
-        there(2, "b", Protocol::Roce),
-        answer("ib_uverbs", Outcome::Loaded),
-        answer("rdma_ucm", Outcome::Loaded),
-    ];
-    let _ = told(&mut machine, events);
-    assert_eq!(
-        told(&mut machine, [Event::Reconcile]),
-        ["load ib_uverbs rdma_ucm"]
-    );
-    assert!(told(&mut machine, [answer("ib_uverbs", Outcome::AlreadyLoaded)]).is_empty());
-    assert_eq!(
-        told(&mut machine, [answer("rdma_ucm", Outcome::Failed)]),
-        ["a Registered", "b Registered"]
-    );
-}
-
-#[test]
-fn new_rules_ask_for_what_is_new_alone() {
-    let mut machine = machine();
-    let events = [
-        there(1, "a", Protocol::Roce),
-        answer("ib_uverbs", Outcome::Loaded),
-        answer("rdma_ucm", Outcome::Loaded),
-    ];
-    let _ = told(&mut machine, events);
-    let mut rules = Rules::default();
-    let text = "[[rule]]\nmodules = [\"ib_uverbs\", \"ib_umad\"]\n";
-    rules.add(Path::new("new.toml"), text);
-    assert_eq!(
-        told(&mut machine, [Event::Rules(rules)]),
-        ["load ib_umad", "a Registered"]
-    );
-}
-
-#[test]
-fn an_explanation_names_each_rule_and_what_became_of_it() {
-    let mut machine = machine();
-    let _ = machine.step(there(1, "a", Protocol::Infiniband));
-    let actions = machine.step(answer("ib_umad", Outcome::Denied));
-    let shown = actions.iter().find_map(|action| match action {
-        Action::Publish(shown) => Some(shown),
-        _ => None,
-    });
-    let rules = &shown.unwrap().rules;
-    assert_eq!(rules.len(), 2);
-    assert_eq!((rules[0].number, &rules[0].protocols), (1, &None));
-    assert_eq!(rules[1].protocols.as_deref().unwrap(), ["infiniband"]);
-    assert_eq!(rules[1].modules[0].state, ModuleState::Denied);
-}
-
-#[test]
-fn everything_is_settled_when_every_module_has_its_answer() {
-    let mut machine = machine();
-    let mut settled = |event| {
-        let actions = machine.step(event);
-        let mut settled = actions.iter().filter_map(|action| match action {
-            Action::Settled(settled) => Some(*settled),
-            _ => None,
-        });
-        settled.next()
-    };
-    assert_eq!(settled(Event::SnapshotBegins), None);
-    assert_eq!(settled(Event::SnapshotEnds), Some(true));
-    assert_eq!(settled(there(1, "a", Protocol::Roce)), Some(false));
-    assert_eq!(settled(answer("ib_uverbs", Outcome::Loaded)), None);
-    assert_eq!(settled(answer("rdma_ucm", Outcome::Failed)), Some(true));
+pub fn function(
+    name: &str,
+    state: FunctionState,
+    waits_for: Option<WaitsFor>,
+    driver: Option<&str>,
+) -> Event {
+    Event::Function(Box::new(detector::Function {
+        name: name.to_owned(),
+        bus: "pci".to_owned(),
+        state,
+        since_usec: 100 * SECOND,
+        waits_for,
+        driver: driver.map(str::to_owned),
+        module: None,
+        pci_id: None,
+        pci_address: Some(name.to_owned()),
+    }))
 }

@@ -1,0 +1,291 @@
+//! The command `rdma-hotplug`: asks the services and prints what they say. Its texts are made by
+//! pure files; what is printed is printed here. Must never do anything that a varlink client
+//! could not do.
+
+pub mod arguments;
+pub mod ask;
+pub mod explain;
+pub mod history;
+pub mod monitor;
+pub mod replay;
+pub mod status;
+pub mod style;
+mod wait;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use interfaces::client::{ClientError, ClientErrorKind};
+use interfaces::detector::{SUBSCRIBE_DEVICES, SubscribeDevicesArgs};
+use interfaces::log::Chain;
+use interfaces::names::NameError;
+use interfaces::orchestrator::{
+    self, ListHistoryArgs, ListHistoryReply, PauseArgs, PauseReply, ReconcileArgs, ReconcileReply,
+    Record, ResumeArgs, ResumeReply, SUBSCRIBE_STATUS, SubscribeStatusArgs, SubscribeStatusReply,
+};
+use serde::Serialize;
+
+use crate::journal;
+use crate::run::read_rules;
+use arguments::{Arguments, Command};
+use ask::Services;
+use style::Style;
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A service cannot be asked, or answers with an error.
+    #[error(transparent)]
+    Service(#[from] ClientError),
+    /// Nothing is called so.
+    #[error("no device, function or wanted module is called {0:?}")]
+    NotFound(String),
+    /// A name is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// What was waited for did not come in time.
+    #[error("not in time: {}", .0.join("; "))]
+    TimedOut(Vec<String>),
+    /// Some modules were not loaded; they were named.
+    #[error("not everything was loaded")]
+    NotLoaded,
+    /// A journal cannot be replayed.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// A journal's records cannot be replayed.
+    #[error("cannot replay")]
+    Replay(#[from] journal::replay::ReplayError),
+    /// A file cannot be read, or nothing can be printed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl Error {
+    /// The exit status, as `--help` lists them.
+    fn status(&self) -> u8 {
+        match self {
+            Self::TimedOut(_) => 3,
+            Self::NotFound(_) => 4,
+            Self::Service(e) => match &e.kind {
+                ClientErrorKind::Answered { name, .. } => match name.as_str() {
+                    orchestrator::WAIT_TIMED_OUT => 3,
+                    orchestrator::NO_SUCH_DEVICE | orchestrator::NO_SUCH_RECORD => 4,
+                    "org.varlink.service.PermissionDenied" => 5,
+                    _ => 1,
+                },
+                _ => 1,
+            },
+            _ => 1,
+        }
+    }
+}
+
+/// Runs the command with the arguments of this process.
+#[must_use]
+#[expect(clippy::print_stderr, reason = "saying why it failed")]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Io)
+        .and_then(|runtime| runtime.block_on(run(arguments)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that has had enough is no failure.
+        Err(Error::Io(e)) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("rdma-hotplug: {}", Chain(&e));
+            ExitCode::from(e.status())
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Error> {
+    let services = Services {
+        orchestrator: arguments.socket,
+        loader: arguments.loader,
+        detector: arguments.detector,
+    };
+    let out = Out {
+        json: arguments.json,
+        style: Style::of(
+            io::stdout().is_terminal(),
+            std::env::var_os("NO_COLOR").is_some(),
+            columns(),
+        ),
+    };
+    match arguments.command {
+        Command::Status => {
+            let status = services.status().await?;
+            out.print(&status, |style| status::render(&status, style))
+        }
+        Command::Monitor { devices } => monitor(&services, &out, devices).await,
+        Command::Explain { name } => {
+            let explained = services.explain(&name).await?;
+            out.print(&explained, |style| explain::render(&explained, style))
+        }
+        Command::Wait(wait) => wait::run(&services, &out, wait).await,
+        Command::History { device, limit } => {
+            let records = services.history(device.as_deref(), limit).await?;
+            out.print(&records, |style| history::render(&records, style))
+        }
+        Command::Replay { file, rules, lists } => {
+            let made = replayed(&file, &rules, &lists)?;
+            out.print(&made, |style| replay::render(&made, style))
+        }
+        Command::Load { list, lists } => load(&services, &out, &list, &lists).await,
+        Command::Reconcile => {
+            let args = ReconcileArgs {};
+            let ReconcileReply {} = services.tell(orchestrator::RECONCILE, &args).await?;
+            Ok(())
+        }
+        Command::Pause { reason } => {
+            let args = PauseArgs {
+                reason: reason.join(" "),
+            };
+            let PauseReply {} = services.tell(orchestrator::PAUSE, &args).await?;
+            Ok(())
+        }
+        Command::Resume => {
+            let ResumeReply {} = services.tell(orchestrator::RESUME, &ResumeArgs {}).await?;
+            Ok(())
+        }
+        Command::ListModules { initrd } => {
+            let modules = services.modules(initrd).await?;
+            out.print(&modules, |_| {
+                modules.iter().map(|m| format!("{m}\n")).collect()
+            })
+        }
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut command, "rdma-hotplug", &mut text);
+            Ok(io::stdout().write_all(&text)?)
+        }
+    }
+}
+
+/// How answers are printed.
+pub(crate) struct Out {
+    json: bool,
+    style: Style,
+}
+
+impl Out {
+    fn print<T: Serialize>(
+        &self,
+        answer: &T,
+        render: impl FnOnce(&Style) -> String,
+    ) -> Result<(), Error> {
+        let text = match self.json {
+            true => format!(
+                "{}\n",
+                serde_json::to_string(answer).map_err(io::Error::from)?
+            ),
+            false => render(&self.style),
+        };
+        let mut stdout = io::stdout();
+        stdout.write_all(text.as_bytes())?;
+        Ok(stdout.flush()?)
+    }
+}
+
+/// How many columns a terminal has; 80 where there is none.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout());
+    match size.map(|size| usize::from(size.ws_col)) {
+        Ok(columns) if columns >= 40 => columns,
+        _ => 80,
+    }
+}
+
+/// Follows the orchestrator, or the detector, until the connection ends.
+async fn monitor(services: &Services, out: &Out, devices: bool) -> Result<(), Error> {
+    if devices {
+        let args = SubscribeDevicesArgs {};
+        let mut replies = services
+            .follow(&services.detector, SUBSCRIBE_DEVICES, &args)
+            .await?;
+        while let Some(reply) = replies.next::<serde_json::Value>().await? {
+            out.print(&reply, |_| format!("{}{reply}\n", monitor::stamp(&now())))?;
+        }
+        return Ok(());
+    }
+    let args = SubscribeStatusArgs {};
+    let mut replies = services
+        .follow(&services.orchestrator, SUBSCRIBE_STATUS, &args)
+        .await?;
+    while let Some(reply) = replies.next::<SubscribeStatusReply>().await? {
+        out.print(&reply, |style| monitor::render(&reply, &now(), style))?;
+    }
+    Ok(())
+}
+
+fn now() -> jiff::ZonedDateTime {
+    jiff::ZonedDateTime::now()
+}
+
+/// A journal with the rules of its time, or with those of other directories beside them.
+fn replayed(
+    file: &Path,
+    rules: &[std::path::PathBuf],
+    lists: &Path,
+) -> Result<Vec<replay::Row>, Error> {
+    let mut records = Vec::new();
+    for record in journal::read(file)? {
+        // What a crash has torn off is not there.
+        let Ok(record) = record else { break };
+        records.push(record);
+    }
+    let sources = match rules {
+        [] => None,
+        rules => Some(read_rules(rules, lists)?),
+    };
+    let steps = journal::replay::replay(records.into_iter(), sources.as_ref())?;
+    Ok(replay::rows(&steps))
+}
+
+/// Has a list of rdma-core loaded, and says what became of each module.
+async fn load(services: &Services, out: &Out, list: &str, lists: &Path) -> Result<(), Error> {
+    let results = services.load(list, lists).await?;
+    out.print(&results, |style| status::render_results(&results, style))?;
+    let failed = |result: &interfaces::loader::ModuleResult| {
+        matches!(
+            result.outcome,
+            interfaces::loader::Outcome::Failed | interfaces::loader::Outcome::Denied
+        )
+    };
+    match results.iter().any(failed) {
+        true => Err(Error::NotLoaded),
+        false => Ok(()),
+    }
+}
+
+impl Services {
+    /// The history, of one device where one is named.
+    async fn history(
+        &self,
+        device: Option<&str>,
+        limit: Option<u32>,
+    ) -> Result<Vec<Record>, Error> {
+        let index = match device {
+            Some(name) => Some(self.index_of(name).await?),
+            None => None,
+        };
+        let args = ListHistoryArgs {
+            index,
+            limit: limit.map(i64::from),
+        };
+        let mut replies = self
+            .follow(&self.orchestrator, orchestrator::LIST_HISTORY, &args)
+            .await?;
+        let mut records = Vec::new();
+        while let Some(ListHistoryReply { record }) = replies.next().await? {
+            records.push(record);
+        }
+        Ok(records)
+    }
+}

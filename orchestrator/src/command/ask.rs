@@ -1,0 +1,253 @@
+//! The services as the command asks them. Must never interpret an answer beyond what the
+//! contracts say.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use interfaces::client::{Client, ClientError, ClientErrorKind, Replies};
+use interfaces::detector::{self, Device};
+use interfaces::loader::{self, LoadArgs, LoadReply, ModuleResult};
+use interfaces::names::ModuleName;
+use interfaces::orchestrator::{
+    self, DescribeArgs, ExplainArgs, ExplainModuleArgs, ExplainReply, ListArgs, ListFunctionsArgs,
+    ListFunctionsReply, ListReply,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Error;
+use super::explain::{Explained, ExplainedModule};
+use super::status::Status;
+
+/// How long a service may take to answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a load may take. A driver's initialisation takes its time.
+const LOAD_DEADLINE: Duration = Duration::from_secs(600);
+/// The most modules that the loader takes in one call.
+const MODULES_PER_CALL: usize = 64;
+
+/// Where the services are.
+pub struct Services {
+    /// The orchestrator's socket.
+    pub orchestrator: PathBuf,
+    /// The loader's socket.
+    pub loader: PathBuf,
+    /// The detector's socket.
+    pub detector: PathBuf,
+}
+
+impl Services {
+    /// Calls a method of the orchestrator that has one answer.
+    pub(super) async fn tell<R: DeserializeOwned>(
+        &self,
+        method: &str,
+        arguments: &impl Serialize,
+    ) -> Result<R, ClientError> {
+        call(&self.orchestrator, method, arguments).await
+    }
+
+    /// Calls a method that has many.
+    pub(super) async fn follow(
+        &self,
+        socket: &Path,
+        method: &'static str,
+        arguments: &impl Serialize,
+    ) -> Result<Replies, ClientError> {
+        Client::connect(socket)
+            .await?
+            .stream(method, arguments)
+            .await
+    }
+
+    /// Everything that there is to show.
+    pub(super) async fn status(&self) -> Result<Status, ClientError> {
+        let whole = self.tell(orchestrator::DESCRIBE, &DescribeArgs {}).await?;
+        Ok(Status {
+            devices: self.devices().await?,
+            functions: self.functions().await?,
+            whole,
+        })
+    }
+
+    async fn devices(&self) -> Result<Vec<orchestrator::Device>, ClientError> {
+        let all = ListArgs {
+            name: None,
+            index: None,
+        };
+        let replies = self
+            .follow(&self.orchestrator, orchestrator::LIST, &all)
+            .await?;
+        let none = orchestrator::NO_SUCH_DEVICE;
+        collect(replies, none, |ListReply { device }| device).await
+    }
+
+    async fn functions(&self) -> Result<Vec<orchestrator::Function>, ClientError> {
+        let all = ListFunctionsArgs {};
+        let method = orchestrator::LIST_FUNCTIONS;
+        let replies = self.follow(&self.orchestrator, method, &all).await?;
+        let none = orchestrator::NO_SUCH_FUNCTION;
+        collect(replies, none, |ListFunctionsReply { function }| function).await
+    }
+
+    /// The kernel's index of a device.
+    pub(super) async fn index_of(&self, name: &str) -> Result<i64, Error> {
+        let devices = self.devices().await?;
+        let mut named = devices.iter().filter(|device| device.name == name);
+        let found = named.next().map(|device| device.index);
+        found.ok_or_else(|| Error::NotFound(name.to_owned()))
+    }
+
+    /// What a name means, explained: a device, a function or a module.
+    pub(super) async fn explain(&self, name: &str) -> Result<Explained, Error> {
+        let args = ExplainArgs {
+            name: Some(name.to_owned()),
+            index: None,
+        };
+        match self
+            .tell::<ExplainReply>(orchestrator::EXPLAIN, &args)
+            .await
+        {
+            Ok(reply) => return Ok(Explained::Device(Box::new(reply))),
+            Err(e) if is_answer(&e.kind, orchestrator::NO_SUCH_DEVICE) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let functions = self.functions().await?;
+        if let Some(function) = functions.into_iter().find(|f| f.name == name) {
+            return Ok(Explained::Function(Box::new(function)));
+        }
+        let not_found = |_| Error::NotFound(name.to_owned());
+        let module = ModuleName::parse(name).map_err(not_found)?;
+        let explained = self.explain_module(&module).await?;
+        let known = explained.wanted.is_some()
+            || explained
+                .loader
+                .as_ref()
+                .is_some_and(|answer| answer.outcome != loader::Outcome::Missing);
+        match known {
+            true => Ok(Explained::Module(Box::new(explained))),
+            false => Err(Error::NotFound(name.to_owned())),
+        }
+    }
+
+    async fn explain_module(&self, name: &ModuleName) -> Result<ExplainedModule, Error> {
+        let args = ExplainModuleArgs {
+            module: name.to_string(),
+        };
+        let wanted = match self.tell(orchestrator::EXPLAIN_MODULE, &args).await {
+            Ok(reply) => Some(reply),
+            Err(e) if is_answer(&e.kind, orchestrator::NO_SUCH_MODULE) => None,
+            Err(e) => return Err(e.into()),
+        };
+        Ok(ExplainedModule {
+            name: name.to_string(),
+            wanted,
+            // What it would say is of use, and not the answer.
+            loader: self.loader_explains(name).await.ok(),
+        })
+    }
+
+    async fn loader_explains(
+        &self,
+        name: &ModuleName,
+    ) -> Result<loader::ExplainReply, ClientError> {
+        let args = loader::ExplainArgs {
+            module: name.to_string(),
+        };
+        call(&self.loader, loader::EXPLAIN, &args).await
+    }
+
+    /// The modules that the devices of this machine want; for an initrd with their drivers and
+    /// everything that they depend on, by the names of the modules themselves.
+    pub(super) async fn modules(&self, initrd: bool) -> Result<BTreeSet<String>, Error> {
+        let mut wanted = BTreeSet::new();
+        for device in self.devices().await? {
+            wanted.extend(device.modules.into_iter().map(|module| module.name));
+        }
+        for function in self.functions().await? {
+            wanted.extend(function.modules.into_iter().map(|module| module.name));
+        }
+        if !initrd {
+            return Ok(wanted);
+        }
+        let all = detector::ListArgs {
+            name: None,
+            index: None,
+        };
+        let replies = self.follow(&self.detector, detector::LIST, &all).await?;
+        let none = detector::NO_SUCH_DEVICE;
+        let devices = collect(replies, none, |detector::ListReply { device }| device).await?;
+        wanted.extend(
+            devices
+                .into_iter()
+                .filter_map(|device: Device| device.module),
+        );
+        let mut resolved = BTreeSet::new();
+        for name in wanted {
+            let explained = self.loader_explains(&ModuleName::parse(&name)?).await?;
+            let steps = explained.plans.into_iter().flat_map(|plan| plan.steps);
+            let inserted = steps.filter(|step| step.action == loader::StepAction::Insert);
+            resolved.extend(inserted.map(|step| step.module));
+        }
+        Ok(resolved)
+    }
+
+    /// Has the modules of a list loaded.
+    pub(super) async fn load(&self, list: &str, lists: &Path) -> Result<Vec<ModuleResult>, Error> {
+        let path = lists.join(format!("{list}.conf"));
+        let text = match list.contains('/') {
+            true => return Err(Error::NotFound(list.to_owned())),
+            false => fs::read_to_string(&path)
+                .map_err(|e| std::io::Error::new(e.kind(), format!("{}: {e}", path.display())))?,
+        };
+        let (modules, errors) = crate::rules::parse_list(&path, &text);
+        let mut results: Vec<ModuleResult> = errors
+            .into_iter()
+            .map(|error| ModuleResult::failed("-", error.to_string()))
+            .collect();
+        for modules in modules.chunks(MODULES_PER_CALL) {
+            let args = LoadArgs {
+                modules: modules.iter().map(ToString::to_string).collect(),
+                reason: Some(format!("{}", path.display())),
+                ordered: None,
+                timeout_usec: None,
+            };
+            let mut client = Client::connect(&self.loader).await?;
+            let reply: LoadReply = client.call(loader::LOAD, &args, LOAD_DEADLINE).await?;
+            results.extend(reply.results);
+        }
+        Ok(results)
+    }
+}
+
+async fn call<R: DeserializeOwned>(
+    socket: &Path,
+    method: &str,
+    arguments: &impl Serialize,
+) -> Result<R, ClientError> {
+    let mut client = Client::connect(socket).await?;
+    client.call(method, arguments, DEADLINE).await
+}
+
+/// Every reply to a call; none is an answer, too.
+async fn collect<R: DeserializeOwned, T>(
+    mut replies: Replies,
+    none: &str,
+    of: impl Fn(R) -> T,
+) -> Result<Vec<T>, ClientError> {
+    let mut all = Vec::new();
+    loop {
+        match replies.next().await {
+            Ok(Some(reply)) => all.push(of(reply)),
+            Ok(None) => return Ok(all),
+            Err(e) if is_answer(&e.kind, none) => return Ok(all),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Whether a service answered with this error.
+pub(super) fn is_answer(kind: &ClientErrorKind, error: &str) -> bool {
+    matches!(kind, ClientErrorKind::Answered { name, .. } if name == error)
+}

@@ -1,0 +1,234 @@
+//! What `rdma-hotplug explain` says: why a device is as it is, why a module was loaded or was
+//! not, in sentences. Pure. Must never guess: what nobody told is not said.
+
+use interfaces::loader::{self, Outcome};
+use interfaces::orchestrator::{
+    ExplainModuleReply, ExplainReply, Function, Module, ModuleState, Rule, State, Unit,
+};
+use serde::Serialize;
+
+use super::style::{self, Style};
+
+/// What a name means, explained.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Explained {
+    /// A device.
+    Device(Box<ExplainReply>),
+    /// A function that has no device yet.
+    Function(Box<Function>),
+    /// A module.
+    Module(Box<ExplainedModule>),
+}
+
+/// A module, as the orchestrator and the loader explain it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedModule {
+    /// The name.
+    pub name: String,
+    /// Who wants it, when somebody does.
+    pub wanted: Option<ExplainModuleReply>,
+    /// What the loader would do now, where it can be asked.
+    pub loader: Option<loader::ExplainReply>,
+}
+
+/// The text.
+#[must_use]
+pub fn render(explained: &Explained, style: &Style) -> String {
+    match explained {
+        Explained::Device(reply) => device(reply, style),
+        Explained::Function(of) => function(of, style),
+        Explained::Module(of) => module(of, style),
+    }
+}
+
+fn device(reply: &ExplainReply, style: &Style) -> String {
+    let device = &reply.device;
+    let name = &device.name;
+    let mut text = match device.state {
+        State::Ready => style.wrap("", "", &format!("{name} is ready.")),
+        State::Unmanaged => style.wrap("", "", &format!("{name} is left alone: a rule says so.")),
+        State::Registered => style.wrap("", "", &format!("{name} is not ready. It waits for")),
+    };
+    for thing in &device.waiting_for {
+        text.push_str(&style.wrap("  - ", "    ", thing));
+    }
+    let mut facts = vec![format!("kernel index {}", device.index)];
+    facts.extend(
+        device
+            .driver
+            .as_ref()
+            .map(|driver| format!("driver {driver}")),
+    );
+    facts.extend(
+        device
+            .pci_address
+            .as_ref()
+            .map(|address| format!("PCI function {address}")),
+    );
+    let protocols = match device.protocols.as_slice() {
+        [] => "no protocol".to_owned(),
+        protocols => protocols.join(" and "),
+    };
+    text.push('\n');
+    text.push_str(&style.wrap(
+        "",
+        "",
+        &format!("It speaks {protocols}: {}.", facts.join(", ")),
+    ));
+    for rule in &reply.rules {
+        text.push('\n');
+        text.push_str(&of_rule(rule, style));
+    }
+    if reply.rules.is_empty() {
+        text.push_str("\nNo rule selects it.\n");
+    }
+    text
+}
+
+fn of_rule(rule: &Rule, style: &Style) -> String {
+    let selects = match rule.selector.as_slice() {
+        [] => "every device".to_owned(),
+        selector => format!("devices with {}", selector.join(", ")),
+    };
+    let asks = match (rule.manage, &rule.list) {
+        (false, _) => "leaves it alone.".to_owned(),
+        (true, Some(list)) => format!("asks for the modules of {list}:"),
+        (true, None) => "asks for:".to_owned(),
+    };
+    let head = format!(
+        "Rule {} of {}, for {selects}, {asks}",
+        rule.number, rule.file
+    );
+    let mut text = style.wrap("", "  ", &head);
+    for module in &rule.modules {
+        text.push_str(&of_module(module, style));
+    }
+    for unit in &rule.units {
+        text.push_str(&of_unit(unit, style));
+    }
+    text
+}
+
+fn of_module(module: &Module, style: &Style) -> String {
+    let (word, tone) = style::module_state(module.state);
+    line(&module.name, word, tone, module.message.as_deref(), style)
+}
+
+fn of_unit(unit: &Unit, style: &Style) -> String {
+    let (word, tone) = style::unit_state(unit.state);
+    line(&unit.name, word, tone, unit.message.as_deref(), style)
+}
+
+fn line(name: &str, word: &str, tone: style::Tone, message: Option<&str>, style: &Style) -> String {
+    let message = message
+        .map(|message| format!(": {message}"))
+        .unwrap_or_default();
+    let first = format!("  {name:<14} ");
+    // Painted when it is wrapped: colour has no width.
+    let wrapped = style.wrap(&first, "                   ", &format!("{word}{message}"));
+    wrapped.replacen(word, &style.paint(tone, word), 1)
+}
+
+fn function(of: &Function, style: &Style) -> String {
+    let (word, _) = style::function_state(of.state);
+    let says = format!(
+        "{} has no RDMA device. It is {word}, and waits for {}.",
+        of.name, of.waiting_for
+    );
+    let mut text = style.wrap("", "", &says);
+    for module in &of.modules {
+        let asks = format!("{} asks for:", module.rule);
+        text.push('\n');
+        text.push_str(&style.wrap("", "  ", &asks));
+        text.push_str(&of_module(module, style));
+    }
+    text
+}
+
+fn module(of: &ExplainedModule, style: &Style) -> String {
+    let name = &of.name;
+    let mut text = match &of.wanted {
+        None => style.wrap(
+            "",
+            "",
+            &format!("No RDMA device of this machine wants {name}."),
+        ),
+        Some(wanted) => wanted_module(wanted, style),
+    };
+    if let Some(answer) = &of.loader {
+        text.push('\n');
+        text.push_str(&loader_says(name, answer, style));
+    }
+    text
+}
+
+fn wanted_module(wanted: &ExplainModuleReply, style: &Style) -> String {
+    let module = &wanted.module;
+    let name = &module.name;
+    let why = module.message.as_deref().unwrap_or("no reason was given");
+    let says = match module.state {
+        ModuleState::Live => format!("{name} is live."),
+        ModuleState::Pending => format!("{name} has been asked for, and there is no answer yet."),
+        ModuleState::Missing => {
+            format!("{name} is not shipped with this kernel; that holds nothing back.")
+        }
+        ModuleState::Denied => format!("{name} was denied: {why}."),
+        ModuleState::Failed => format!("{name} failed: {why}."),
+        ModuleState::Unloaded => {
+            format!(
+                "{name} was live, and somebody has unloaded it. 'rdma-hotplug reconcile' puts it back."
+            )
+        }
+    };
+    let mut text = style.wrap("", "", &says);
+    let more = wanted.wanted_by_count - i64::try_from(wanted.wanted_by.len()).unwrap_or(i64::MAX);
+    let more = match more {
+        ..=0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let who = format!(
+        "It is wanted for {}{more}, because {} asks for it.",
+        wanted.wanted_by.join(", "),
+        module.rule
+    );
+    text.push_str(&style.wrap("", "", &who));
+    if let Some(took) = wanted.duration_usec {
+        text.push_str(&style.wrap("", "", &format!("The loader took {}.", duration(took))));
+    }
+    if wanted.retry_usec.is_some() {
+        let again = format!(
+            "It was asked for {} times, and will be again.",
+            wanted.attempts
+        );
+        text.push_str(&style.wrap("", "", &again));
+    }
+    text
+}
+
+fn loader_says(name: &str, answer: &loader::ExplainReply, style: &Style) -> String {
+    let says = match answer.outcome {
+        Outcome::Loaded => format!("Asked now, the loader would load {name}:"),
+        _ => format!(
+            "Asked now, the loader would say: {}.",
+            answer.message.trim_end_matches('.')
+        ),
+    };
+    let mut text = style.wrap("", "", &says);
+    for plan in &answer.plans {
+        let steps: Vec<&str> = plan.steps.iter().map(|step| step.module.as_str()).collect();
+        text.push_str(&style.wrap("  ", "  ", &steps.join(" ")));
+    }
+    text
+}
+
+/// A time in the unit that it is read in.
+#[must_use]
+pub fn duration(usec: i64) -> String {
+    match usec {
+        ..1000 => format!("{usec} µs"),
+        1000..1_000_000 => format!("{} ms", usec / 1000),
+        _ => format!("{}.{} s", usec / 1_000_000, usec % 1_000_000 / 100_000),
+    }
+}

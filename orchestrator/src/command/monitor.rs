@@ -1,0 +1,62 @@
+//! What `rdma-hotplug monitor` prints of each change. Pure. Must never hide that changes were lost.
+
+use interfaces::orchestrator::{Action, SubscribeStatusReply};
+use jiff::ZonedDateTime;
+
+use super::style::{self, Style};
+
+/// The time before a line.
+#[must_use]
+pub fn stamp(time: &ZonedDateTime) -> String {
+    format!("{} ", time.strftime("%H:%M:%S%.3f"))
+}
+
+/// One change, in a line.
+#[must_use]
+pub fn render(reply: &SubscribeStatusReply, time: &ZonedDateTime, style: &Style) -> String {
+    let verb = match reply.action {
+        Action::Add => "+",
+        Action::Change => " ",
+        Action::Remove => "-",
+        Action::Resync => {
+            return style.wrap(&stamp(time), "", "changes were lost: everything anew");
+        }
+        Action::Ready => {
+            return style.wrap(&stamp(time), "", "this is what there is; changes follow");
+        }
+    };
+    let first = format!("{}{verb} ", stamp(time));
+    let rest = " ".repeat(first.chars().count());
+    let (what, word, tone) = match (&reply.device, &reply.function, &reply.name) {
+        (Some(device), ..) => {
+            let (word, tone) = style::state(device.state);
+            let missing = match device.waiting_for.as_slice() {
+                [] => String::new(),
+                missing => format!(", waits for {}", missing.join("; ")),
+            };
+            (format!("{} {word}{missing}", device.name), word, tone)
+        }
+        (None, Some(function), _) if reply.action == Action::Remove => (
+            format!("{} waits no more", function.name),
+            "",
+            style::Tone::Plain,
+        ),
+        (None, Some(function), _) => {
+            let (word, tone) = style::function_state(function.state);
+            let what = format!(
+                "{} {word}, waits for {}",
+                function.name, function.waiting_for
+            );
+            (what, word, tone)
+        }
+        (None, None, name) => {
+            let name = name.as_deref().unwrap_or_default();
+            (format!("{name} is gone"), "", style::Tone::Plain)
+        }
+    };
+    let line = style.wrap(&first, &rest, &what);
+    match word {
+        "" => line,
+        word => line.replacen(word, &style.paint(tone, word), 1),
+    }
+}

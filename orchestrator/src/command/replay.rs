@@ -1,0 +1,102 @@
+//! What `rdma-hotplug replay` prints: events, and what was decided then beside what is decided
+//! now. Pure. Must never leave out a difference.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::style::{Style, Tone};
+use crate::journal::replay::Step;
+use crate::journal::story;
+use crate::machine::Action;
+
+/// One event with its decisions, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    /// When, in µs of CLOCK_REALTIME.
+    #[serde(rename = "realtimeUSec")]
+    pub realtime_usec: i64,
+    /// What happened.
+    pub event: String,
+    /// What was decided then and is now.
+    pub both: Vec<String>,
+    /// What was decided then only.
+    pub then: Vec<String>,
+    /// What is decided now only.
+    pub now: Vec<String>,
+}
+
+/// A row for each step that says something.
+#[must_use]
+pub fn rows(steps: &[Step]) -> Vec<Row> {
+    let rows = steps.iter().map(|step| {
+        let words =
+            |actions: &[Action]| -> Vec<String> { actions.iter().filter_map(story::say).collect() };
+        let (then, now) = (words(&step.recorded), words(&step.made));
+        let only = |of: &[String], not: &[String]| -> Vec<String> {
+            of.iter()
+                .filter(|words| !not.contains(words))
+                .cloned()
+                .collect()
+        };
+        Row {
+            realtime_usec: step.times.realtime,
+            event: story::say_event(&step.event).unwrap_or_default(),
+            both: then
+                .iter()
+                .filter(|words| now.contains(words))
+                .cloned()
+                .collect(),
+            then: only(&then, &now),
+            now: only(&now, &then),
+        }
+    });
+    rows.filter(|row| !row.event.is_empty() || !row.is_without_decision())
+        .collect()
+}
+
+impl Row {
+    fn is_without_decision(&self) -> bool {
+        self.both.is_empty() && self.then.is_empty() && self.now.is_empty()
+    }
+}
+
+/// The text: `=` before what is decided as then, `-` before what was then only, `+` before what
+/// is now only; and whether there was a difference.
+#[must_use]
+pub fn render(rows: &[Row], style: &Style) -> String {
+    let zone = TimeZone::system();
+    let mut text = String::new();
+    for row in rows {
+        let time = Timestamp::from_microsecond(row.realtime_usec).unwrap_or_default();
+        let time = time
+            .to_zoned_datetime(zone.clone())
+            .strftime("%H:%M:%S%.3f")
+            .to_string();
+        let event = match row.event.as_str() {
+            "" => "a deadline or the end of a snapshot",
+            event => event,
+        };
+        text.push_str(&style.wrap(&format!("{time} "), "             ", event));
+        for (mark, tone, words) in [
+            ("=", Tone::Plain, &row.both),
+            ("-", Tone::Bad, &row.then),
+            ("+", Tone::Good, &row.now),
+        ] {
+            for words in words {
+                let line = style.wrap(&format!("             {mark} "), "               ", words);
+                text.push_str(&line.replacen(mark, &style.paint(tone, mark), 1));
+            }
+        }
+    }
+    let different = rows
+        .iter()
+        .filter(|row| !row.then.is_empty() || !row.now.is_empty());
+    text.push_str(&match different.count() {
+        0 => "every decision is the same\n".to_owned(),
+        1 => "after one event the decisions are different\n".to_owned(),
+        count => format!("after {count} events the decisions are different\n"),
+    });
+    text
+}

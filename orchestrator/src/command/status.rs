@@ -1,0 +1,156 @@
+//! The table that `rdma-hotplug status` prints. Pure: answers in, text out. Must never print it.
+
+use interfaces::loader::{ModuleResult, Outcome};
+use interfaces::orchestrator::{
+    DescribeReply, Device, Function, Module, ModuleState, Unit, UnitState,
+};
+use serde::Serialize;
+
+use super::style::{self, Cell, Style, Tone};
+
+/// Everything that there is to show.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The devices in the order of their indexes.
+    pub devices: Vec<Device>,
+    /// The functions that have no device yet.
+    pub functions: Vec<Function>,
+    /// The state of the whole.
+    #[serde(flatten)]
+    pub whole: DescribeReply,
+}
+
+/// The table, and below it a line for each thing that is missing or wrong.
+#[must_use]
+pub fn render(status: &Status, style: &Style) -> String {
+    let mut text = String::new();
+    if status.devices.is_empty() {
+        text.push_str("no RDMA devices\n");
+    } else {
+        let heads = ["DEVICE", "PROTOCOL", "DRIVER", "STATE", "MODULES", "UNITS"];
+        let heads = heads.iter().map(|head| Cell::plain(*head)).collect();
+        let rows = status.devices.iter().map(row);
+        let rows: Vec<Vec<Cell>> = [heads].into_iter().chain(rows).collect();
+        text.push_str(&style.table(&rows));
+    }
+    if !status.functions.is_empty() {
+        text.push('\n');
+        let heads = ["FUNCTION", "DRIVER", "STATE"].map(Cell::plain).to_vec();
+        let rows = status.functions.iter().map(|function| {
+            let driver = function.driver.as_deref().unwrap_or("-");
+            vec![
+                Cell::plain(&function.name),
+                Cell::plain(driver),
+                Cell::new(style::function_state(function.state)),
+            ]
+        });
+        let rows: Vec<Vec<Cell>> = [heads].into_iter().chain(rows).collect();
+        text.push_str(&style.table(&rows));
+    }
+    let notes = notes(status);
+    if !notes.is_empty() {
+        text.push('\n');
+        let notes = notes.iter().map(|note| style.wrap("", "    ", note));
+        text.extend(notes);
+    }
+    text
+}
+
+/// A sentence for each thing that is missing or wrong.
+fn notes(status: &Status) -> Vec<String> {
+    let whole = &status.whole;
+    let devices = status.devices.iter().flat_map(|device| {
+        let things = device.waiting_for.iter();
+        things.map(|thing| format!("{} waits for {thing}", device.name))
+    });
+    let functions = status.functions.iter();
+    let functions = functions.map(|f| format!("{} waits for {}", f.name, f.waiting_for));
+    let mut notes: Vec<String> = devices.chain(functions).collect();
+    if !whole.detector_connected {
+        notes.push("the detector cannot be reached: this is what was known before".to_owned());
+    }
+    if whole.service_manager_connected == Some(false) {
+        notes.push("the service manager cannot be asked: no bus is there, or not yet".to_owned());
+    }
+    if let Some(reason) = &whole.paused {
+        notes.push(format!("nothing is loaded or started at present: {reason}"));
+    }
+    notes.extend(whole.left_behind.iter().cloned());
+    let errors = whole.rule_errors.iter();
+    notes.extend(errors.map(|error| format!("a file of rules is wrong: {error}")));
+    notes
+}
+
+fn row(device: &Device) -> Vec<Cell> {
+    let protocols = match device.protocols.as_slice() {
+        [] => "-".to_owned(),
+        protocols => protocols.join(","),
+    };
+    vec![
+        Cell::plain(&device.name),
+        Cell::plain(protocols),
+        Cell::plain(device.driver.as_deref().unwrap_or("-")),
+        Cell::new(style::state(device.state)),
+        modules(&device.modules),
+        units(&device.units),
+    ]
+}
+
+/// How many are live, of those that this kernel ships.
+fn modules(modules: &[Module]) -> Cell {
+    let live = modules
+        .iter()
+        .filter(|m| m.state == ModuleState::Live)
+        .count();
+    let shipped = modules
+        .iter()
+        .filter(|m| m.state != ModuleState::Missing)
+        .count();
+    share(live, shipped)
+}
+
+/// How many are active, of those that are wanted now.
+fn units(units: &[Unit]) -> Cell {
+    let active = units
+        .iter()
+        .filter(|u| u.state == UnitState::Active)
+        .count();
+    let wanted = units
+        .iter()
+        .filter(|u| u.state != UnitState::Waiting)
+        .count();
+    share(active, wanted)
+}
+
+fn share(part: usize, whole: usize) -> Cell {
+    match whole {
+        0 => Cell::plain("-"),
+        _ => Cell::plain(format!("{part}/{whole}")),
+    }
+}
+
+/// What `rdma-hotplug load` prints: a line for each module.
+#[must_use]
+pub fn render_results(results: &[ModuleResult], style: &Style) -> String {
+    let rows: Vec<Vec<Cell>> = results
+        .iter()
+        .map(|result| {
+            let state = match result.outcome {
+                Outcome::Loaded => ("loaded", Tone::Good),
+                Outcome::AlreadyLoaded => ("live before", Tone::Good),
+                Outcome::Builtin => ("built in", Tone::Good),
+                Outcome::Missing => ("not shipped", Tone::Plain),
+                Outcome::Denied => ("denied", Tone::Bad),
+                Outcome::Failed => ("failed", Tone::Bad),
+                Outcome::Loading => ("loading", Tone::Pending),
+            };
+            let message = result.message.clone().unwrap_or_default();
+            vec![
+                Cell::plain(&result.module),
+                Cell::new(state),
+                Cell::plain(message),
+            ]
+        })
+        .collect();
+    style.table(&rows)
+}

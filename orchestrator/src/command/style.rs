@@ -1,0 +1,173 @@
+//! How text looks: on a terminal in colour, everywhere in a width. Pure. Must never say anything
+//! by colour alone.
+
+use interfaces::orchestrator::{FunctionState, ModuleState, State, UnitState};
+
+/// How text looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    colour: bool,
+    columns: usize,
+}
+
+/// What a word means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// As it should be.
+    Good,
+    /// Under way.
+    Pending,
+    /// Somebody has to look at it.
+    Bad,
+    /// Nothing in particular.
+    Plain,
+}
+
+impl Style {
+    /// Colour on a terminal whose user does not refuse it (`NO_COLOR`).
+    #[must_use]
+    pub fn of(terminal: bool, no_colour: bool, columns: usize) -> Self {
+        Self {
+            colour: terminal && !no_colour,
+            columns,
+        }
+    }
+
+    /// No colour, 80 columns.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self {
+            colour: false,
+            columns: 80,
+        }
+    }
+
+    /// A word in its tone.
+    #[must_use]
+    pub fn paint(&self, tone: Tone, word: &str) -> String {
+        let code = match tone {
+            _ if !self.colour => return word.to_owned(),
+            Tone::Good => 32,
+            Tone::Pending => 33,
+            Tone::Bad => 31,
+            Tone::Plain => return word.to_owned(),
+        };
+        format!("\x1b[{code}m{word}\x1b[0m")
+    }
+
+    /// Text in lines that fit, the first with `first` before it and the others with `rest`.
+    #[must_use]
+    pub fn wrap(&self, first: &str, rest: &str, text: &str) -> String {
+        let options = textwrap::Options::new(self.columns)
+            .initial_indent(first)
+            .subsequent_indent(rest)
+            .break_words(false);
+        format!("{}\n", textwrap::fill(text, options))
+    }
+
+    /// A table whose columns are as wide as what is in them. The last cell of a row may be longer
+    /// than fits, and goes on in lines of its own below it.
+    #[must_use]
+    pub fn table(&self, rows: &[Vec<Cell>]) -> String {
+        let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells
+                .map(|cell| cell.text.chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for row in rows {
+            let mut line = String::new();
+            let mut end = String::new();
+            for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                let gap = if at == 0 { "" } else { "  " };
+                line.push_str(&end);
+                line.push_str(gap);
+                line.push_str(&self.paint(cell.tone, &cell.text));
+                end = " ".repeat(width.saturating_sub(cell.text.chars().count()));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// A word in a table.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// What it says.
+    pub text: String,
+    /// What that means.
+    pub tone: Tone,
+}
+
+impl Cell {
+    /// A word that means nothing in particular.
+    #[must_use]
+    pub fn plain(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            tone: Tone::Plain,
+        }
+    }
+
+    /// A word with its tone.
+    #[must_use]
+    pub fn new((text, tone): (&str, Tone)) -> Self {
+        Self {
+            text: text.to_owned(),
+            tone,
+        }
+    }
+}
+
+/// A device's state as a word.
+#[must_use]
+pub fn state(state: State) -> (&'static str, Tone) {
+    match state {
+        State::Registered => ("registered", Tone::Pending),
+        State::Ready => ("ready", Tone::Good),
+        State::Unmanaged => ("unmanaged", Tone::Plain),
+    }
+}
+
+/// A function's state as a word.
+#[must_use]
+pub fn function_state(state: FunctionState) -> (&'static str, Tone) {
+    match state {
+        FunctionState::Capable => ("capable", Tone::Pending),
+        FunctionState::Personality => ("personality", Tone::Pending),
+        FunctionState::Stuck => ("stuck", Tone::Bad),
+    }
+}
+
+/// A module's state as a word.
+#[must_use]
+pub fn module_state(state: ModuleState) -> (&'static str, Tone) {
+    match state {
+        ModuleState::Pending => ("pending", Tone::Pending),
+        ModuleState::Live => ("live", Tone::Good),
+        ModuleState::Missing => ("not shipped", Tone::Plain),
+        ModuleState::Denied => ("denied", Tone::Bad),
+        ModuleState::Failed => ("failed", Tone::Bad),
+        ModuleState::Unloaded => ("unloaded", Tone::Pending),
+    }
+}
+
+/// A unit's state as a word.
+#[must_use]
+pub fn unit_state(state: UnitState) -> (&'static str, Tone) {
+    match state {
+        UnitState::Waiting => ("waiting", Tone::Plain),
+        UnitState::Queued => ("queued", Tone::Pending),
+        UnitState::Starting => ("starting", Tone::Pending),
+        UnitState::Active => ("active", Tone::Good),
+        UnitState::Failed => ("failed", Tone::Bad),
+        UnitState::Refused => ("refused", Tone::Bad),
+        UnitState::Stopped => ("stopped", Tone::Pending),
+    }
+}

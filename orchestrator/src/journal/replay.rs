@@ -1,0 +1,113 @@
+//! A journal replayed: its events told to a machine again, and what that decides beside what was
+//! decided then. Pure. Must never carry anything out.
+
+use interfaces::journal::Record;
+use interfaces::journal::record::What;
+
+use super::Times;
+use super::wire::{self, WireError};
+use crate::machine::{Action, Event, Machine};
+use crate::rules::Sources;
+
+/// Why records cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// No state comes before the first event.
+    #[error("it does not begin with a checkpoint")]
+    NoCheckpoint,
+    /// A record means nothing to this program.
+    #[error("record {0} cannot be taken")]
+    Record(usize, #[source] WireError),
+}
+
+/// One event, and the decisions that followed.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// When it was.
+    pub times: Times,
+    /// What happened.
+    pub event: Event,
+    /// What was decided then.
+    pub recorded: Vec<Action>,
+    /// What is decided now.
+    pub made: Vec<Action>,
+}
+
+/// A machine as the last record leaves it; nothing where there is no record.
+///
+/// # Errors
+/// See [`ReplayError`].
+pub fn resume(records: impl Iterator<Item = Record>) -> Result<Option<Machine>, ReplayError> {
+    let mut machine = None;
+    for (number, record) in records.enumerate() {
+        match record.what {
+            Some(What::Checkpoint(checkpoint)) => {
+                machine = Some(wire::machine(&checkpoint).map_err(at(number))?);
+            }
+            Some(What::Event(event)) => {
+                let event = wire::event(&event).map_err(at(number))?;
+                let machine = machine.as_mut().ok_or(ReplayError::NoCheckpoint)?;
+                let _ = machine.step(event, record.monotonic_usec);
+            }
+            Some(What::Decision(_)) | None => {}
+        }
+    }
+    Ok(machine)
+}
+
+/// Every step, decided again: with the rules of the time, or with `rules`.
+///
+/// # Errors
+/// See [`ReplayError`].
+pub fn replay(
+    records: impl Iterator<Item = Record>,
+    rules: Option<&Sources>,
+) -> Result<Vec<Step>, ReplayError> {
+    let mut machine: Option<Machine> = None;
+    let mut steps: Vec<Step> = Vec::new();
+    for (number, record) in records.enumerate() {
+        let times = Times {
+            monotonic: record.monotonic_usec,
+            realtime: record.realtime_usec,
+        };
+        match record.what {
+            // Later ones say what the machine has come to by itself.
+            Some(What::Checkpoint(checkpoint)) if machine.is_none() => {
+                let made = wire::machine(&checkpoint).map_err(at(number))?;
+                let made = machine.insert(made);
+                if let Some(rules) = rules {
+                    steps.push(step(made, Event::Rules(rules.clone()), times));
+                }
+            }
+            Some(What::Event(event)) => {
+                let event = match (wire::event(&event).map_err(at(number))?, rules) {
+                    (Event::Rules(_), Some(rules)) => Event::Rules(rules.clone()),
+                    (event, _) => event,
+                };
+                let machine = machine.as_mut().ok_or(ReplayError::NoCheckpoint)?;
+                steps.push(step(machine, event, times));
+            }
+            Some(What::Decision(decision)) => {
+                let action = wire::action(&decision).map_err(at(number))?;
+                let last = steps.last_mut().ok_or(ReplayError::NoCheckpoint)?;
+                last.recorded.push(action);
+            }
+            Some(What::Checkpoint(_)) | None => {}
+        }
+    }
+    Ok(steps)
+}
+
+fn step(machine: &mut Machine, event: Event, times: Times) -> Step {
+    let actions = machine.step(event.clone(), times.monotonic);
+    Step {
+        times,
+        event,
+        recorded: Vec::new(),
+        made: actions.into_iter().filter(Action::is_decision).collect(),
+    }
+}
+
+fn at(number: usize) -> impl FnOnce(WireError) -> ReplayError {
+    move |error| ReplayError::Record(number, error)
+}

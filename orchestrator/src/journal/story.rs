@@ -1,0 +1,167 @@
+//! The journal in sentences, for people. Pure. Must never leave out a decision.
+
+use interfaces::journal::record::What;
+use interfaces::journal::{self};
+use interfaces::loader::{ModuleResult, Outcome};
+use interfaces::orchestrator::{self, RecordKind};
+
+use super::wire;
+use crate::machine::{Action, Event, JobOutcome, UnitActivity, Verb};
+use crate::rules::protocol_name;
+
+/// A record as it is listed; nothing of one that says nothing to people.
+#[must_use]
+pub fn tell(record: &journal::Record) -> Option<orchestrator::Record> {
+    let (kind, told) = match record.what.as_ref()? {
+        What::Checkpoint(_) => return None,
+        What::Event(event) => {
+            let event = wire::event(event).ok()?;
+            (RecordKind::Event, of_event(&event)?)
+        }
+        What::Decision(decision) => {
+            let action = wire::action(decision).ok()?;
+            (RecordKind::Decision, of_action(&action)?)
+        }
+    };
+    Some(orchestrator::Record {
+        realtime_usec: record.realtime_usec,
+        monotonic_usec: record.monotonic_usec,
+        kind,
+        what: told.what,
+        index: told.index,
+        duration_usec: told.took,
+    })
+}
+
+/// A sentence, the device that it is about, and how long that took.
+struct Told {
+    what: String,
+    index: Option<i64>,
+    took: Option<i64>,
+}
+
+impl From<String> for Told {
+    fn from(what: String) -> Self {
+        Self {
+            what,
+            index: None,
+            took: None,
+        }
+    }
+}
+
+fn of_event(event: &Event) -> Option<Told> {
+    let told = match event {
+        Event::Begins => "the orchestrator starts".to_owned(),
+        Event::Device(device) => {
+            let mut protocols: Vec<&str> = Vec::new();
+            for port in &device.ports {
+                let name = protocol_name(port.protocol);
+                if !protocols.contains(&name) {
+                    protocols.push(name);
+                }
+            }
+            let what = format!("{} is there: {}", device.name, protocols.join(", "));
+            return Some(Told {
+                index: Some(device.index),
+                ..what.into()
+            });
+        }
+        Event::DeviceGone(index) => {
+            let what = format!("the device with index {index} is gone");
+            return Some(Told {
+                index: Some(*index),
+                ..what.into()
+            });
+        }
+        Event::Function(function) => match function.waits_for {
+            Some(waits_for) => format!(
+                "{} is {:?} and waits for {waits_for:?}",
+                function.name, function.state
+            )
+            .to_lowercase(),
+            None => format!("{} has its device", function.name),
+        },
+        Event::FunctionGone(name) => format!("{name} is gone"),
+        Event::ModuleGone(name) => format!("module {name} was unloaded"),
+        Event::DetectorLost => "the detector cannot be reached".to_owned(),
+        Event::Module(result) => {
+            return Some(Told {
+                took: Some(result.duration_usec),
+                ..of_result(result).into()
+            });
+        }
+        Event::ServiceManager(true) => "the service manager can be asked".to_owned(),
+        Event::ServiceManager(false) => "the service manager cannot be asked".to_owned(),
+        Event::Job(unit, verb, outcome) => {
+            let verb = match verb {
+                Verb::Start => "start",
+                Verb::Stop => "stop",
+            };
+            match outcome {
+                JobOutcome::NotNeeded => format!("there was no need to {verb} {unit}"),
+                JobOutcome::Done => format!("the job to {verb} {unit} is done"),
+                JobOutcome::Ended(how) => format!("the job to {verb} {unit} ended with '{how}'"),
+                JobOutcome::Refused(why) => format!("it is refused to {verb} {unit}: {why}"),
+            }
+        }
+        Event::Unit(unit, UnitActivity::Active) => format!("{unit} is active"),
+        Event::Unit(unit, UnitActivity::Inactive) => format!("{unit} is inactive"),
+        Event::Unit(unit, UnitActivity::Failed) => format!("{unit} has failed"),
+        Event::Rules(sources) => format!(
+            "{} rules files and {} lists were read",
+            sources.rules.len(),
+            sources.lists.len()
+        ),
+        Event::Reconcile => "somebody asks to reconcile".to_owned(),
+        Event::Pause(reason) => format!("somebody asks to pause: {reason}"),
+        Event::Resume => "somebody asks to go on".to_owned(),
+        Event::SnapshotBegins
+        | Event::SnapshotEnds
+        | Event::Deadline
+        | Event::Unit(_, UnitActivity::Changing) => return None,
+    };
+    Some(told.into())
+}
+
+fn of_result(result: &ModuleResult) -> String {
+    let module = &result.module;
+    let why = result.message.as_deref().unwrap_or("no reason was given");
+    match result.outcome {
+        Outcome::Loaded => format!("module {module} is loaded"),
+        Outcome::AlreadyLoaded => format!("module {module} was live"),
+        Outcome::Builtin => format!("module {module} is built in"),
+        Outcome::Missing => format!("module {module} is not shipped with this kernel"),
+        Outcome::Denied => format!("module {module} is denied: {why}"),
+        Outcome::Failed => format!("module {module} failed: {why}"),
+        Outcome::Loading => format!("module {module} is still being loaded"),
+    }
+}
+
+fn of_action(action: &Action) -> Option<Told> {
+    Some(say(action)?.into())
+}
+
+/// A decision in words; nothing of an action that is none.
+#[must_use]
+pub fn say(action: &Action) -> Option<String> {
+    Some(match action {
+        Action::Load { modules, reason } => {
+            let names: Vec<&str> = modules.iter().map(|name| name.as_str()).collect();
+            format!("load {} for {reason}", names.join(" "))
+        }
+        Action::StartUnit { unit, reason } => format!("start {unit} for {reason}"),
+        Action::StopUnit { unit, reason } => format!("stop {unit}: {reason}"),
+        Action::WatchUnit(unit) => format!("follow {unit}"),
+        Action::SetFlag(flag, true) => format!("have {} started", flag.target()),
+        Action::SetFlag(flag, false) => format!("no longer ask for {}", flag.target()),
+        Action::Started { status } => format!("ready: {status}"),
+        _ => return None,
+    })
+}
+
+/// An event in words; nothing of one that says nothing to people.
+#[must_use]
+pub fn say_event(event: &Event) -> Option<String> {
+    of_event(event).map(|told| told.what)
+}

@@ -1,0 +1,317 @@
+//! Journals: what was decided is decided again, whatever happened; and from a journal that ends
+//! anywhere the orchestrator goes on without losing a job or doing one twice.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::machine::tests::world::World;
+use crate::machine::{Action, Event, JobOutcome, Patience, Verb};
+use interfaces::names::UnitName;
+
+const PATIENCE: Patience = Patience {
+    start: 30_000_000,
+    function: 30_000_000,
+    driver: 5_000_000,
+};
+/// So many random journals are made.
+const JOURNALS: u64 = 60;
+/// So many things happen in each.
+const LENGTH: usize = 120;
+
+/// The first seed, from the environment where it names one.
+fn first_seed() -> u64 {
+    let seed = std::env::var("RDMA_HOTPLUG_SEED").ok();
+    let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    println!("RDMA_HOTPLUG_SEED={seed}");
+    seed
+}
+
+/// A journal being written, as bytes.
+struct Writer {
+    machine: Machine,
+    bytes: Vec<u8>,
+    /// How many records that is.
+    count: usize,
+}
+
+impl Writer {
+    fn new() -> Self {
+        let machine = Machine::new(PATIENCE);
+        let mut bytes = MAGIC.to_vec();
+        let checkpoint = wire::checkpoint(&machine).unwrap();
+        bytes.extend(encode(Times::default(), What::Checkpoint(checkpoint)));
+        Self {
+            machine,
+            bytes,
+            count: 1,
+        }
+    }
+
+    fn tell(&mut self, world: &mut World, event: Event) {
+        world.lose(&event);
+        let times = Times {
+            monotonic: world.now,
+            realtime: world.now,
+        };
+        self.bytes.extend(encode(times, wire::of_event(&event)));
+        let actions = self.machine.step(event, world.now);
+        self.count += 1;
+        for what in actions.iter().filter_map(wire::of_action) {
+            self.bytes.extend(encode(times, what));
+            self.count += 1;
+        }
+        world.owe(&actions);
+    }
+}
+
+/// A journal of a random story, and the world at its end.
+fn story(seed: u64) -> (Writer, World) {
+    let mut world = World::new(seed);
+    let mut writer = Writer::new();
+    for event in world.beginning() {
+        writer.tell(&mut world, event);
+    }
+    for _ in 0..LENGTH {
+        let events = match world.random.bool() {
+            true => world.chance(),
+            false => world.answer(),
+        };
+        for event in events {
+            writer.tell(&mut world, event);
+        }
+    }
+    (writer, world)
+}
+
+fn records(bytes: &[u8]) -> Vec<Record> {
+    let reader = Reader::new(bytes).unwrap();
+    reader.map_while(Result::ok).collect()
+}
+
+#[test]
+fn what_was_decided_is_decided_again() {
+    let first = first_seed();
+    for seed in first..first + JOURNALS {
+        let (writer, _) = story(seed);
+        let steps = replay::replay(records(&writer.bytes).into_iter(), None).unwrap();
+        for step in steps {
+            assert_eq!(step.made, step.recorded, "seed {seed}: {:?}", step.event);
+        }
+    }
+}
+
+#[test]
+fn the_state_that_a_journal_leads_to_is_that_of_the_machine_that_wrote_it() {
+    let first = first_seed();
+    for seed in first..first + JOURNALS {
+        let (writer, _) = story(seed);
+        let again = replay::resume(records(&writer.bytes).into_iter())
+            .unwrap()
+            .unwrap();
+        let state = |machine| serde_json::to_string(machine).unwrap();
+        assert_eq!(state(&again), state(&writer.machine), "seed {seed}");
+    }
+}
+
+/// The units whose last job that is kept started them.
+fn finished(records: &[Record]) -> BTreeSet<UnitName> {
+    let mut finished = BTreeSet::new();
+    for record in records {
+        match &record.what {
+            Some(What::Event(event)) => {
+                if let Ok(Event::Job(unit, Verb::Start, JobOutcome::Done)) = wire::event(event) {
+                    finished.insert(unit);
+                }
+            }
+            Some(What::Decision(decision)) => {
+                if let Ok(Action::StopUnit { unit, .. }) = wire::action(decision) {
+                    finished.remove(&unit);
+                }
+            }
+            _ => {}
+        }
+    }
+    finished
+}
+
+#[test]
+fn a_journal_that_ends_anywhere_is_gone_on_with_and_nothing_is_lost_or_done_twice() {
+    let first = first_seed();
+    for seed in first..first + 2 {
+        let whole = story(seed).0.bytes;
+        let mut kept_before = 0;
+        for end in MAGIC.len()..=whole.len() {
+            // What of the world has happened up to there.
+            let kept = records(whole.get(..end).unwrap());
+            if kept.len() == kept_before && end != whole.len() {
+                continue;
+            }
+            kept_before = kept.len();
+            go_on(seed, &kept);
+        }
+    }
+}
+
+/// The world up to a moment, a process that dies then, and the next one with what was kept.
+fn go_on(seed: u64, kept: &[Record]) {
+    let mut world = World::new(seed);
+    let mut writer = Writer::new();
+    let tell = |world: &mut World, writer: &mut Writer, event: Event| -> bool {
+        writer.tell(world, event);
+        writer.count >= kept.len()
+    };
+    'world: {
+        for event in world.beginning() {
+            if tell(&mut world, &mut writer, event) {
+                break 'world;
+            }
+        }
+        for _ in 0..LENGTH {
+            let events = match world.random.bool() {
+                true => world.chance(),
+                false => world.answer(),
+            };
+            for event in events {
+                if tell(&mut world, &mut writer, event) {
+                    break 'world;
+                }
+            }
+        }
+    }
+    world.owed.clear();
+    let resumed = replay::resume(kept.iter().cloned()).unwrap();
+    let mut machine = resumed.unwrap_or_else(|| Machine::new(PATIENCE));
+    let finished = finished(kept);
+    for event in world.beginning() {
+        let actions = machine.step(event, world.now);
+        for action in &actions {
+            if let Action::StartUnit { unit, .. } = action {
+                assert!(
+                    !finished.contains(unit),
+                    "seed {seed}: {unit} twice after {}",
+                    kept.len()
+                );
+            }
+        }
+        world.owe(&actions);
+    }
+    // Who had asked to pause has not asked to go on yet.
+    let actions = machine.step(Event::Resume, world.now);
+    world.owe(&actions);
+    world.settle(&mut machine);
+    let wanted = world.wanted();
+    for unit in &wanted {
+        assert!(
+            world.active.contains(unit),
+            "seed {seed}: {unit} lost after {}",
+            kept.len()
+        );
+    }
+    let indexes: Vec<i64> = world.devices.keys().copied().collect();
+    for index in indexes {
+        assert!(machine.explain(None, Some(index)).is_some());
+    }
+}
+
+#[test]
+fn every_story_ends_with_what_is_wanted_and_nothing_else() {
+    let first = first_seed();
+    for seed in first..first + JOURNALS {
+        let (mut writer, mut world) = story(seed);
+        world.settle(&mut writer.machine);
+        println!("seed {seed}");
+        world.assert_as_wanted(&writer.machine);
+    }
+}
+
+fn times(at: i64) -> Times {
+    Times {
+        monotonic: at,
+        realtime: at,
+    }
+}
+
+#[test]
+fn a_journal_on_disk_is_gone_on_with_where_a_crash_has_torn_it_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, machine) = Journal::open(dir.path());
+    assert!(machine.is_none());
+    let mut machine = Machine::new(PATIENCE);
+    journal.begin(&machine, times(1));
+    journal.append(times(2), [wire::of_event(&Event::Pause("why".to_owned()))]);
+    let _ = machine.step(Event::Pause("why".to_owned()), 2);
+    drop(journal);
+    let path = dir.path().join(NAME);
+    let whole = fs::read(&path).unwrap();
+    let torn = encode(times(3), wire::of_event(&Event::Resume));
+    fs::write(&path, [&whole[..], &torn[..torn.len() - 1]].concat()).unwrap();
+    let (mut journal, resumed) = Journal::open(dir.path());
+    assert_eq!(resumed.unwrap().describe().paused.as_deref(), Some("why"));
+    journal.append(times(4), [wire::of_event(&Event::Reconcile)]);
+    assert_eq!(history(dir.path()).len(), 3);
+}
+
+#[test]
+fn a_full_journal_makes_room_and_loses_no_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path());
+    let mut machine = Machine::new(PATIENCE);
+    journal.begin(&machine, times(1));
+    let reason = "x".repeat(64 * 1024);
+    let mut rotations = 0;
+    for at in 2..200 {
+        let event = Event::Pause(format!("{at}{reason}"));
+        journal.append(times(at), [wire::of_event(&event)]);
+        let _ = machine.step(event, at);
+        if journal.is_full() {
+            journal.begin(&machine, times(at));
+            rotations += 1;
+        }
+    }
+    assert!(rotations >= 2);
+    let size = |name: &str| fs::metadata(dir.path().join(name)).unwrap().len();
+    assert!(size(NAME) + size(BEFORE) < 3 * MAX_LEN);
+    let (_, resumed) = Journal::open(dir.path());
+    assert!(
+        resumed
+            .unwrap()
+            .describe()
+            .paused
+            .unwrap()
+            .starts_with("199x")
+    );
+}
+
+#[test]
+fn a_rotation_that_ended_between_its_renames_is_completed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path());
+    journal.begin(&Machine::new(PATIENCE), times(1));
+    drop(journal);
+    fs::rename(dir.path().join(NAME), dir.path().join(NEW)).unwrap();
+    let (journal, machine) = Journal::open(dir.path());
+    assert!(machine.is_some() && journal.is_open());
+    assert!(dir.path().join(NAME).exists());
+}
+
+#[test]
+fn what_is_no_journal_is_left_behind_and_the_orchestrator_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(NAME), "not a journal").unwrap();
+    let (mut journal, machine) = Journal::open(dir.path());
+    assert!(machine.is_none() && !journal.is_open());
+    journal.begin(&Machine::new(PATIENCE), times(1));
+    assert!(Journal::open(dir.path()).1.is_some());
+    assert_eq!(fs::read(dir.path().join(BEFORE)).unwrap(), b"not a journal");
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_keeps_nobody_from_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let gone = dir.path().join("gone");
+    let (mut journal, machine) = Journal::open(&gone);
+    assert!(machine.is_none());
+    journal.begin(&Machine::new(PATIENCE), times(1));
+    journal.append(times(2), [wire::of_event(&Event::Reconcile)]);
+    assert!(!journal.is_open() && history(&gone).is_empty());
+}

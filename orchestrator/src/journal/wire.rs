@@ -1,0 +1,263 @@
+//! The machine's events, decisions and state as records of the journal, and back. Pure. Must
+//! never decode what means nothing: a record that cannot be taken is an error.
+
+use std::io;
+use std::path::PathBuf;
+
+use interfaces::journal::job::Verb as VerbRecord;
+use interfaces::journal::record::What;
+use interfaces::journal::unit::Activity;
+use interfaces::journal::{
+    Checkpoint, Decision, Event as EventRecord, Job, Load, SetFlag, Source as SourceRecord,
+    Sources as SourcesRecord, Unit, UnitJob, decision, event, job, source,
+};
+use interfaces::names::{ModuleName, NameError, UnitName};
+use serde::Serialize;
+
+use crate::machine::{Action, Event, Flag, JobOutcome, Machine, UnitActivity, Verb};
+use crate::rules::{Source, Sources};
+
+/// Why a record means nothing to this program.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// Something is missing, or of a later version.
+    #[error("its {0} is missing or of a kind that is not known")]
+    Unknown(&'static str),
+    /// A name is none.
+    #[error("a name is none")]
+    Name(#[from] NameError),
+    /// JSON in it cannot be decoded.
+    #[error("its JSON cannot be decoded")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The state of a machine.
+///
+/// # Errors
+/// When it cannot be encoded.
+pub fn checkpoint(machine: &Machine) -> io::Result<Checkpoint> {
+    Ok(Checkpoint {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        state: serde_json::to_string(machine)?,
+    })
+}
+
+/// The machine with that state.
+///
+/// # Errors
+/// When it is of another version of this program.
+pub fn machine(checkpoint: &Checkpoint) -> Result<Machine, WireError> {
+    Ok(serde_json::from_str(&checkpoint.state)?)
+}
+
+/// An event as it is kept.
+#[must_use]
+pub fn of_event(event: &Event) -> What {
+    use event::Kind;
+    let kind = match event {
+        Event::Begins => Kind::Begins(()),
+        Event::SnapshotBegins => Kind::SnapshotBegins(()),
+        Event::Device(device) => Kind::Device(json(device)),
+        Event::DeviceGone(index) => Kind::DeviceGone(*index),
+        Event::Function(function) => Kind::Function(json(function)),
+        Event::FunctionGone(name) => Kind::FunctionGone(name.clone()),
+        Event::ModuleGone(name) => Kind::ModuleGone(name.to_string()),
+        Event::SnapshotEnds => Kind::SnapshotEnds(()),
+        Event::DetectorLost => Kind::DetectorLost(()),
+        Event::Module(result) => Kind::Module(json(result)),
+        Event::ServiceManager(there) => Kind::ServiceManager(*there),
+        Event::Job(unit, verb, outcome) => Kind::Job(Job {
+            unit: unit.to_string(),
+            verb: match verb {
+                Verb::Start => VerbRecord::Start.into(),
+                Verb::Stop => VerbRecord::Stop.into(),
+            },
+            outcome: Some(of_outcome(outcome)),
+        }),
+        Event::Unit(unit, activity) => Kind::Unit(Unit {
+            unit: unit.to_string(),
+            activity: of_activity(*activity).into(),
+        }),
+        Event::Deadline => Kind::Deadline(()),
+        Event::Rules(sources) => Kind::Rules(SourcesRecord {
+            rules: sources.rules.iter().map(of_source).collect(),
+            lists: sources.lists.iter().map(of_source).collect(),
+        }),
+        Event::Reconcile => Kind::Reconcile(()),
+        Event::Pause(reason) => Kind::Pause(reason.clone()),
+        Event::Resume => Kind::Resume(()),
+    };
+    What::Event(EventRecord { kind: Some(kind) })
+}
+
+/// Types that are made from an interface file can always be encoded.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn of_outcome(outcome: &JobOutcome) -> job::Outcome {
+    match outcome {
+        JobOutcome::NotNeeded => job::Outcome::NotNeeded(()),
+        JobOutcome::Done => job::Outcome::Done(()),
+        JobOutcome::Ended(result) => job::Outcome::Ended(result.clone()),
+        JobOutcome::Refused(why) => job::Outcome::Refused(why.clone()),
+    }
+}
+
+fn of_activity(activity: UnitActivity) -> Activity {
+    match activity {
+        UnitActivity::Active => Activity::Active,
+        UnitActivity::Inactive => Activity::Inactive,
+        UnitActivity::Failed => Activity::Failed,
+        UnitActivity::Changing => Activity::Changing,
+    }
+}
+
+fn of_source(source: &Source) -> SourceRecord {
+    let text = match &source.text {
+        Ok(text) => source::Text::Content(text.clone()),
+        Err(why) => source::Text::Error(why.clone()),
+    };
+    SourceRecord {
+        path: source.path.display().to_string(),
+        text: Some(text),
+    }
+}
+
+/// The event that was kept.
+///
+/// # Errors
+/// When it means nothing to this program.
+pub fn event(record: &EventRecord) -> Result<Event, WireError> {
+    use event::Kind;
+    Ok(
+        match record.kind.as_ref().ok_or(WireError::Unknown("event"))? {
+            Kind::Begins(()) => Event::Begins,
+            Kind::SnapshotBegins(()) => Event::SnapshotBegins,
+            Kind::Device(json) => Event::Device(serde_json::from_str(json)?),
+            Kind::DeviceGone(index) => Event::DeviceGone(*index),
+            Kind::Function(json) => Event::Function(serde_json::from_str(json)?),
+            Kind::FunctionGone(name) => Event::FunctionGone(name.clone()),
+            Kind::ModuleGone(name) => Event::ModuleGone(ModuleName::parse(name)?),
+            Kind::SnapshotEnds(()) => Event::SnapshotEnds,
+            Kind::DetectorLost(()) => Event::DetectorLost,
+            Kind::Module(json) => Event::Module(serde_json::from_str(json)?),
+            Kind::ServiceManager(there) => Event::ServiceManager(*there),
+            Kind::Job(job) => Event::Job(UnitName::parse(&job.unit)?, verb(job)?, outcome(job)?),
+            Kind::Unit(unit) => Event::Unit(UnitName::parse(&unit.unit)?, activity(unit)?),
+            Kind::Deadline(()) => Event::Deadline,
+            Kind::Rules(sources) => Event::Rules(Sources {
+                rules: sources.rules.iter().map(source).collect::<Result<_, _>>()?,
+                lists: sources.lists.iter().map(source).collect::<Result<_, _>>()?,
+            }),
+            Kind::Reconcile(()) => Event::Reconcile,
+            Kind::Pause(reason) => Event::Pause(reason.clone()),
+            Kind::Resume(()) => Event::Resume,
+        },
+    )
+}
+
+fn verb(job: &Job) -> Result<Verb, WireError> {
+    match job.verb() {
+        VerbRecord::Start => Ok(Verb::Start),
+        VerbRecord::Stop => Ok(Verb::Stop),
+        VerbRecord::Unspecified => Err(WireError::Unknown("verb")),
+    }
+}
+
+fn outcome(job: &Job) -> Result<JobOutcome, WireError> {
+    Ok(
+        match job.outcome.as_ref().ok_or(WireError::Unknown("outcome"))? {
+            job::Outcome::NotNeeded(()) => JobOutcome::NotNeeded,
+            job::Outcome::Done(()) => JobOutcome::Done,
+            job::Outcome::Ended(result) => JobOutcome::Ended(result.clone()),
+            job::Outcome::Refused(why) => JobOutcome::Refused(why.clone()),
+        },
+    )
+}
+
+fn activity(unit: &Unit) -> Result<UnitActivity, WireError> {
+    match unit.activity() {
+        Activity::Active => Ok(UnitActivity::Active),
+        Activity::Inactive => Ok(UnitActivity::Inactive),
+        Activity::Failed => Ok(UnitActivity::Failed),
+        Activity::Changing => Ok(UnitActivity::Changing),
+        Activity::Unspecified => Err(WireError::Unknown("activity")),
+    }
+}
+
+fn source(record: &SourceRecord) -> Result<Source, WireError> {
+    let text = match record.text.as_ref().ok_or(WireError::Unknown("text"))? {
+        source::Text::Content(text) => Ok(text.clone()),
+        source::Text::Error(why) => Err(why.clone()),
+    };
+    Ok(Source {
+        path: PathBuf::from(&record.path),
+        text,
+    })
+}
+
+/// A decision as it is kept; nothing of an action that is none.
+#[must_use]
+pub fn of_action(action: &Action) -> Option<What> {
+    use decision::Kind;
+    let job = |unit: &UnitName, reason: &str| UnitJob {
+        unit: unit.to_string(),
+        reason: reason.to_owned(),
+    };
+    let kind = match action {
+        Action::Load { modules, reason } => Kind::Load(Load {
+            modules: modules.iter().map(ToString::to_string).collect(),
+            reason: reason.clone(),
+        }),
+        Action::StartUnit { unit, reason } => Kind::StartUnit(job(unit, reason)),
+        Action::StopUnit { unit, reason } => Kind::StopUnit(job(unit, reason)),
+        Action::WatchUnit(unit) => Kind::WatchUnit(unit.to_string()),
+        Action::SetFlag(flag, up) => Kind::SetFlag(SetFlag {
+            flag: flag.name().to_owned(),
+            up: *up,
+        }),
+        Action::Started { status } => Kind::Started(status.clone()),
+        Action::Publish(_)
+        | Action::Withdraw(_)
+        | Action::PublishFunction(_)
+        | Action::WithdrawFunction(_)
+        | Action::Settled(_) => return None,
+    };
+    Some(What::Decision(Decision { kind: Some(kind) }))
+}
+
+/// The decision that was kept.
+///
+/// # Errors
+/// When it means nothing to this program.
+pub fn action(record: &Decision) -> Result<Action, WireError> {
+    use decision::Kind;
+    let kind = record.kind.as_ref().ok_or(WireError::Unknown("decision"))?;
+    Ok(match kind {
+        Kind::Load(load) => {
+            let modules = load.modules.iter().map(|name| ModuleName::parse(name));
+            Action::Load {
+                modules: modules.collect::<Result<_, _>>()?,
+                reason: load.reason.clone(),
+            }
+        }
+        Kind::StartUnit(job) => Action::StartUnit {
+            unit: UnitName::parse(&job.unit)?,
+            reason: job.reason.clone(),
+        },
+        Kind::StopUnit(job) => Action::StopUnit {
+            unit: UnitName::parse(&job.unit)?,
+            reason: job.reason.clone(),
+        },
+        Kind::WatchUnit(unit) => Action::WatchUnit(UnitName::parse(unit)?),
+        Kind::SetFlag(set) => {
+            let mut flags = Flag::ALL.into_iter();
+            let flag = flags.find(|flag| flag.name() == set.flag);
+            Action::SetFlag(flag.ok_or(WireError::Unknown("flag"))?, set.up)
+        }
+        Kind::Started(status) => Action::Started {
+            status: status.clone(),
+        },
+    })
+}

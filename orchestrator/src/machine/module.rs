@@ -1,0 +1,152 @@
+//! What is known of each module that somebody should have, and when it is asked for again. Pure.
+//! Must never ask twice at once for one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use interfaces::loader::{ModuleResult, Outcome};
+use interfaces::names::ModuleName;
+use interfaces::orchestrator::ModuleState;
+use serde::{Deserialize, Serialize};
+
+use super::Subject;
+
+/// The first pause before a load is tried again, in µs. It doubles with each failure...
+const FIRST_PAUSE: i64 = 1_000_000;
+/// ...up to this.
+const LONGEST_PAUSE: i64 = 60_000_000;
+/// So often it is tried in all, until something else is a reason to.
+const MOST_ATTEMPTS: u32 = 8;
+/// So often a load that a signal interrupted is tried again at once.
+const MOST_AT_ONCE: u32 = 3;
+
+/// Errors of finit_module(2) that may be over in a while: of the driver's initialisation, of
+/// memory, of a module that is going.
+const TRANSIENT: [&str; 5] = ["EINTR", "EAGAIN", "EBUSY", "ENOMEM", "ETIMEDOUT"];
+
+/// One module.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Module {
+    pub state: ModuleState,
+    pub message: Option<String>,
+    /// Asked for, and not answered.
+    pub in_flight: bool,
+    /// How often it was asked for since it last went well.
+    pub attempts: u32,
+    /// When it is asked for again, in µs.
+    pub retry_at: Option<i64>,
+    /// When it was answered, in µs.
+    pub answered_at: Option<i64>,
+    /// How long the loader took, in µs.
+    pub took: Option<i64>,
+    pub wanted_by: BTreeSet<Subject>,
+    /// What was inserted for it: an alias stands for a module of another name.
+    pub chain: Vec<String>,
+}
+
+impl Module {
+    pub(super) fn new() -> Self {
+        Self {
+            state: ModuleState::Pending,
+            message: None,
+            in_flight: false,
+            attempts: 0,
+            retry_at: None,
+            answered_at: None,
+            took: None,
+            wanted_by: BTreeSet::new(),
+            chain: Vec::new(),
+        }
+    }
+
+    /// Whether it has its answer.
+    pub(super) fn is_settled(&self) -> bool {
+        self.state != ModuleState::Pending
+    }
+
+    /// Takes over the loader's answer.
+    pub(super) fn answer(&mut self, result: &ModuleResult, now: i64) {
+        self.in_flight = false;
+        self.state = state_of(result.outcome);
+        self.message.clone_from(&result.message);
+        self.answered_at = Some(now);
+        self.took = Some(result.duration_usec);
+        self.retry_at = None;
+        if !result.chain.is_empty() {
+            self.chain.clone_from(&result.chain);
+        }
+        let errno = result.errno_name.as_deref().unwrap_or_default();
+        match self.state {
+            ModuleState::Failed if TRANSIENT.contains(&errno) => self.retry(errno, now),
+            ModuleState::Live => self.attempts = 0,
+            _ => {}
+        }
+    }
+
+    /// A failure that may be over soon: of a signal at once, of everything else after a pause.
+    fn retry(&mut self, errno: &str, now: i64) {
+        if errno == "EINTR" && self.attempts <= MOST_AT_ONCE {
+            self.state = ModuleState::Pending;
+        } else if self.attempts < MOST_ATTEMPTS {
+            let doublings = self.attempts.saturating_sub(1).min(16);
+            let pause = FIRST_PAUSE.saturating_mul(1 << doublings);
+            self.retry_at = Some(now.saturating_add(pause.min(LONGEST_PAUSE)));
+        }
+    }
+
+    /// Begins anew: whatever was answered, something is different now.
+    pub(super) fn forget_attempts(&mut self) {
+        self.attempts = 0;
+        self.retry_at = None;
+    }
+}
+
+fn state_of(outcome: Outcome) -> ModuleState {
+    match outcome {
+        Outcome::Loaded | Outcome::AlreadyLoaded | Outcome::Builtin => ModuleState::Live,
+        Outcome::Missing => ModuleState::Missing,
+        Outcome::Denied => ModuleState::Denied,
+        Outcome::Failed => ModuleState::Failed,
+        // Not asked for with a time, so not answered so.
+        Outcome::Loading => ModuleState::Pending,
+    }
+}
+
+/// What a module keeps somebody from being ready for. One that the kernel does not ship keeps
+/// nothing back: rdma-core's lists name modules that many kernels are built without.
+pub(super) fn waiting_for(name: &ModuleName, module: &Module) -> Option<String> {
+    let reason = module.message.as_deref().unwrap_or("no reason was given");
+    match module.state {
+        ModuleState::Live | ModuleState::Missing => None,
+        ModuleState::Pending => Some(format!("module {name} to be loaded")),
+        ModuleState::Denied => Some(format!("module {name}, which was denied: {reason}")),
+        ModuleState::Failed => {
+            let again = match module.retry_at {
+                Some(_) => "; it is tried again",
+                None => "",
+            };
+            Some(format!("module {name}, which failed: {reason}{again}"))
+        }
+        ModuleState::Unloaded => Some(format!("module {name}, which somebody has unloaded")),
+    }
+}
+
+/// Those modules of `wanted` that are to be asked for now, each marked as in flight.
+pub(super) fn take_unasked<'n>(
+    modules: &mut BTreeMap<ModuleName, Module>,
+    wanted: impl Iterator<Item = &'n ModuleName>,
+    again: bool,
+) -> Vec<ModuleName> {
+    let mut asked = Vec::new();
+    for name in wanted {
+        if let Some(module) = modules.get_mut(name)
+            && !module.in_flight
+            && (again || module.state == ModuleState::Pending)
+        {
+            module.in_flight = true;
+            module.attempts += 1;
+            module.retry_at = None;
+            asked.push(name.clone());
+        }
+    }
+    asked
+}

@@ -1,0 +1,203 @@
+//! Devices: identity, conditions, and readiness that is per device.
+
+use super::*;
+use interfaces::orchestrator::{Condition, ModuleState, State};
+
+fn met(script: &Script, condition: Condition) -> Option<bool> {
+    let device = script.device(1);
+    let mut conditions = device.conditions.iter();
+    conditions.find(|c| c.condition == condition).map(|c| c.met)
+}
+
+/// facts/rdma.md 3, item 9: a rename between an event and its use.
+#[test]
+fn a_rename_keeps_what_was_done() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "mlx5_0", &[Protocol::Roce]));
+    let _ = script.all([
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+    ]);
+    assert_eq!(
+        script.there(whole(1, "rocep1s0", &[Protocol::Roce])),
+        ["rocep1s0 Ready"]
+    );
+}
+
+/// Item 9: a name that another device has by now.
+#[test]
+fn two_devices_that_exchange_their_names_keep_their_own() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "mlx5_0", &[Protocol::Roce]));
+    let _ = script.there(device(2, "mlx5_1", &[Protocol::Roce]));
+    let _ = script.all([
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+    ]);
+    let _ = script.there(whole(1, "mlx5_1", &[Protocol::Roce]));
+    let _ = script.there(device(2, "mlx5_0", &[Protocol::Roce]));
+    assert_eq!(script.device(1).state, State::Ready);
+    assert_eq!(script.device(2).state, State::Registered);
+}
+
+#[test]
+fn another_device_under_a_known_index_starts_from_nothing() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(0, "rxe0", &[Protocol::Roce]));
+    let _ = script.all([
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+    ]);
+    let mut other = whole(0, "rxe0", &[Protocol::Roce]);
+    other.node_guid = Some("5054:00ff:fe12:3456".to_owned());
+    let told = script.there(other);
+    assert!(told.contains(&"withdraw 0".to_owned()), "{told:?}");
+    assert!(decisions(&told).contains(&"load ib_uverbs rdma_ucm for rxe0 (index 0)"));
+}
+
+#[test]
+fn a_port_that_changes_its_protocol_gets_its_modules_and_its_target() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "mlx5_0", &[Protocol::Roce]));
+    let _ = script.all([
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+    ]);
+    let told = script.there(whole(1, "mlx5_0", &[Protocol::Infiniband]));
+    assert_eq!(
+        decisions(&told),
+        [
+            "flag roce false",
+            "stop rdma-hotplug@roce.target: nobody needs it",
+            "load ib_umad for mlx5_0 (index 1)",
+        ]
+    );
+    let told = script.answer("ib_umad", Outcome::Loaded);
+    assert_eq!(decisions(&told), ["flag infiniband true"]);
+}
+
+/// Item 14: a device plugin started before the nodes were there, and offered no device.
+#[test]
+fn live_modules_are_not_enough_the_nodes_have_to_be_there() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(device(1, "a", &[Protocol::Infiniband]));
+    let live = ["ib_uverbs", "rdma_ucm", "ib_umad"].map(|m| answer(m, Outcome::Loaded));
+    let _ = script.all(live);
+    assert_eq!(met(&script, Condition::Modules), Some(true));
+    assert_eq!(met(&script, Condition::Cm), Some(true));
+    assert_eq!(met(&script, Condition::Verbs), Some(false));
+    assert_eq!(met(&script, Condition::Umad), Some(false));
+    assert_eq!(
+        script.waiting_for(1),
+        "its node for verbs (uverbs); the umad node of port 1"
+    );
+    assert_eq!(
+        script.there(whole(1, "a", &[Protocol::Infiniband])),
+        ["a Ready"]
+    );
+    assert_eq!(met(&script, Condition::Ready), Some(true));
+}
+
+/// Item 15: a plugin insisted on management datagrams for protocols that have none.
+#[test]
+fn what_a_protocol_does_not_have_is_no_condition_of_its_devices() {
+    let rules = "[[rule]]\nmodules = [\"ib_uverbs\", \"ib_umad\"]\n";
+    let mut script = Script::started(rules);
+    let mut iwarp = device(1, "a", &[Protocol::Iwarp]);
+    iwarp.uverbs = Some("uverbs0".to_owned());
+    let _ = script.there(iwarp);
+    let _ = script.all(["ib_uverbs", "ib_umad"].map(|m| answer(m, Outcome::Loaded)));
+    assert_eq!(met(&script, Condition::Umad), None);
+    assert_eq!(met(&script, Condition::Cm), None);
+    // It may be in another network namespace for good: to be waited for, and holding nothing.
+    assert_eq!(met(&script, Condition::Netdev), Some(false));
+    assert_eq!(met(&script, Condition::Ready), Some(true));
+}
+
+/// Item 13: the number of a node is not the device's.
+#[test]
+fn each_device_is_ready_by_its_own_nodes_whatever_their_numbers() {
+    let mut script = Script::started(RULES);
+    let mut crossed = device(1, "mlx5_24", &[Protocol::Roce]);
+    crossed.uverbs = Some("uverbs19".to_owned());
+    let _ = script.there(crossed);
+    let _ = script.there(device(2, "mlx5_19", &[Protocol::Roce]));
+    let _ = script.all([
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+    ]);
+    assert_eq!(script.device(1).state, State::Ready);
+    assert_eq!(script.device(2).state, State::Registered);
+}
+
+#[test]
+fn a_device_that_a_rule_leaves_alone_gets_nothing_and_announces_nothing() {
+    let rules = format!("{RULES}[[rule]]\nname = [\"keep*\"]\nmanage = false\n");
+    let mut script = Script::started(&rules);
+    assert_eq!(
+        script.there(whole(1, "keep0", &[Protocol::Roce])),
+        ["keep0 Unmanaged"]
+    );
+    // A reload that no longer says so.
+    let told = script.tell(Event::Rules(sources(RULES)));
+    assert_eq!(
+        decisions(&told),
+        ["load ib_uverbs rdma_ucm for keep0 (index 1)"]
+    );
+}
+
+#[test]
+fn a_detector_that_comes_back_removes_what_it_no_longer_shows_and_asks_anew() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.there(whole(2, "b", &[Protocol::Roce]));
+    let _ = script.all([
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+    ]);
+    let _ = script.tell(Event::DetectorLost);
+    assert!(!script.machine.describe().detector_connected);
+    assert_eq!(script.device(1).state, State::Ready);
+    let told = script.all([
+        Event::SnapshotBegins,
+        Event::Device(Box::new(whole(2, "b", &[Protocol::Roce]))),
+        Event::SnapshotEnds,
+    ]);
+    assert_eq!(
+        told,
+        [
+            "load ib_uverbs rdma_ucm for b (index 2)",
+            "b Ready",
+            "withdraw 1"
+        ]
+    );
+}
+
+#[test]
+fn an_explanation_names_each_rule_and_what_became_of_it() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(device(1, "a", &[Protocol::Infiniband]));
+    let _ = script.answer("ib_umad", Outcome::Denied);
+    let explained = script.machine.explain(Some("a"), None).unwrap();
+    assert_eq!(explained.rules.len(), 2);
+    assert!(explained.rules[0].selector.is_empty());
+    assert_eq!(explained.rules[1].selector, ["protocol infiniband"]);
+    assert_eq!(explained.rules[1].modules[0].state, ModuleState::Denied);
+    assert!(script.machine.explain(Some("b"), None).is_none());
+    let module = ModuleName::parse("ib_umad").unwrap();
+    let explained = script.machine.explain_module(&module).unwrap();
+    assert_eq!(explained.wanted_by, ["a"]);
+    assert_eq!(explained.attempts, 1);
+}
+
+/// Item 26: people wait for udev to settle, which says nothing of their device.
+#[test]
+fn everything_is_settled_when_nothing_is_under_way() {
+    let mut script = Script::started(RULES);
+    assert!(script.machine.describe().settled);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    assert!(!script.machine.describe().settled);
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    let told = script.answer("rdma_ucm", Outcome::Failed);
+    assert!(told.contains(&"settled: true".to_owned()), "{told:?}");
+}

@@ -1,0 +1,118 @@
+//! Functions without a device: what is done for them, and when they are stuck.
+
+use super::*;
+
+const NIC: &str = "0000:c1:00.0";
+
+#[test]
+fn a_driver_that_no_alias_leads_to_is_loaded_by_its_rule() {
+    let mut script = Script::started(RULES);
+    let told = script.tell(function(
+        NIC,
+        FunctionState::Capable,
+        Some(WaitsFor::Module),
+        Some("cxgb4"),
+    ));
+    assert_eq!(decisions(&told), ["load iw_cxgb4 for 0000:c1:00.0"]);
+    assert!(
+        script
+            .tell(function(
+                NIC,
+                FunctionState::Capable,
+                Some(WaitsFor::Module),
+                Some("cxgb4")
+            ))
+            .iter()
+            .all(|w| !w.starts_with("load"))
+    );
+    let _ = script.answer("iw_cxgb4", Outcome::Loaded);
+    let told = script.tell(function(
+        NIC,
+        FunctionState::Registered,
+        None,
+        Some("cxgb4"),
+    ));
+    assert_eq!(told[0], "withdraw 0000:c1:00.0");
+    assert!(script.machine.describe().settled);
+}
+
+/// facts/rdma.md 3, item 32: a device never registers, and nothing says so.
+#[test]
+fn a_function_whose_device_never_comes_is_stuck_and_says_what_it_waits_for() {
+    let mut script = Script::started(RULES);
+    let told = script.tell(function(
+        NIC,
+        FunctionState::Personality,
+        Some(WaitsFor::Registration),
+        Some("mlx5_core"),
+    ));
+    assert_eq!(told, ["0000:c1:00.0 Personality", "settled: false"]);
+    assert!(
+        script
+            .wait(29)
+            .iter()
+            .all(|words| words.ends_with("Personality"))
+    );
+    assert_eq!(script.wait(1), ["0000:c1:00.0 Stuck", "settled: true"]);
+    // It comes after all.
+    let told = script.tell(function(
+        NIC,
+        FunctionState::Registered,
+        None,
+        Some("mlx5_core"),
+    ));
+    assert_eq!(told, ["withdraw 0000:c1:00.0"]);
+}
+
+/// Item 1 and 2: RDMA that nobody uses is left alone, and said to be there.
+#[test]
+fn a_function_that_no_rule_is_for_is_left_alone() {
+    let mut script = Script::started(RULES);
+    let told = script.tell(function(
+        NIC,
+        FunctionState::Personality,
+        Some(WaitsFor::Driver),
+        None,
+    ));
+    assert!(decisions(&told).is_empty());
+    let actions = script.machine.step(Event::Reconcile, script.now);
+    assert!(actions.is_empty(), "{actions:?}");
+}
+
+/// In opt-in mode udev leaves the drivers alone, and a rule asks for one.
+#[test]
+fn a_rule_can_ask_for_the_driver_of_a_function_by_its_address() {
+    let rules = "[[function]]\npci_address = [\"0000:c1:*\"]\nmodules = [\"mlx5_ib\"]\n";
+    let mut script = Script::started(rules);
+    let told = script.tell(function(
+        NIC,
+        FunctionState::Personality,
+        Some(WaitsFor::Driver),
+        None,
+    ));
+    assert_eq!(decisions(&told), ["load mlx5_ib for 0000:c1:00.0"]);
+    let told = script.tell(function(
+        "0000:c2:00.0",
+        FunctionState::Personality,
+        Some(WaitsFor::Driver),
+        None,
+    ));
+    assert!(decisions(&told).is_empty());
+}
+
+#[test]
+fn functions_that_a_new_snapshot_does_not_show_are_gone() {
+    let mut script = Script::started(RULES);
+    let _ = script.tell(function(
+        NIC,
+        FunctionState::Capable,
+        Some(WaitsFor::Driver),
+        None,
+    ));
+    let told = script.all([Event::SnapshotBegins, Event::SnapshotEnds]);
+    assert!(told.contains(&"withdraw 0000:c1:00.0".to_owned()));
+    assert!(
+        script.wait(100).is_empty(),
+        "a deadline of what is gone does nothing"
+    );
+}

@@ -1,0 +1,268 @@
+//! Modules: asked for once, retried by the kind of failure, put back where a rule says so.
+
+use super::*;
+
+fn asked_again(script: &mut Script, seconds: i64) -> bool {
+    let told = script.wait(seconds);
+    told.iter().any(|words| words.starts_with("load"))
+}
+
+#[test]
+fn a_module_in_flight_is_asked_for_once_and_answers_every_device() {
+    let mut script = Script::started(RULES);
+    let told = script.all([
+        Event::Device(Box::new(whole(1, "a", &[Protocol::Roce]))),
+        Event::Device(Box::new(whole(2, "b", &[Protocol::Infiniband]))),
+    ]);
+    assert_eq!(
+        decisions(&told),
+        [
+            "load ib_uverbs rdma_ucm for a (index 1)",
+            "load ib_umad for b (index 2)"
+        ]
+    );
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    assert_eq!(
+        script.answer("rdma_ucm", Outcome::Loaded),
+        [
+            "flag hardware true",
+            "flag roce true",
+            "a Ready",
+            "b Registered"
+        ]
+    );
+    assert_eq!(
+        script.answer("ib_umad", Outcome::Builtin),
+        ["flag infiniband true", "b Ready", "settled: true"]
+    );
+}
+
+/// facts/rdma.md 3, item 22: RemainAfterExit latched on the first device.
+#[test]
+fn a_second_device_has_what_the_first_one_has_and_asks_for_nothing_twice() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.all([
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+    ]);
+    assert_eq!(script.there(whole(2, "b", &[Protocol::Roce])), ["b Ready"]);
+}
+
+/// Item 4 and 20: a list names modules that the kernel does not ship.
+#[test]
+fn a_missing_module_holds_nothing_back_and_fails_no_sibling() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    let told = script.answer("rdma_ucm", Outcome::Missing);
+    assert!(told.contains(&"a Ready".to_owned()), "{told:?}");
+    // It is not asked for again by time or by another device.
+    assert!(!asked_again(&mut script, 1000));
+    assert_eq!(script.there(whole(2, "b", &[Protocol::Roce])), ["b Ready"]);
+    // When the tree of modules has changed somebody reconciles.
+    let told = script.tell(Event::Reconcile);
+    assert_eq!(
+        decisions(&told),
+        ["load ib_uverbs rdma_ucm for a (index 1)"]
+    );
+}
+
+/// Item 5: a module's initialisation was interrupted by a signal, and IPoIB never came.
+#[test]
+fn an_interrupted_load_is_tried_again_at_once_and_not_for_ever() {
+    let mut script = Script::started("[[rule]]\nmodules = [\"ib_ipoib\"]\n");
+    let _ = script.there(whole(1, "a", &[Protocol::Infiniband]));
+    for _ in 0..3 {
+        let told = script.tell(failure("ib_ipoib", "EINTR"));
+        assert_eq!(decisions(&told), ["load ib_ipoib for a (index 1)"]);
+    }
+    let told = script.tell(failure("ib_ipoib", "EINTR"));
+    assert!(
+        !told.iter().any(|words| words.starts_with("load")),
+        "{told:?}"
+    );
+    assert!(asked_again(&mut script, 60));
+    let told = script.answer("ib_ipoib", Outcome::Loaded);
+    assert!(told.contains(&"a Ready".to_owned()));
+}
+
+#[test]
+fn a_failure_that_may_pass_is_tried_again_with_growing_pauses_and_ends() {
+    let mut script = Script::started("[[rule]]\nmodules = [\"ib_ipoib\"]\n");
+    let _ = script.there(whole(1, "a", &[Protocol::Infiniband]));
+    let mut pauses = Vec::new();
+    loop {
+        let _ = script.tell(failure("ib_ipoib", "ENOMEM"));
+        let Some(deadline) = script.machine.next_deadline() else {
+            break;
+        };
+        assert!(script.waiting_for(1).contains("tried again"));
+        pauses.push((deadline - script.now) / SECOND);
+        script.now = deadline;
+        assert_eq!(
+            decisions(&script.tell(Event::Deadline)),
+            ["load ib_ipoib for a (index 1)"]
+        );
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60]);
+    assert!(
+        script
+            .waiting_for(1)
+            .ends_with("which failed: the kernel says ENOMEM")
+    );
+}
+
+#[test]
+fn a_failure_that_stays_is_not_tried_again_until_somebody_reconciles() {
+    for event in [
+        failure("ib_ipoib", "ENOEXEC"),
+        answer("ib_ipoib", Outcome::Denied),
+    ] {
+        let mut script = Script::started("[[rule]]\nmodules = [\"ib_ipoib\"]\n");
+        let _ = script.there(whole(1, "a", &[Protocol::Infiniband]));
+        let _ = script.tell(event);
+        assert!(!asked_again(&mut script, 10_000));
+        assert_eq!(
+            script.device(1).state,
+            interfaces::orchestrator::State::Registered
+        );
+        let told = script.tell(Event::Reconcile);
+        assert_eq!(decisions(&told), ["load ib_ipoib for a (index 1)"]);
+    }
+}
+
+/// Item 30: an operator unloads and reloads a driver only to have udev look again.
+#[test]
+fn reconciling_asks_again_and_a_device_stays_ready_meanwhile() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.all([
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+    ]);
+    assert_eq!(
+        script.tell(Event::Reconcile),
+        ["load ib_uverbs rdma_ucm for a (index 1)", "a Ready"]
+    );
+    assert_eq!(
+        script.answer("ib_uverbs", Outcome::AlreadyLoaded),
+        ["a Ready"]
+    );
+    assert_eq!(script.answer("rdma_ucm", Outcome::Failed), ["a Registered"]);
+}
+
+#[test]
+fn a_module_that_somebody_unloads_is_noticed_and_left_alone() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.all([
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+    ]);
+    let gone = Event::ModuleGone(ModuleName::parse("rdma_ucm").unwrap());
+    assert_eq!(script.tell(gone.clone()), ["a Registered"]);
+    assert_eq!(
+        script.waiting_for(1),
+        "module rdma_ucm, which somebody has unloaded"
+    );
+    assert!(script.tell(gone).is_empty());
+}
+
+#[test]
+fn a_module_that_somebody_unloads_is_put_back_where_a_rule_says_so() {
+    let rules = "[[rule]]\nmodules = [\"rdma_ucm\"]\nrestore = true\n";
+    let mut script = Script::started(rules);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.answer("rdma_ucm", Outcome::Loaded);
+    let gone = Event::ModuleGone(ModuleName::parse("rdma_ucm").unwrap());
+    let told = script.tell(gone);
+    assert_eq!(decisions(&told), ["load rdma_ucm for a (index 1)"]);
+}
+
+#[test]
+fn an_alias_is_known_by_the_module_that_was_loaded_for_it() {
+    let mut script = Script::started("[[rule]]\nmodules = [\"xprtrdma\"]\n");
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let mut result = ModuleResult::new("xprtrdma", Outcome::Loaded);
+    result.chain = vec!["rdma_cm".to_owned(), "rpcrdma".to_owned()];
+    let _ = script.tell(Event::Module(Box::new(result)));
+    let gone = Event::ModuleGone(ModuleName::parse("rpcrdma").unwrap());
+    assert_eq!(script.tell(gone), ["a Registered"]);
+}
+
+#[test]
+fn a_replug_starts_anew() {
+    let mut script = Script::started(RULES);
+    for index in 1..4 {
+        let told = script.there(whole(index, "a", &[Protocol::Roce]));
+        let load = format!("load ib_uverbs rdma_ucm for a (index {index})");
+        assert_eq!(decisions(&told), [load]);
+        let _ = script.answer("ib_uverbs", Outcome::AlreadyLoaded);
+        let told = script.answer("rdma_ucm", Outcome::AlreadyLoaded);
+        assert_eq!(decisions(&told), ["flag hardware true", "flag roce true"]);
+        let told = script.tell(Event::DeviceGone(index));
+        assert_eq!(
+            decisions(&told),
+            [
+                "flag hardware false",
+                "stop rdma-hotplug-hardware.target: nobody needs it",
+                "flag roce false",
+                "stop rdma-hotplug@roce.target: nobody needs it",
+            ]
+        );
+        assert!(script.tell(Event::DeviceGone(index)).is_empty());
+    }
+}
+
+#[test]
+fn a_pause_loads_nothing_and_its_end_catches_up() {
+    let mut script = Script::started(RULES);
+    let _ = script.tell(Event::Pause("firmware update".to_owned()));
+    let told = script.there(whole(1, "a", &[Protocol::Roce]));
+    assert!(decisions(&told).is_empty(), "{told:?}");
+    assert_eq!(
+        script.machine.describe().paused.as_deref(),
+        Some("firmware update")
+    );
+    let told = script.tell(Event::Resume);
+    assert_eq!(
+        decisions(&told),
+        ["load ib_uverbs rdma_ucm for a (index 1)"]
+    );
+}
+
+/// Item 22: new list entries took effect at the next boot, or every update loaded everything.
+#[test]
+fn new_rules_ask_for_what_is_new_alone() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.all([
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+    ]);
+    let rules = "[[rule]]\nmodules = [\"ib_uverbs\", \"ib_iser\"]\n";
+    let told = script.tell(Event::Rules(sources(rules)));
+    assert_eq!(decisions(&told), ["load ib_iser for a (index 1)"]);
+    let modules = script.device(1).modules;
+    let names: Vec<&str> = modules.iter().map(|m| m.name.as_str()).collect();
+    assert_eq!(names, ["ib_uverbs", "ib_iser"]);
+}
+
+/// Item 25: sixty-four virtual functions took a minute because each was worked on by itself.
+#[test]
+fn sixty_four_devices_at_once_are_one_load() {
+    let mut script = Script::started(RULES);
+    let mut loads = 0;
+    for index in 0..64 {
+        let told = script.there(whole(index, &format!("v{index}"), &[Protocol::Roce]));
+        loads += decisions(&told).len();
+    }
+    assert_eq!(loads, 1);
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    let told = script.answer("rdma_ucm", Outcome::Loaded);
+    assert_eq!(
+        told.iter().filter(|words| words.ends_with("Ready")).count(),
+        64
+    );
+}

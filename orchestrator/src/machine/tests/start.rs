@@ -1,0 +1,163 @@
+//! The start: held exactly while something is being set up, and bounded.
+
+use super::*;
+
+#[test]
+fn boot_is_not_held_on_a_machine_without_rdma() {
+    let mut script = Script::new(RULES);
+    let told = script.all([Event::SnapshotBegins, Event::SnapshotEnds]);
+    assert!(
+        told.contains(&"ready: 0 devices set up at the start".to_owned()),
+        "{told:?}"
+    );
+    assert!(told.contains(&"settled: true".to_owned()));
+}
+
+#[test]
+fn boot_goes_on_only_when_the_modules_of_every_device_at_the_start_are_live() {
+    let mut script = Script::new(RULES);
+    let told = script.all([
+        Event::SnapshotBegins,
+        Event::Device(Box::new(whole(1, "rxe0", &[Protocol::Roce]))),
+        Event::SnapshotEnds,
+    ]);
+    assert_eq!(
+        decisions(&told)[..1],
+        ["load ib_uverbs rdma_ucm for rxe0 (index 1)"]
+    );
+    assert!(!told.iter().any(|words| words.starts_with("ready")));
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    let told = script.answer("rdma_ucm", Outcome::AlreadyLoaded);
+    assert_eq!(
+        decisions(&told),
+        [
+            "flag hardware true",
+            "flag roce true",
+            "ready: 1 devices set up at the start"
+        ]
+    );
+}
+
+#[test]
+fn boot_is_not_held_for_longer_than_its_deadline() {
+    let mut script = Script::new(RULES);
+    let _ = script.all([
+        Event::SnapshotBegins,
+        Event::Device(Box::new(device(1, "rxe0", &[Protocol::Roce]))),
+        Event::SnapshotEnds,
+    ]);
+    assert!(decisions(&script.wait(29)).is_empty());
+    assert_eq!(
+        decisions(&script.wait(1)),
+        ["ready: started while these were set up: rxe0"]
+    );
+    assert_eq!(
+        decisions(&Script::new(RULES).wait(30)),
+        ["ready: started without the detector's answer"]
+    );
+}
+
+#[test]
+fn boot_never_waits_for_a_job_which_may_be_ordered_after_it() {
+    let rules = "[[rule]]\nmodules = [\"ib_uverbs\"]\nunits = [\"late.service\"]\n";
+    let mut script = Script::new(rules);
+    let _ = script.all([
+        Event::SnapshotBegins,
+        Event::Device(Box::new(whole(1, "rxe0", &[Protocol::Roce]))),
+        Event::SnapshotEnds,
+    ]);
+    let told = script.answer("ib_uverbs", Outcome::Loaded);
+    assert!(
+        told.contains(&"ready: 1 devices set up at the start".to_owned()),
+        "{told:?}"
+    );
+    assert_eq!(
+        script.waiting_for(1),
+        "late.service, until the service manager can be asked"
+    );
+}
+
+#[test]
+fn boot_waits_for_a_driver_at_work_and_gives_udev_a_moment_to_load_one() {
+    let mut script = Script::new(RULES);
+    let told = script.all([
+        Event::SnapshotBegins,
+        function(
+            "0000:c1:00.0",
+            FunctionState::Capable,
+            Some(WaitsFor::Driver),
+            None,
+        ),
+        Event::SnapshotEnds,
+    ]);
+    assert!(
+        decisions(&told).iter().all(|d| !d.starts_with("ready")),
+        "{told:?}"
+    );
+    // Nobody loads one: the start goes on, and the function is stuck in the end.
+    assert!(script.wait(4).is_empty());
+    let told = script.wait(1);
+    assert_eq!(
+        decisions(&told),
+        ["ready: started while these were set up: 0000:c1:00.0"]
+    );
+    let mut script = Script::new(RULES);
+    let _ = script.all([
+        Event::SnapshotBegins,
+        function(
+            "0000:c1:00.0",
+            FunctionState::Capable,
+            Some(WaitsFor::Registration),
+            Some("mlx5_core"),
+        ),
+        Event::SnapshotEnds,
+    ]);
+    assert!(decisions(&script.wait(25)).is_empty());
+    let told = script.tell(function(
+        "0000:c1:00.0",
+        FunctionState::Registered,
+        None,
+        Some("mlx5_core"),
+    ));
+    assert_eq!(decisions(&told), ["ready: 0 devices set up at the start"]);
+}
+
+#[test]
+fn a_process_that_begins_anew_takes_up_what_was_not_answered_and_repeats_no_job() {
+    let rules = "[[rule]]\nmodules = [\"ib_uverbs\"]\nunits = [\"a.service\", \"b.service\"]\n";
+    let mut script = Script::started(rules);
+    let _ = script.there(whole(1, "rxe0", &[Protocol::Roce]));
+    let told = script.answer("ib_uverbs", Outcome::Loaded);
+    assert_eq!(
+        decisions(&told),
+        [
+            "start a.service for rxe0 (index 1)",
+            "start b.service for rxe0 (index 1)",
+            "flag hardware true",
+            "flag roce true",
+        ]
+    );
+    let _ = script.tell(job("a.service", JobOutcome::Done));
+    // Killed here.
+    assert_eq!(
+        decisions(&script.tell(Event::Begins)),
+        ["flag hardware true", "flag roce true"]
+    );
+    assert_eq!(
+        decisions(&script.tell(Event::ServiceManager(true))),
+        ["follow a.service", "start b.service for rxe0 (index 1)"]
+    );
+    // It was started by the job before: it is ours to stop.
+    let _ = script.tell(job("b.service", JobOutcome::NotNeeded));
+    let _ = script.all([
+        Event::SnapshotBegins,
+        Event::Device(Box::new(whole(1, "rxe0", &[Protocol::Roce]))),
+        Event::SnapshotEnds,
+        answer("ib_uverbs", Outcome::AlreadyLoaded),
+    ]);
+    let told = script.tell(Event::DeviceGone(1));
+    assert!(
+        told.contains(&"stop b.service: nobody needs it".to_owned()),
+        "{told:?}"
+    );
+}

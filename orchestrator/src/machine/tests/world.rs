@@ -1,0 +1,228 @@
+//! A world for the machine: devices that come and go by chance, a loader and a service manager
+//! that answer when they please, and a process that can die at any moment.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::*;
+use interfaces::orchestrator::State;
+
+pub const RULES: &str = r#"
+[[rule]]
+modules = ["ib_uverbs", "rdma_ucm"]
+units = ["shared.service"]
+[[rule]]
+protocol = ["infiniband"]
+modules = ["ib_umad"]
+units = ["port@{name}:{port}.service"]
+[[function]]
+driver = ["cxgb4"]
+modules = ["iw_cxgb4"]
+"#;
+const OTHER_RULES: &str = "[[rule]]\nmodules = [\"ib_uverbs\"]\nunits = [\"shared.service\", \"other@{index}.service\"]\n";
+
+/// Everything outside of the orchestrator's process. It outlives the process.
+pub struct World {
+    pub random: fastrand::Rng,
+    pub devices: BTreeMap<i64, detector::Device>,
+    pub active: BTreeSet<UnitName>,
+    /// How often each unit was started while it was not active.
+    pub starts: BTreeMap<UnitName, u32>,
+    rules: &'static str,
+    next_index: i64,
+    /// What was asked for and is not answered. It dies with the process.
+    pub owed: VecDeque<Action>,
+    pub now: i64,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            random: fastrand::Rng::with_seed(seed),
+            devices: BTreeMap::new(),
+            active: BTreeSet::new(),
+            starts: BTreeMap::new(),
+            rules: RULES,
+            next_index: 1,
+            owed: VecDeque::new(),
+            now: 100 * SECOND,
+        }
+    }
+
+    /// What a process is told first.
+    pub fn beginning(&self) -> Vec<Event> {
+        let devices = self.devices.values().cloned();
+        let devices = devices.map(|device| Event::Device(Box::new(device)));
+        let mut events = vec![
+            Event::Begins,
+            Event::Rules(sources(self.rules)),
+            Event::SnapshotBegins,
+        ];
+        events.extend(devices);
+        events.extend([Event::SnapshotEnds, Event::ServiceManager(true)]);
+        events
+    }
+
+    /// Something that happens by itself.
+    pub fn chance(&mut self) -> Vec<Event> {
+        self.now += self.random.i64(1..3 * SECOND);
+        match self.random.u32(0..20) {
+            0..6 => vec![self.plug()],
+            6..9 => self.unplug().into_iter().collect(),
+            9..11 => self.rename().into_iter().collect(),
+            11 => {
+                self.rules = if self.random.bool() {
+                    RULES
+                } else {
+                    OTHER_RULES
+                };
+                vec![Event::Rules(sources(self.rules))]
+            }
+            12 => vec![Event::Reconcile],
+            13 => vec![Event::Pause("chance".to_owned()), Event::Resume],
+            // The bus is lost, and with it what it was asked for; or the process.
+            14 => vec![Event::ServiceManager(false), Event::ServiceManager(true)],
+            18 => self.beginning(),
+            15 => vec![Event::ModuleGone(ModuleName::parse("rdma_ucm").unwrap())],
+            16 => vec![function(
+                "0000:c1:00.0",
+                FunctionState::Capable,
+                Some(WaitsFor::Module),
+                Some("cxgb4"),
+            )],
+            17 => vec![Event::FunctionGone("0000:c1:00.0".to_owned())],
+            _ => vec![Event::Deadline],
+        }
+    }
+
+    /// What an event takes with it of what is owed.
+    pub fn lose(&mut self, event: &Event) {
+        match event {
+            Event::Begins => self.owed.clear(),
+            Event::ServiceManager(false) => {
+                let is_load = |action: &Action| matches!(action, Action::Load { .. });
+                self.owed.retain(is_load);
+            }
+            _ => {}
+        }
+    }
+
+    fn plug(&mut self) -> Event {
+        let protocol = if self.random.bool() {
+            Protocol::Infiniband
+        } else {
+            Protocol::Roce
+        };
+        let index = self.next_index;
+        self.next_index += 1;
+        let device = whole(
+            index,
+            &format!("mlx5_{}", self.random.u32(0..4)),
+            &[protocol],
+        );
+        self.devices.insert(index, device.clone());
+        Event::Device(Box::new(device))
+    }
+
+    fn any(&mut self) -> Option<i64> {
+        let indexes: Vec<i64> = self.devices.keys().copied().collect();
+        self.random.choice(indexes)
+    }
+
+    fn unplug(&mut self) -> Option<Event> {
+        let index = self.any()?;
+        self.devices.remove(&index);
+        Some(Event::DeviceGone(index))
+    }
+
+    fn rename(&mut self) -> Option<Event> {
+        let index = self.any()?;
+        let name = format!("ib{}", self.random.u32(0..4));
+        let device = self.devices.get_mut(&index)?;
+        device.name = name;
+        Some(Event::Device(Box::new(device.clone())))
+    }
+
+    /// Something that was asked for is answered.
+    pub fn answer(&mut self) -> Vec<Event> {
+        self.now += 1000;
+        match self.owed.pop_front() {
+            None => Vec::new(),
+            Some(Action::Load { modules, .. }) => {
+                let names = modules.iter().map(ModuleName::as_str);
+                names.map(|name| answer(name, Outcome::Loaded)).collect()
+            }
+            Some(Action::StartUnit { unit, .. }) => {
+                let outcome = match self.active.insert(unit.clone()) {
+                    true => {
+                        *self.starts.entry(unit.clone()).or_default() += 1;
+                        JobOutcome::Done
+                    }
+                    false => JobOutcome::NotNeeded,
+                };
+                vec![Event::Job(unit, Verb::Start, outcome)]
+            }
+            Some(Action::StopUnit { unit, .. }) => {
+                let outcome = match self.active.remove(&unit) {
+                    true => JobOutcome::Done,
+                    false => JobOutcome::NotNeeded,
+                };
+                vec![Event::Job(unit, Verb::Stop, outcome)]
+            }
+            Some(Action::WatchUnit(unit)) => {
+                let activity = match self.active.contains(&unit) {
+                    true => UnitActivity::Active,
+                    false => UnitActivity::Inactive,
+                };
+                vec![Event::Unit(unit, activity)]
+            }
+            Some(_) => Vec::new(),
+        }
+    }
+
+    /// Takes over what the machine wants done.
+    pub fn owe(&mut self, actions: &[Action]) {
+        let decided = actions.iter().filter(|action| action.is_decision());
+        self.owed.extend(decided.cloned());
+    }
+
+    /// The units that the devices of the present should have.
+    pub fn wanted(&self) -> BTreeSet<UnitName> {
+        let rules = Rules::read(&sources(self.rules), &Rules::default());
+        let wanted = self
+            .devices
+            .values()
+            .flat_map(|device| rules.wanted(device).units);
+        wanted.map(|unit| unit.name).collect()
+    }
+
+    /// Tells a machine everything that is owed, until nothing is.
+    pub fn settle(&mut self, machine: &mut Machine) {
+        for _ in 0..100_000 {
+            let answers = self.answer();
+            if answers.is_empty() && self.owed.is_empty() {
+                return;
+            }
+            for event in answers {
+                let actions = machine.step(event, self.now);
+                self.owe(&actions);
+            }
+        }
+        panic!("it never settles: {:?}", self.owed);
+    }
+
+    /// Whether everything is as it has to be in the end.
+    pub fn assert_as_wanted(&self, machine: &Machine) {
+        assert_eq!(self.active, self.wanted());
+        let indexes: Vec<i64> = machine.devices.keys().copied().collect();
+        assert_eq!(indexes, self.devices.keys().copied().collect::<Vec<_>>());
+        for index in indexes {
+            let device = machine.explain(None, Some(index)).unwrap().device;
+            assert!(
+                device.state == State::Ready
+                    || device.waiting_for.iter().all(|w| w.contains("unloaded")),
+                "{device:?}"
+            );
+        }
+        assert!(machine.describe().settled || !machine.functions.is_empty());
+    }
+}

@@ -1,0 +1,296 @@
+//! Rules files: what they select, and what is wrong with bad ones.
+
+use interfaces::detector::{Kind, Protocol};
+
+use super::*;
+use crate::machine::tests::{device, whole};
+
+pub const SHIPPED: &str =
+    include_str!("../../../deploy/root/usr/lib/rdma-hotplug/rules.d/50-rdma-core.toml");
+
+fn source(path: &str, text: &str) -> Source {
+    Source {
+        path: PathBuf::from(path),
+        text: Ok(text.to_owned()),
+    }
+}
+
+fn read(files: &[(&str, &str)]) -> Rules {
+    let sources = Sources {
+        rules: files
+            .iter()
+            .map(|(path, text)| source(path, text))
+            .collect(),
+        lists: Vec::new(),
+    };
+    Rules::read(&sources, &Rules::default())
+}
+
+/// The shipped rules, beside these lists of rdma-core.
+pub fn shipped(lists: &[(&str, &str)]) -> Rules {
+    let sources = Sources {
+        rules: vec![source("50-rdma-core.toml", SHIPPED)],
+        lists: lists
+            .iter()
+            .map(|(path, text)| source(path, text))
+            .collect(),
+    };
+    Rules::read(&sources, &Rules::default())
+}
+
+fn modules(rules: &Rules, device: &Device) -> Vec<String> {
+    let wanted = rules.wanted(device).modules.into_iter();
+    wanted.map(|module| module.name.to_string()).collect()
+}
+
+/// The one error of a file.
+fn error(text: &str) -> String {
+    let rules = read(&[
+        ("10-x.toml", text),
+        ("20-good.toml", "[[rule]]\nmodules = [\"rds_rdma\"]\n"),
+    ]);
+    assert_eq!(rules.errors().len(), 1, "{:?}", rules.errors());
+    // The other file works on.
+    assert_eq!(
+        modules(&rules, &device(1, "a", &[Protocol::Roce])),
+        ["rds_rdma"]
+    );
+    rules.errors()[0].to_string()
+}
+
+#[test]
+fn a_typo_is_refused_with_its_line_and_what_was_meant() {
+    for (text, expected) in [
+        (
+            "\n[[rule]]\nmodulse = [\"ib_core\"]\n",
+            "10-x.toml:3: unknown field `modulse`",
+        ),
+        (
+            "[[rule]]\nprotocol = [\"infinband\"]\nmodules = [\"ib_core\"]\n",
+            "10-x.toml:2: unknown variant `infinband`",
+        ),
+        (
+            "[[rulez]]\nmodules = [\"ib_core\"]\n",
+            "10-x.toml:1: unknown field `rulez`",
+        ),
+    ] {
+        let error = error(text);
+        assert!(error.starts_with(expected), "{error}");
+        let meant = ["modules", "infiniband", "rule"];
+        assert!(
+            meant
+                .iter()
+                .any(|m| error.ends_with(&format!("did you mean {m}?"))),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn what_can_never_be_is_refused_with_its_line_and_why() {
+    for (text, expected) in [
+        (
+            "[[rule]]\nprotocol = []\nmodules = [\"ib_core\"]\n",
+            ":2: protocol is empty: the rule can never select anything",
+        ),
+        (
+            "[[rule]]\nname = [\"a/b\"]\nmodules = [\"ib_core\"]\n",
+            ":2: name \"a/b\" can never match: no device is called so",
+        ),
+        (
+            "[[rule]]\npci_id = [\"15B3:101D\"]\nmodules = [\"ib_core\"]\n",
+            ":2: pci_id \"15B3:101D\" can never match: it is not like 15b3:101d or 15b3:*, in lower case",
+        ),
+        (
+            "[[rule]]\npci_address = [\"c1:00.0\"]\nmodules = [\"ib_core\"]\n",
+            ":2: pci_address \"c1:00.0\" can never match: it is not like 0000:c1:00.0 or 0000:c1:*, in lower case",
+        ),
+        (
+            "[[rule]]\nguid = [\"0x2c903\"]\nmodules = [\"ib_core\"]\n",
+            ":2: guid \"0x2c903\" can never match: it is not like 0002:c903:0012:3456, in lower case",
+        ),
+        (
+            "[[rule]]\n\nunits = [\n\"a.service\",\n\"b.servise\"]\n",
+            ":5: \"b.servise\" is not a unit name: it does not end in a type of unit",
+        ),
+        (
+            "[[rule]]\nunits = [\"a@%i.service\"]\n",
+            ":2: \"a@%i.service\" is not a unit name: only A-Z, a-z, 0-9 and :-_.\\@ may stand in it",
+        ),
+        (
+            "[[rule]]\nunits = [\"a@{nmae}.service\"]\n",
+            ":2: \"a@{nmae}.service\" is not a unit name: only A-Z, a-z, 0-9 and :-_.\\@ may stand in it; {name}, {index} and {port} are filled in",
+        ),
+        (
+            "[[rule]]\nunits = [\"../a.service\"]\n",
+            ":2: \"../a.service\" is not a unit name: only A-Z, a-z, 0-9 and :-_.\\@ may stand in it",
+        ),
+        (
+            "[[rule]]\nmodules = [\"/tmp/x.ko\"]\n",
+            ":2: \"/tmp/x.ko\" is not a module name: only A-Z, a-z, 0-9, '_' and '-' may stand in it",
+        ),
+        (
+            "[[rule]]\nlist = \"../passwd\"\n",
+            ":2: \"../passwd\" is no list: it is a file's name without .conf",
+        ),
+        (
+            "[[rule]]\nprotocol = [\"roce\"]\n",
+            ":1: it asks for nothing: no modules, list, units or manage",
+        ),
+        (
+            "[[rule]]\nmanage = false\nmodules = [\"ib_core\"]\n",
+            ":1: it leaves devices alone and asks for something, too",
+        ),
+        (
+            "[[rule]]\nmodules = [\"a\"]\nwhile_active = [\"a.service\"]\n",
+            ":1: while_active is for units, and it asks for none",
+        ),
+        (
+            "[[function]]\nmodules = [\"a\"]\n",
+            ":1: it is for every function: name a driver, pci_id, pci_address or name",
+        ),
+    ] {
+        assert_eq!(error(text), format!("10-x.toml{expected}"));
+    }
+    for text in [
+        "[[rule]\n",
+        "rule = 3\n",
+        "\u{0}",
+        "[[rule]]\nmodules = \"ib_core\"\n",
+    ] {
+        assert!(error(text).starts_with("10-x.toml:"), "{text:?}");
+    }
+}
+
+#[test]
+fn of_a_file_that_becomes_bad_the_last_good_version_stays_and_that_is_said() {
+    let good = read(&[("10-x.toml", "[[rule]]\nmodules = [\"ib_core\"]\n")]);
+    let bad = Sources {
+        rules: vec![source("10-x.toml", "[[rule]]\nmodulse = 1\n")],
+        lists: Vec::new(),
+    };
+    let rules = Rules::read(&bad, &good);
+    assert_eq!(modules(&rules, &device(1, "a", &[])), ["ib_core"]);
+    let error = rules.errors()[0].to_string();
+    assert!(
+        error.ends_with("(its last good version stays in use)"),
+        "{error}"
+    );
+    // Read once more it is so still, and a file that is taken away is gone.
+    let rules = Rules::read(&bad, &rules);
+    assert_eq!(modules(&rules, &device(1, "a", &[])), ["ib_core"]);
+    let rules = Rules::read(&Sources::default(), &rules);
+    assert!(modules(&rules, &device(1, "a", &[])).is_empty());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_refused_and_said() {
+    let sources = Sources {
+        rules: vec![Source {
+            path: PathBuf::from("10-x.toml"),
+            text: Err("longer than 262144 bytes".to_owned()),
+        }],
+        lists: Vec::new(),
+    };
+    let rules = Rules::read(&sources, &Rules::default());
+    assert_eq!(
+        rules.errors()[0].to_string(),
+        "10-x.toml: longer than 262144 bytes"
+    );
+}
+
+#[test]
+fn every_key_of_a_selector_has_to_match_and_one_of_its_values() {
+    let mut device = whole(3, "mlx5_0", &[Protocol::Infiniband]);
+    device.driver = Some("mlx5_core".to_owned());
+    device.pci_id = Some("15b3:101d".to_owned());
+    device.pci_address = Some("0000:c1:00.2".to_owned());
+    device.node_guid = Some("0002:c903:0012:3456".to_owned());
+    device.kind = Kind::VirtualFunction;
+    for (selector, selects) in [
+        ("protocol = [\"roce\", \"infiniband\"]", true),
+        ("protocol = [\"roce\"]", false),
+        ("driver = [\"mlx*\"]", true),
+        ("driver = [\"mlx4_core\"]", false),
+        ("pci_id = [\"15b3:*\"]", true),
+        ("pci_id = [\"15b3:1017\", \"15b3:101d\"]", true),
+        ("pci_id = [\"8086:*\"]", false),
+        ("pci_address = [\"0000:c1:*\"]", true),
+        ("pci_address = [\"0000:c2:00.2\"]", false),
+        ("guid = [\"0002:c903:0012:3456\"]", true),
+        ("guid = [\"0002:c903:0012:3457\"]", false),
+        ("name = [\"mlx5_?\"]", true),
+        ("name = [\"mlx5_??\"]", false),
+        ("virtual_function = true", true),
+        ("virtual_function = false", false),
+        ("name = [\"*\"]\ndriver = [\"hfi1\"]", false),
+    ] {
+        let rules = read(&[(
+            "x.toml",
+            &format!("[[rule]]\n{selector}\nmodules = [\"ib_core\"]\n"),
+        )]);
+        assert_eq!(!modules(&rules, &device).is_empty(), selects, "{selector}");
+    }
+}
+
+#[test]
+fn a_list_of_rdma_core_takes_the_place_of_the_rules_own_modules() {
+    let infiniband = device(1, "a", &[Protocol::Infiniband]);
+    let list = "# comment\n; comment\n\n  ib_umad\nib-srpt\n";
+    let rules = shipped(&[("/etc/rdma/modules/infiniband.conf", list)]);
+    assert!(rules.errors().is_empty(), "{:?}", rules.errors());
+    let every = ["ib_iser", "ib_uverbs", "rdma_ucm", "xprtrdma", "svcrdma"];
+    assert_eq!(
+        modules(&rules, &infiniband),
+        [&every[..], &["ib_umad", "ib_srpt"]].concat()
+    );
+    let wanted = rules.wanted(&infiniband).modules;
+    assert_eq!(
+        &*wanted[5].file,
+        Path::new("/etc/rdma/modules/infiniband.conf")
+    );
+    // One that is empty asks for nothing.
+    let rules = shipped(&[("/etc/rdma/modules/rdma.conf", "")]);
+    assert_eq!(
+        modules(&rules, &device(1, "a", &[Protocol::Roce])),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_bad_line_of_a_list_is_said_and_the_others_count() {
+    let rules = shipped(&[("/etc/rdma/modules/rdma.conf", "ib_core\n../x\nib_cm\n")]);
+    assert_eq!(
+        modules(&rules, &device(1, "a", &[Protocol::Roce])),
+        ["ib_core", "ib_cm"]
+    );
+    let error = rules.errors()[0].to_string();
+    assert!(
+        error.starts_with("/etc/rdma/modules/rdma.conf:2: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_unit_whose_name_becomes_too_long_is_said_and_takes_nothing_else_away() {
+    let rules = read(&[(
+        "x.toml",
+        "[[rule]]\nmodules = [\"ib_core\"]\nunits = [\"a@{name}.service\"]\n",
+    )]);
+    let name = "-".repeat(63);
+    let wants = rules.wanted(&device(1, &name, &[Protocol::Roce]));
+    assert_eq!(wants.modules.len(), 1);
+    assert_eq!((wants.units.len(), wants.errors.len()), (0, 1));
+}
+
+#[test]
+fn what_stands_in_a_journal_is_the_rules_again() {
+    let rules = read(&[
+        ("10-x.toml", "[[rule]]\nmodules = [\"ib_core\"]\n"),
+        ("20-y.toml", "oh"),
+    ]);
+    let saved = serde_json::to_string(&SavedRules::from(rules.clone())).unwrap();
+    let again: Rules = serde_json::from_str::<SavedRules>(&saved).unwrap().into();
+    assert_eq!(again.errors(), rules.errors());
+    assert_eq!(modules(&again, &device(1, "a", &[])), ["ib_core"]);
+}
