@@ -120,7 +120,8 @@ mod tests {
         let mut started = 0;
         for (unit, text) in units(&destdir) {
             for line in text.lines() {
-                let Some(program) = line.strip_prefix("ExecStart=/") else {
+                let command = line.strip_prefix("ExecStart=/");
+                let Some(program) = command.and_then(|c| c.split(' ').next()) else {
                     continue;
                 };
                 let mode = fs::metadata(destdir.join(program))
@@ -131,7 +132,7 @@ mod tests {
                 started += 1;
             }
         }
-        assert_eq!(started, 3);
+        assert_eq!(started, 6);
     }
 
     #[test]
@@ -155,7 +156,11 @@ mod tests {
         let dir = staged();
         let system = dir.path().join("destdir/usr/lib/systemd/system");
         let mut links = 0;
-        for wants in ["sockets.target.wants", "sysinit.target.wants"] {
+        for wants in [
+            "sockets.target.wants",
+            "sysinit.target.wants",
+            "paths.target.wants",
+        ] {
             for entry in fs::read_dir(system.join(wants)).unwrap() {
                 let link = entry.unwrap().path();
                 assert!(link.is_symlink(), "{}", link.display());
@@ -163,7 +168,7 @@ mod tests {
                 links += 1;
             }
         }
-        assert_eq!(links, 6);
+        assert_eq!(links, 12);
     }
 
     #[test]
