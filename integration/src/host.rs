@@ -185,7 +185,9 @@ impl Host {
         Ok(made)
     }
 
-    fn is_live(&self, module: &str) -> bool {
+    /// Whether a module is live.
+    #[must_use]
+    pub fn is_live(&self, module: &str) -> bool {
         self.sysfs.join("module").join(module).exists()
     }
 

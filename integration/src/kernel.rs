@@ -24,6 +24,9 @@ use crate::wire::{self, Answer, EINVAL, Request, attribute, text};
 /// The variable that tells the loader's process where the lab's kernel is.
 pub const KERNEL_VARIABLE: &str = "RDMA_HOTPLUG_LAB_KERNEL";
 
+/// What finit_module(2) answers for a module that is live.
+const EEXIST: i32 = 17;
+
 /// What the kernel did.
 #[derive(Clone, Debug)]
 pub enum KernelEvent {
@@ -45,6 +48,7 @@ pub struct LabKernel {
     sequence: Arc<Mutex<u64>>,
     uevents: Arc<UnixDatagram>,
     held: Arc<watch::Sender<bool>>,
+    inserted: Arc<Mutex<Vec<String>>>,
     events: UnboundedSender<KernelEvent>,
 }
 
@@ -76,6 +80,7 @@ impl LabKernel {
             sequence: Arc::default(),
             uevents: Arc::new(uevents),
             held: Arc::new(watch::Sender::new(false)),
+            inserted: Arc::default(),
             events,
         };
         let rdma = tokio::net::UnixDatagram::from_std(rdma)?;
@@ -91,6 +96,13 @@ impl LabKernel {
     /// Whether the kernel takes its time: while it does, no module becomes live.
     pub fn hold_modules(&self, held: bool) {
         self.held.send_replace(held);
+    }
+
+    /// Every module that was taken, in order.
+    #[must_use]
+    pub fn inserted(&self) -> Vec<String> {
+        let inserted = self.inserted.lock();
+        inserted.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A device is plugged in.
@@ -178,7 +190,14 @@ impl LabKernel {
 
     /// A module becomes live, and those that make nodes make them for every RDMA device.
     fn take_module(&self, module: &str) -> io::Result<()> {
+        if self.host().is_live(module) {
+            return Err(io::Error::from_raw_os_error(EEXIST));
+        }
         self.host().insert_module(module)?;
+        let inserted = self.inserted.lock();
+        let mut inserted = inserted.unwrap_or_else(PoisonError::into_inner);
+        inserted.push(module.to_owned());
+        drop(inserted);
         let _ = self.events.send(KernelEvent::Inserted(module.to_owned()));
         self.make_nodes()
     }

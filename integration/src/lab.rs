@@ -151,6 +151,12 @@ impl Lab {
         &self.observer.world
     }
 
+    /// Where the host is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.dir
+    }
+
     /// The socket of an interface.
     #[must_use]
     pub fn socket(&self, interface: &str) -> PathBuf {

@@ -8,7 +8,10 @@
 )]
 
 mod rig;
+#[path = "container/units.rs"]
+mod units;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -17,7 +20,11 @@ use rig::Evidence;
 
 static BOOT: LazyLock<Evidence> = LazyLock::new(|| {
     let modules = module_tree();
-    rig::boot("container", "container", &[modules.path()], "")
+    let stand_in = stand_in();
+    let layers = [modules.path(), stand_in.path()];
+    // What is waited for there takes its time on a machine that does other work.
+    let options = ["--timeout", "240"].map(OsStr::new);
+    rig::boot_with("container", &options, "container", &layers, "")
 });
 
 const SERVICES: [&str; 3] = ["Detector", "Loader", "Orchestrator"];
@@ -46,6 +53,16 @@ fn module_tree() -> tempfile::TempDir {
         let entry = entry.unwrap();
         fs::copy(entry.path(), root.join(entry.file_name())).unwrap();
     }
+    dir
+}
+
+/// The stand-in for the detector, where the scenario finds it.
+fn stand_in() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let programs = dir.path().join("usr/lib/rdma-hotplug-tests");
+    fs::create_dir_all(&programs).unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_detector-stand-in"));
+    fs::copy(program, programs.join("detector-stand-in")).unwrap();
     dir
 }
 

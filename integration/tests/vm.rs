@@ -22,9 +22,9 @@ use rig::Evidence;
 use serde_json::Value;
 
 static HOTPLUG: LazyLock<Evidence> =
-    LazyLock::new(|| rig::boot("vm", "vm-hotplug", &[], "rdma_test.hotplug"));
+    LazyLock::new(|| rig::boot_with("vm", &[], "vm-hotplug", &[], "rdma_test.hotplug"));
 static COLDPLUG: LazyLock<Evidence> =
-    LazyLock::new(|| rig::boot("vm", "vm-coldplug", &[], "rdma_test.coldplug"));
+    LazyLock::new(|| rig::boot_with("vm", &[], "vm-coldplug", &[], "rdma_test.coldplug"));
 
 /// rdma-core's list for every device, under the names of the modules themselves.
 const LIST: [&str; 4] = ["ib_iser", "ib_uverbs", "rdma_ucm", "rpcrdma"];

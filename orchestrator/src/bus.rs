@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use interfaces::client::Backoff;
 use interfaces::log::Chain;
@@ -12,12 +13,12 @@ use interfaces::names::UnitName;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use zbus::export::ordered_stream::OrderedStreamExt;
 use zbus::fdo::PropertiesChanged;
 use zbus::message::Type;
-use zbus::names::OwnedErrorName;
 use zbus::proxy::CacheProperties;
-use zbus::{MatchRule, MessageStream, OwnedObjectPath};
+use zbus::{DBusError, MatchRule, MessageStream, OwnedObjectPath};
 
 use crate::machine::{Event, JobOutcome, UnitActivity, Verb};
 
@@ -31,6 +32,17 @@ const REFUSALS: [&str; 2] = [
     "org.freedesktop.DBus.Error.AccessDenied",
     "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired",
 ];
+
+/// Errors that the bus answers with when the service manager does not.
+const LOSSES: [&str; 5] = [
+    "org.freedesktop.DBus.Error.Disconnected",
+    "org.freedesktop.DBus.Error.NameHasNoOwner",
+    "org.freedesktop.DBus.Error.NoReply",
+    "org.freedesktop.DBus.Error.ServiceUnknown",
+    "org.freedesktop.zbus.Error",
+];
+/// A connection counts as a good one when it lasted for so long.
+const LASTED: Duration = Duration::from_secs(5);
 
 /// What is asked of the service manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,12 +85,15 @@ pub async fn follow(
         }
         match Bus::connect(&address).await {
             Ok(bus) => {
-                backoff.reset();
+                let since = Instant::now();
                 told = false;
                 tracing::info!("the service manager can be asked");
                 let _ = events.send(Event::ServiceManager(true));
                 let ended = bus.serve(&mut asked, &events).await;
                 let _ = events.send(Event::ServiceManager(false));
+                if since.elapsed() > LASTED {
+                    backoff.reset();
+                }
                 match ended {
                     Ok(()) => return,
                     Err(e) => tracing::warn!("the service manager is lost: {}", Chain(&e)),
@@ -121,8 +136,8 @@ struct Bus {
     running: BTreeMap<String, Wanted>,
     /// How jobs ended whose start was not answered yet, by their paths.
     early: BTreeMap<String, String>,
-    /// The units that are followed, by their paths.
-    watched: BTreeMap<String, UnitName>,
+    /// The units that are followed, and what was told of each last, by their paths.
+    watched: BTreeMap<String, (UnitName, UnitActivity)>,
 }
 
 impl Bus {
@@ -222,7 +237,7 @@ impl Bus {
             },
             Answered::Job(wanted, Err(outcome)) => tell(events, wanted, outcome),
             Answered::Watched(unit, path, activity) => {
-                self.watched.insert(path, unit.clone());
+                self.watched.insert(path, (unit.clone(), activity));
                 let _ = events.send(Event::Unit(unit, activity));
             }
             Answered::Lost(e) => return Err(e),
@@ -247,12 +262,10 @@ impl Bus {
         Ok(())
     }
 
-    fn changed(&self, message: &zbus::Message, events: &UnboundedSender<Event>) {
+    fn changed(&mut self, message: &zbus::Message, events: &UnboundedSender<Event>) {
         let header = message.header();
-        let Some(unit) = header
-            .path()
-            .and_then(|path| self.watched.get(path.as_str()))
-        else {
+        let path = header.path().map(|path| path.as_str());
+        let Some((unit, told)) = path.and_then(|path| self.watched.get_mut(path)) else {
             return;
         };
         let Some(changed) = PropertiesChanged::from_message(message.clone()) else {
@@ -262,8 +275,13 @@ impl Bus {
             let value = args.changed_properties().get("ActiveState")?;
             value.downcast_ref::<String>().ok()
         });
-        if let Some(state) = state {
-            let _ = events.send(Event::Unit(unit.clone(), activity(&state)));
+        // Every change of any property comes with all that may have changed.
+        if let Some(activity) = state
+            .map(|state| activity(&state))
+            .filter(|now| now != told)
+        {
+            *told = activity;
+            let _ = events.send(Event::Unit(unit.clone(), activity));
         }
     }
 }
@@ -296,10 +314,10 @@ async fn job(manager: ManagerProxy<'static>, unit: UnitName, verb: Verb) -> Opti
     Some(match asked {
         Ok(Ok(job)) => Answered::Job(wanted, Ok(job.to_string())),
         Ok(Err(outcome)) => Answered::Job(wanted, Err(outcome)),
-        Err(zbus::Error::MethodError(name, message, _)) => {
-            Answered::Job(wanted, Err(refusal(&name, message)))
-        }
-        Err(e) => Answered::Lost(e),
+        Err(e) => match answer(&e) {
+            Some(outcome) => Answered::Job(wanted, Err(outcome)),
+            None => Answered::Lost(e),
+        },
     })
 }
 
@@ -307,7 +325,7 @@ async fn job(manager: ManagerProxy<'static>, unit: UnitName, verb: Verb) -> Opti
 async fn watch_unit(manager: ManagerProxy<'static>, unit: UnitName) -> Option<Answered> {
     match state(&manager, &unit).await {
         Ok((path, activity)) => Some(Answered::Watched(unit, path, activity)),
-        Err(zbus::Error::MethodError(..)) => None,
+        Err(e) if answer(&e).is_some() => None,
         Err(e) => Some(Answered::Lost(e)),
     }
 }
@@ -338,12 +356,24 @@ fn activity(state: &str) -> UnitActivity {
     }
 }
 
-fn refusal(name: &OwnedErrorName, message: Option<String>) -> JobOutcome {
-    let message = message.unwrap_or_else(|| name.to_string());
-    match REFUSALS.contains(&name.as_str()) {
-        true => JobOutcome::Refused(message),
-        false => JobOutcome::Ended(message),
+/// What the service manager has answered; nothing of an error of the bus itself.
+fn answer(error: &zbus::Error) -> Option<JobOutcome> {
+    let (name, message) = match error {
+        zbus::Error::MethodError(name, message, _) => (name.to_string(), message.clone()),
+        zbus::Error::FDO(error) => {
+            let message = error.description().map(str::to_owned);
+            (error.name().to_string(), message)
+        }
+        _ => return None,
+    };
+    if LOSSES.contains(&name.as_str()) {
+        return None;
     }
+    let message = message.unwrap_or_else(|| name.clone());
+    Some(match REFUSALS.contains(&name.as_str()) {
+        true => JobOutcome::Refused(message),
+        false => JobOutcome::NotBegun(message),
+    })
 }
 
 fn disconnected() -> zbus::Error {

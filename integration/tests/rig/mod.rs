@@ -19,15 +19,10 @@ pub struct Evidence {
 }
 
 /// Boots the guest of `rig` (`vm` or `container`) with the staged files and the rig's own layer
-/// over it, and returns the evidence. `name` tells boots of one rig apart.
+/// over it, and returns the evidence. `name` tells boots of one rig apart; `options` come first.
 ///
 /// # Panics
 /// When the guest does not switch itself off, or its scenario fails.
-pub fn boot(rig: &str, name: &str, layers: &[&Path], append: &str) -> Evidence {
-    boot_with(rig, &[], name, layers, append)
-}
-
-/// As [`boot`], with these options first.
 pub fn boot_with(
     rig: &str,
     options: &[&OsStr],

@@ -14,14 +14,14 @@ const KERNEL_LINE: &str = "rdma_test.loader module_blacklist=ib_srpt modprobe.bl
                            ib_srp.cmd_sg_entries=33";
 
 static LOADER: LazyLock<Evidence> =
-    LazyLock::new(|| rig::boot("vm", "vm-loader", &[&images()], KERNEL_LINE));
+    LazyLock::new(|| rig::boot_with("vm", &[], "vm-loader", &[&images()], KERNEL_LINE));
 static SIG_ENFORCE: LazyLock<Evidence> =
     LazyLock::new(|| locked("vm-sig-enforce", "module.sig_enforce=1"));
 static LOCKDOWN: LazyLock<Evidence> = LazyLock::new(|| locked("vm-lockdown", "lockdown=integrity"));
 
 fn locked(name: &str, argument: &str) -> Evidence {
     let line = format!("rdma_test.locked {argument}");
-    rig::boot("vm", name, &[&images()], &line)
+    rig::boot_with("vm", &[], name, &[&images()], &line)
 }
 
 /// The guest's ib_umad in every state that a file can be in, as a layer. Made once.

@@ -98,7 +98,7 @@ pub struct Job {
     pub unit: ::prost::alloc::string::String,
     #[prost(enumeration = "job::Verb", tag = "6")]
     pub verb: i32,
-    #[prost(oneof = "job::Outcome", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "job::Outcome", tags = "2, 3, 4, 5, 7")]
     pub outcome: ::core::option::Option<job::Outcome>,
 }
 /// Nested message and enum types in `Job`.
@@ -141,9 +141,12 @@ pub mod job {
         /// Its result, as in JobRemoved of org.freedesktop.systemd1.
         #[prost(string, tag = "4")]
         Ended(::prost::alloc::string::String),
-        /// The service manager's sentence.
+        /// Why it may not be: the service manager's sentence.
         #[prost(string, tag = "5")]
         Refused(::prost::alloc::string::String),
+        /// Why there was none: the service manager's sentence.
+        #[prost(string, tag = "7")]
+        NotBegun(::prost::alloc::string::String),
     }
 }
 /// The state that a unit is in.

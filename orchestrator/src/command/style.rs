@@ -61,7 +61,8 @@ impl Style {
         let options = textwrap::Options::new(self.columns)
             .initial_indent(first)
             .subsequent_indent(rest)
-            .break_words(false);
+            .break_words(false)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation);
         format!("{}\n", textwrap::fill(text, options))
     }
 

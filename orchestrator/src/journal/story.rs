@@ -102,6 +102,7 @@ fn of_event(event: &Event) -> Option<Told> {
                 JobOutcome::NotNeeded => format!("there was no need to {verb} {unit}"),
                 JobOutcome::Done => format!("the job to {verb} {unit} is done"),
                 JobOutcome::Ended(how) => format!("the job to {verb} {unit} ended with '{how}'"),
+                JobOutcome::NotBegun(why) => format!("no job to {verb} {unit}: {why}"),
                 JobOutcome::Refused(why) => format!("it is refused to {verb} {unit}: {why}"),
             }
         }

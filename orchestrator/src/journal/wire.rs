@@ -100,6 +100,7 @@ fn of_outcome(outcome: &JobOutcome) -> job::Outcome {
         JobOutcome::NotNeeded => job::Outcome::NotNeeded(()),
         JobOutcome::Done => job::Outcome::Done(()),
         JobOutcome::Ended(result) => job::Outcome::Ended(result.clone()),
+        JobOutcome::NotBegun(why) => job::Outcome::NotBegun(why.clone()),
         JobOutcome::Refused(why) => job::Outcome::Refused(why.clone()),
     }
 }
@@ -171,6 +172,7 @@ fn outcome(job: &Job) -> Result<JobOutcome, WireError> {
             job::Outcome::NotNeeded(()) => JobOutcome::NotNeeded,
             job::Outcome::Done(()) => JobOutcome::Done,
             job::Outcome::Ended(result) => JobOutcome::Ended(result.clone()),
+            job::Outcome::NotBegun(why) => JobOutcome::NotBegun(why.clone()),
             job::Outcome::Refused(why) => JobOutcome::Refused(why.clone()),
         },
     )

@@ -68,6 +68,8 @@ pub enum JobOutcome {
     /// It ended otherwise, as in `JobRemoved` of `org.freedesktop.systemd1(5)`: `failed`,
     /// `timeout`, `dependency`, `canceled`, ...
     Ended(String),
+    /// There was none: no such unit, a masked one; the service manager's sentence.
+    NotBegun(String),
     /// The service manager does not let us; its sentence.
     Refused(String),
 }

@@ -91,7 +91,9 @@ impl Unit {
         self.message = match outcome {
             JobOutcome::NotNeeded | JobOutcome::Done => None,
             JobOutcome::Ended(result) => Some(format!("its job ended with '{result}'")),
-            JobOutcome::Refused(why) => Some(why.clone()),
+            JobOutcome::NotBegun(why) | JobOutcome::Refused(why) => {
+                Some(why.trim_end_matches('.').to_owned())
+            }
         };
         self.phase = match (verb, outcome) {
             (Verb::Start, JobOutcome::Done) => {
@@ -107,7 +109,7 @@ impl Unit {
                 self.started = false;
                 Phase::Waiting
             }
-            (_, JobOutcome::Ended(_)) => Phase::Failed,
+            (_, JobOutcome::Ended(_) | JobOutcome::NotBegun(_)) => Phase::Failed,
             (_, JobOutcome::Refused(_)) => Phase::Refused,
         };
     }

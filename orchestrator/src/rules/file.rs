@@ -327,9 +327,14 @@ impl Reader<'_> {
         let line = error.span().map(|span| self.line(&span));
         let message = error.message().trim_end().replace('\n', "; ");
         let hint = nearest(&message);
+        // With one name all the others are noise.
+        let short = message
+            .split(", expected")
+            .next()
+            .filter(|_| hint.is_some());
         RulesError {
             hint,
-            ..RulesError::new(self.path, line, message)
+            ..RulesError::new(self.path, line, short.unwrap_or(&message))
         }
     }
 }
