@@ -14,6 +14,9 @@
 mod detector;
 #[path = "vm/loader.rs"]
 mod loader;
+#[cfg(feature = "provider")]
+#[path = "vm/protocols.rs"]
+mod protocols;
 mod rig;
 
 use std::sync::LazyLock;

@@ -272,6 +272,7 @@ impl Machine {
             self.device_gone(index, actions);
         }
         let mut unseen = false;
+        let is_new = !self.devices.contains_key(&index);
         match self.devices.get_mut(&index) {
             Some(known) => {
                 // Told again in a new snapshot, after a time in which nobody looked: what was
@@ -284,6 +285,9 @@ impl Machine {
             }
         }
         self.want(index, actions);
+        if is_new {
+            self.want_again(index);
+        }
         self.ask(&Subject::Device(index), unseen, actions);
     }
 
@@ -336,6 +340,30 @@ impl Machine {
         }
         self.changed(index);
         self.lower_flags(actions);
+    }
+
+    /// What somebody unloaded or stopped is wanted again by a device that was not there then.
+    fn want_again(&mut self, index: i64) {
+        let Some(device) = self.devices.get(&index) else {
+            return;
+        };
+        let mut changed = BTreeSet::new();
+        for wanted in &device.modules {
+            if let Some(module) = self.modules.get_mut(&wanted.name)
+                && module.state == ModuleState::Unloaded
+            {
+                module.state = ModuleState::Pending;
+                changed.extend(module.wanted_by.iter().cloned());
+            }
+        }
+        for wanted in &device.units {
+            if let Some(unit) = self.units.get_mut(&wanted.name)
+                && unit.phase == Phase::Stopped
+            {
+                unit.phase = Phase::Waiting;
+            }
+        }
+        self.modules_changed(&changed);
     }
 
     pub(super) fn want_module(&mut self, name: &ModuleName, subject: &Subject) {

@@ -181,6 +181,21 @@ fn a_module_that_somebody_unloads_is_put_back_where_a_rule_says_so() {
 }
 
 #[test]
+fn a_device_that_comes_later_wants_again_what_somebody_has_unloaded() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.all([
+        answer("ib_uverbs", Outcome::Loaded),
+        answer("rdma_ucm", Outcome::Loaded),
+        Event::ModuleGone(ModuleName::parse("rdma_ucm").unwrap()),
+    ]);
+    let told = script.there(whole(2, "b", &[Protocol::Roce]));
+    assert_eq!(decisions(&told), ["load rdma_ucm for b (index 2)"]);
+    let told = script.answer("rdma_ucm", Outcome::Loaded);
+    assert_eq!(told[..2], ["a Ready", "b Ready"]);
+}
+
+#[test]
 fn an_alias_is_known_by_the_module_that_was_loaded_for_it() {
     let mut script = Script::started("[[rule]]\nmodules = [\"xprtrdma\"]\n");
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));

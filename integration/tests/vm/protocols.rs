@@ -1,0 +1,114 @@
+//! What a device of each protocol gets on a real kernel, with a real systemd, bus and polkit: the
+//! modules and daemons of rdma-core's tables, while it is there and no longer; and what its
+//! one-shot units never had: the second device, the re-plug, the module that somebody unloaded.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::LazyLock;
+
+use crate::rig::{self, Evidence};
+
+static BOOT: LazyLock<Evidence> = LazyLock::new(|| {
+    let kernel = rig::given("RDMA_HOTPLUG_KERNEL_TRIXIE");
+    let options = ["--kernel".as_ref(), kernel.as_os_str()];
+    rig::boot_with("vm", &options, "vm-protocols", &[], "rdma_test.protocols")
+});
+
+/// Every step of a case: what was done, and what was waited for.
+fn assert_all_succeeded(case: &str, but: &[&str]) {
+    let files = fs::read_dir(BOOT.results.join(case)).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let kept: Vec<String> = names.filter(|name| name.ends_with(".status")).collect();
+    assert!(kept.len() > but.len(), "nothing was kept in {case}");
+    for name in kept {
+        let name = name.trim_end_matches(".status");
+        if !but.contains(&name) {
+            BOOT.assert_succeeded(&format!("{case}/{name}"));
+        }
+    }
+}
+
+fn lines(name: &str) -> BTreeSet<String> {
+    BOOT.text(name).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn each_protocol_gets_the_modules_targets_and_daemons_of_its_row_and_gives_them_back() {
+    // Under the names of the modules themselves; opa_vnic is not shipped with this kernel.
+    let every = ["ib_iser", "ib_uverbs", "rdma_ucm", "rpcrdma"];
+    for (protocol, target, modules, daemons) in [
+        ("roce", Some("roce"), &[][..], &[][..]),
+        ("usnic", Some("usnic"), &[], &[]),
+        ("none", None, &[], &[]),
+        ("ib", Some("infiniband"), &["ib_ipoib", "ib_umad"], &[]),
+        ("opa", Some("opa"), &["ib_ipoib", "ib_umad"], &[]),
+        ("iw", Some("iwarp"), &["iw_cm"], &["iwpmd.service"]),
+    ] {
+        let case = format!("protocol-{protocol}");
+        assert_all_succeeded(&case, &[]);
+        let live = lines(&format!("{case}/modules"));
+        for module in every.iter().chain(modules) {
+            assert!(live.contains(*module), "{protocol}: {module}: {live:?}");
+        }
+        let mut units = vec![
+            "rdma-hotplug-hardware.target".to_owned(),
+            "rdma-hw.target".to_owned(),
+        ];
+        units.push("rdma-ndd.service".to_owned());
+        units.extend(target.map(|target| format!("rdma-hotplug@{target}.target")));
+        units.extend(daemons.iter().map(|daemon| (*daemon).to_owned()));
+        let units: BTreeSet<String> = units.into_iter().collect();
+        assert_eq!(lines(&format!("{case}/units")), units, "{protocol}");
+        let later = lines(&format!("{case}/units-later"));
+        assert!(
+            later.iter().all(|unit| !unit.starts_with("rdma-hotplug")),
+            "{protocol}: {later:?}"
+        );
+        let list = BOOT.json(&format!("{case}/list"));
+        assert_eq!(list["device"]["state"], "ready");
+    }
+}
+
+#[test]
+fn the_first_protocol_leaves_the_modules_of_the_others_alone() {
+    let live = lines("protocol-roce/modules");
+    for module in ["ib_ipoib", "ib_umad"] {
+        assert!(!live.contains(module), "{live:?}");
+    }
+}
+
+#[test]
+fn each_infiniband_port_has_its_daemon_while_srp_daemon_is_active() {
+    assert_all_succeeded("ports", &["other"]);
+    // The second port of p0 speaks Ethernet.
+    assert!(!BOOT.succeeded("ports/other"));
+}
+
+#[test]
+fn what_rdma_core_latched_is_handled_a_second_device_a_replug_an_unloaded_module() {
+    assert_all_succeeded("unloaded", &[]);
+    assert!(lines("unloaded/modules").contains("ib_ipoib"));
+    let explained = BOOT.text("unloaded/explain");
+    assert!(
+        explained.contains("somebody has unloaded it"),
+        "{explained}"
+    );
+    assert_eq!(BOOT.text("unloaded/failed-units"), "");
+    let initrd = lines("unloaded/initrd");
+    for module in ["ib_core", "ib_uverbs", "ib_umad", "ib_ipoib", "rpcrdma"] {
+        assert!(initrd.contains(module), "{initrd:?}");
+    }
+    let replayed = BOOT.text("unloaded/replay");
+    assert!(
+        replayed.ends_with("every decision is the same"),
+        "{replayed}"
+    );
+}
+
+#[test]
+fn the_kernel_complained_of_nothing() {
+    let log = BOOT.text("unloaded/kernel-log");
+    for word in ["WARNING:", "BUG:", "Oops"] {
+        assert!(!log.contains(word), "{log}");
+    }
+}

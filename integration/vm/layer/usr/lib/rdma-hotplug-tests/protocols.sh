@@ -1,0 +1,100 @@
+# protocols.sh: the story `protocols`: of each protocol a device that comes and goes, and what it
+# gets of modules, targets and daemons; then a second device, a re-plug, and units that are bound
+# to a device; sourced by scenario.
+#
+# Responsible for: making things happen and keeping evidence. Must never judge: the tests do.
+# shellcheck shell=sh disable=SC2154
+
+# Everything of RDMA that is active.
+active_units() {
+    systemctl list-units --plain --no-legend --state=active \
+        'rdma-h*.target' 'rdma-ndd.service' 'iwpmd.service' 'srp_daemon_port@*' |
+        cut -d ' ' -f 1 | sort
+}
+
+is_active() {
+    systemctl --quiet is-active "$1"
+}
+
+is_inactive() {
+    [ "$(systemctl show --property=ActiveState --value "$1")" = inactive ]
+}
+
+# of_protocol PROTOCOL DRIVER [TARGET]: a device that comes and goes.
+of_protocol() {
+    case_begins "protocol-$1"
+    keep add provider add "d_$1" "$1" 2 "$2"
+    keep is-ready until_true 60 is_ready "d_$1"
+    keep target until_true 30 is_active "${3:-rdma-hw.target}"
+    keep settled rdma-hotplug wait --timeout 60
+    keep list call Orchestrator List "{\"name\":\"d_$1\"}"
+    keep modules live
+    keep units active_units
+    keep explain rdma-hotplug explain "d_$1"
+    keep del provider del "d_$1"
+    keep is-gone until_true 20 has_none
+    keep target-stops until_true 30 is_inactive "${3:-rdma-hotplug-hardware.target}"
+    keep hardware-stops until_true 30 is_inactive rdma-hotplug-hardware.target
+    keep units-later active_units
+}
+
+protocols() {
+    # What the srptools package would bring, without a fabric to talk to.
+    sleeps='ExecStart=/usr/bin/sleep infinity'
+    units=/run/systemd/system
+    printf '[Service]\n%s\n' "$sleeps" >$units/srp_daemon.service
+    printf '[Unit]\nBindsTo=srp_daemon.service\nAfter=srp_daemon.service\n[Service]\n%s\n' \
+        "$sleeps" >$units/srp_daemon_port@.service
+    printf '[Unit]\nAfter=rdma-hw.target dev-infiniband-umad0.device\n[Service]\n%s\n' \
+        "$sleeps" >$units/test-umad.service
+    sed -i 's/^After=/BindsTo=dev-infiniband-umad0.device\nAfter=/' $units/test-umad.service
+    systemctl daemon-reload
+    modprobe ib_core
+    insmod $tests/rdma_provider.ko
+
+    of_protocol roce bnxt_en rdma-hotplug@roce.target
+    of_protocol usnic enic rdma-hotplug@usnic.target
+    of_protocol none efa
+    of_protocol ib mlx5_core rdma-hotplug@infiniband.target
+    of_protocol opa hfi1 rdma-hotplug@opa.target
+    of_protocol iw cxgb4 rdma-hotplug@iwarp.target
+
+    case_begins ports
+    keep leader systemctl start srp_daemon.service
+    keep add provider add p0 mixed 2 mlx4_core
+    keep started until_true 60 is_active srp_daemon_port@p0:1.service
+    keep other is_active srp_daemon_port@p0:2.service
+    keep is-ready until_true 60 is_ready p0
+    keep bound systemctl start test-umad.service
+    keep second provider add p1 ib 1 mlx5_core
+    keep second-started until_true 60 is_active srp_daemon_port@p1:1.service
+    keep status rdma-hotplug status
+    keep del provider del p0
+    keep stopped until_true 30 is_inactive srp_daemon_port@p0:1.service
+    keep bound-stopped until_true 30 is_inactive test-umad.service
+    keep second-stays is_active srp_daemon_port@p1:1.service
+    keep hardware-stays is_active rdma-hw.target
+
+    case_begins unloaded
+    keep rmmod rmmod ib_ipoib
+    keep is-noticed until_true 20 status_says p1 unloaded
+    keep explain rdma-hotplug explain ib_ipoib
+    # rdma-core's unit latched on the first device: what was unloaded stayed so.
+    keep add provider add p2 ib 1 mlx5_core
+    keep is-ready until_true 60 is_ready p2
+    keep first-is-ready until_true 20 is_ready p1
+    keep modules live
+    keep del provider del p2
+    keep replug provider add p2 ib 1 mlx5_core
+    keep is-ready-again until_true 60 is_ready p2
+    keep initrd rdma-hotplug list-modules --initrd
+    keep history rdma-hotplug history
+    keep replay rdma-hotplug replay $run_dir/orchestrator/journal
+    keep failed-units systemctl --failed --plain --no-legend
+    keep kernel-log dmesg
+}
+
+# status_says NAME WORD: whether the orchestrator's status of a device has this in it.
+status_says() {
+    call Orchestrator List "{\"name\":\"$1\"}" | grep -q "$2"
+}
