@@ -2,21 +2,29 @@
 //! subscribes N times to the detector, takes every event as a subscriber must, and writes what
 //! that comes to into FILE whenever it is told to by SIGUSR1, and at SIGTERM for the last time;
 //! `witness forge` sends what looks like uevents to everyone who listens to the kernel's.
+//! What comes is only kept, with its time, until an account of it is asked for: a witness that
+//! reads a hundred subscriptions as they come is later than what it watches.
 //! Responsible for evidence; must never judge it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::Parser;
-use interfaces::client::{Followed, Subscription};
-use interfaces::detector::{Action, Function, SUBSCRIBE_DEVICES, SubscribeDevicesArgs};
+use interfaces::detector::{Action, Function, SUBSCRIBE_DEVICES};
 use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long after a connection was lost the next one is tried.
+const RECONNECT: Duration = Duration::from_millis(50);
 
 #[derive(Parser)]
 enum Command {
@@ -33,8 +41,14 @@ enum Command {
     Forge,
 }
 
-/// What is needed of a reply; the record stays as it was written.
-#[derive(Debug, Deserialize)]
+/// One reply.
+#[derive(Deserialize)]
+struct Reply {
+    parameters: Told,
+}
+
+/// What is needed of it; the record stays as it was written.
+#[derive(Clone, Deserialize)]
 struct Told {
     action: Action,
     sequence: i64,
@@ -50,7 +64,7 @@ struct Account {
     functions: BTreeMap<String, Function>,
     events: u64,
     resyncs: u64,
-    /// Times the connection was lost.
+    /// Times the connection was lost, or there was none to be had.
     lost: u64,
     /// Events whose number did not grow, or that said what cannot be.
     contradictions: Vec<String>,
@@ -62,7 +76,6 @@ struct Account {
 impl Account {
     fn take(&mut self, told: Told) {
         self.events += 1;
-        self.last_event = now();
         if told.sequence < self.sequence {
             self.contradictions
                 .push(format!("{} after {}", told.sequence, self.sequence));
@@ -127,8 +140,8 @@ struct Report<'a> {
     contradictions: Vec<&'a String>,
 }
 
-fn report(accounts: &[Account]) -> Option<Report<'_>> {
-    let first = accounts.first()?;
+fn report<'a>(accounts: &[&'a Account]) -> Option<Report<'a>> {
+    let first = *accounts.first()?;
     Some(Report {
         same: accounts.iter().all(|account| account.knows_the_same(first)),
         first,
@@ -143,30 +156,105 @@ fn report(accounts: &[Account]) -> Option<Report<'_>> {
     })
 }
 
-type Accounts = Arc<Mutex<Vec<Account>>>;
+/// One subscription: what was accounted for, and what came since.
+#[derive(Default)]
+struct Subscriber {
+    account: Account,
+    unread: Vec<u8>,
+}
 
-async fn follow(socket: PathBuf, number: usize, accounts: Accounts) {
-    let mut subscription = Subscription::new(socket, SUBSCRIBE_DEVICES, &SubscribeDevicesArgs {});
-    loop {
-        let followed = subscription.next::<Told>().await;
-        let mut accounts = accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(account) = accounts.get_mut(number) else {
-            return;
-        };
-        match followed {
-            Followed::Begins => account.forget(),
-            Followed::Reply(told) => account.take(told),
-            Followed::Lost(_) => account.lost += 1,
+/// Replies that were decoded, by their text: what is told to all is decoded once.
+type Decoded = HashMap<Vec<u8>, Result<Told, String>>;
+
+impl Subscriber {
+    /// Takes what came into account, but for a reply whose end has not come yet.
+    fn read(&mut self, decoded: &mut Decoded) {
+        let unread = std::mem::take(&mut self.unread);
+        let mut replies = unread.split(|byte| *byte == 0).peekable();
+        while let Some(reply) = replies.next() {
+            if replies.peek().is_none() {
+                self.unread = reply.to_owned();
+            } else {
+                self.take(reply, decoded);
+            }
         }
+    }
+
+    fn take(&mut self, reply: &[u8], decoded: &mut Decoded) {
+        if !decoded.contains_key(reply) {
+            let told = serde_json::from_slice::<Reply>(reply);
+            let told = told
+                .map(|reply| reply.parameters)
+                .map_err(|e| e.to_string());
+            decoded.insert(reply.to_owned(), told);
+        }
+        match decoded.get(reply).cloned() {
+            Some(Ok(told)) => self.account.take(told),
+            Some(Err(e)) => self.account.contradictions.push(e),
+            None => {}
+        }
+    }
+
+    /// The connection is another one: everything is told anew.
+    fn begin(&mut self) {
+        self.read(&mut Decoded::new());
+        self.unread.clear();
+        self.account.forget();
+    }
+}
+
+type Subscribers = Arc<Mutex<Vec<Subscriber>>>;
+
+fn with_one<R>(
+    subscribers: &Subscribers,
+    number: usize,
+    change: impl FnOnce(&mut Subscriber) -> R,
+) -> Option<R> {
+    let mut subscribers = subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+    subscribers.get_mut(number).map(change)
+}
+
+async fn follow(socket: PathBuf, number: usize, subscribers: Subscribers) {
+    loop {
+        // Whatever ends a connection, the next one tells everything anew.
+        let _ = follow_once(&socket, number, &subscribers).await;
+        with_one(&subscribers, number, |subscriber| {
+            subscriber.account.lost += 1;
+        });
+        tokio::time::sleep(RECONNECT).await;
+    }
+}
+
+async fn follow_once(
+    socket: &Path,
+    number: usize,
+    subscribers: &Subscribers,
+) -> std::io::Result<()> {
+    let mut stream = UnixStream::connect(socket).await?;
+    let call = json!({"method": SUBSCRIBE_DEVICES, "parameters": {}, "more": true});
+    stream.write_all(format!("{call}\0").as_bytes()).await?;
+    with_one(subscribers, number, Subscriber::begin);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let len = stream.read(&mut buffer).await?;
+        let Some(came) = buffer.get(..len).filter(|came| !came.is_empty()) else {
+            return Ok(());
+        };
+        with_one(subscribers, number, |subscriber| {
+            subscriber.account.last_event = now();
+            subscriber.unread.extend_from_slice(came);
+        });
     }
 }
 
 /// Whoever reads the file sees a whole account.
-fn write(accounts: &Accounts, file: &Path) -> std::io::Result<()> {
-    let accounts = accounts
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
+fn write(subscribers: &Subscribers, file: &Path) -> std::io::Result<()> {
+    let mut subscribers = subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut decoded = Decoded::new();
+    for subscriber in subscribers.iter_mut() {
+        subscriber.read(&mut decoded);
+    }
+    let accounts: Vec<&Account> = subscribers.iter().map(|one| &one.account).collect();
     let new = file.with_extension("new");
     std::fs::write(&new, serde_json::to_vec(&report(&accounts))?)?;
     std::fs::rename(new, file)
@@ -184,14 +272,15 @@ async fn main() -> std::io::Result<()> {
     };
     let mut written = signal(SignalKind::user_defined1())?;
     let mut stopped = signal(SignalKind::terminate())?;
-    let accounts = Accounts::new(Mutex::new(vec![Account::default(); subscribers]));
+    let all: Vec<Subscriber> = (0..subscribers).map(|_| Subscriber::default()).collect();
+    let all = Subscribers::new(Mutex::new(all));
     for number in 0..subscribers {
-        tokio::spawn(follow(socket.clone(), number, Arc::clone(&accounts)));
+        tokio::spawn(follow(socket.clone(), number, Arc::clone(&all)));
     }
     loop {
         tokio::select! {
-            _ = written.recv() => write(&accounts, &file)?,
-            _ = stopped.recv() => return write(&accounts, &file),
+            _ = written.recv() => write(&all, &file)?,
+            _ = stopped.recv() => return write(&all, &file),
         }
     }
 }
