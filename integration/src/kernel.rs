@@ -146,6 +146,20 @@ impl LabKernel {
         Ok(())
     }
 
+    /// A datagram as it is, which is no event: the pair of sockets lets whoever holds the other
+    /// end send anything. Waits where the queue is full.
+    ///
+    /// # Errors
+    /// When the detector's end is gone, or the datagram is too long for any socket.
+    pub async fn send_datagram(&self, datagram: &[u8]) -> io::Result<()> {
+        loop {
+            match self.uevents.send(datagram) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => tokio::task::yield_now().await,
+                sent => return sent.map(drop),
+            }
+        }
+    }
+
     fn host(&self) -> MutexGuard<'_, Host> {
         self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
