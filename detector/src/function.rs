@@ -1,6 +1,7 @@
 //! The functions that RDMA devices come from, and how far each is on its way. Pure. The one
-//! place with driver names, and those are only the three whose protocol module no alias leads
-//! to; must never say that a function can do RDMA because of its name otherwise.
+//! place with driver names, and those are only the four whose RDMA devices another module makes
+//! without an auxiliary device between them; must never say that a function can do RDMA because
+//! of its name otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,23 @@ const CLASSES: [u32; 3] = [0x0207, 0x0208, 0x0c06];
 /// kernel's mlx5, mlx4, bnxt_en, ice, i40e, idpf, mana, ionic and their like.
 const PERSONALITIES: [&str; 5] = ["rdma", "rdma-rep", "ib", "roce", "iwarp"];
 
+/// Huawei's functions with RoCE (`hns_roce_hw_v2_pci_tbl` in `drivers/infiniband/hw/hns`). Their
+/// driver is the one of those without, their class is Ethernet, and what registers their RDMA
+/// devices is a client of it that their own ids lead to.
+const HUAWEI: u32 = 0x19e5;
+const HUAWEI_WITH_ROCE: [u32; 7] = [0xa222, 0xa223, 0xa224, 0xa225, 0xa226, 0xa228, 0xa22f];
+
+/// What sysfs says of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModuleState {
+    /// It is not there.
+    Absent,
+    /// It is being initialised, or is about to go: no event says when that is over.
+    InMotion,
+    /// It is there, or built in.
+    Live,
+}
+
 /// A function as sysfs shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SysfsFunction {
@@ -24,26 +42,41 @@ pub struct SysfsFunction {
     pub bus: String,
     /// Its PCI class, with the programming interface.
     pub class: Option<u32>,
+    /// Its PCI vendor and device id.
+    pub id: Option<(u32, u32)>,
     /// The driver that is bound.
     pub driver: Option<String>,
     /// Whether that driver's module uses ib_core, and so registers RDMA devices itself.
     pub driver_registers: bool,
-    /// The module that it needs and that is not live, when no alias leads to it.
-    pub lacks_module: Option<&'static str>,
+    /// Whether the driver has made a network interface for it.
+    pub has_netdev: bool,
+    /// The module that makes RDMA devices for its driver, where that is another one, and its
+    /// state.
+    pub protocol_module: Option<(&'static str, ModuleState)>,
     /// The nearest PCI function, which may be itself.
     pub pci_address: Option<String>,
 }
 
-/// The module that makes RDMA devices for this driver and has no alias, so that nobody loads it
-/// unless it is named (`drivers/infiniband/hw` in the kernel).
+/// The module that makes RDMA devices for this driver (`drivers/infiniband/hw` in the kernel).
+/// To the first three no alias leads, so that nobody loads them unless they are named.
 #[must_use]
 pub fn protocol_module(driver: &str) -> Option<&'static str> {
     match driver {
         "cxgb4" => Some("iw_cxgb4"),
         "be2net" => Some("ocrdma"),
         "qede" => Some("qedr"),
+        "hns3" => Some("hns_roce_hw_v2"),
         _ => None,
     }
+}
+
+/// Whether a module is the protocol module of some driver.
+#[must_use]
+pub fn is_protocol_module(module: &str) -> bool {
+    let drivers = ["cxgb4", "be2net", "qede", "hns3"];
+    drivers
+        .iter()
+        .any(|driver| protocol_module(driver) == Some(module))
 }
 
 impl SysfsFunction {
@@ -59,20 +92,45 @@ impl SysfsFunction {
     }
 
     fn is_capable(&self) -> bool {
+        let by_class = || {
+            let class = self.class.map(|class| class >> 8);
+            class.is_some_and(|class| CLASSES.contains(&class))
+        };
         self.bus == "pci"
-            && (self
-                .class
-                .is_some_and(|class| CLASSES.contains(&(class >> 8)))
-                || self.driver_registers
-                || self.driver.as_deref().and_then(protocol_module).is_some())
+            && (by_class() || self.driver_registers || self.has_roce_id() || self.is_served())
+    }
+
+    fn has_roce_id(&self) -> bool {
+        self.id
+            .is_some_and(|(vendor, id)| vendor == HUAWEI && HUAWEI_WITH_ROCE.contains(&id))
+    }
+
+    /// Whether its driver is one that another module makes RDMA devices for. It does so for
+    /// network interfaces: Chelsio's functions 0 to 3, which are bound for their virtual
+    /// functions only, have none. Of Huawei's the id decides, and not every one has RoCE.
+    fn is_served(&self) -> bool {
+        let huawei = self.id.is_some_and(|(vendor, _)| vendor == HUAWEI);
+        self.protocol_module.is_some() && self.has_netdev && !huawei
+    }
+
+    /// The module that it needs, and that is not live.
+    fn lacks_module(&self) -> Option<&'static str> {
+        let (module, state) = self.protocol_module?;
+        (state != ModuleState::Live).then_some(module)
     }
 
     fn waits_for(&self) -> WaitsFor {
-        match (&self.driver, self.lacks_module) {
+        match (&self.driver, self.lacks_module()) {
             (None, _) => WaitsFor::Driver,
             (Some(_), Some(_)) => WaitsFor::Module,
             (Some(_), None) => WaitsFor::Registration,
         }
+    }
+
+    /// Whether it may be another one soon, without an event that says so.
+    #[must_use]
+    pub fn is_in_motion(&self) -> bool {
+        matches!(self.protocol_module, Some((_, ModuleState::InMotion)))
     }
 }
 
@@ -121,7 +179,7 @@ pub fn records(
             waits_for: (!has_device).then(|| function.waits_for()),
             driver: function.driver.clone(),
             module: function
-                .lacks_module
+                .lacks_module()
                 .filter(|_| !has_device)
                 .map(str::to_owned),
             pci_id: None,
@@ -148,9 +206,13 @@ mod tests {
             name: "0000:c1:00.0".into(),
             bus: "pci".into(),
             class: Some(class),
+            id: None,
             driver: driver.map(str::to_owned),
             driver_registers: false,
-            lacks_module: driver.and_then(protocol_module),
+            has_netdev: true,
+            protocol_module: driver
+                .and_then(protocol_module)
+                .map(|module| (module, ModuleState::Absent)),
             pci_address: Some("0000:c1:00.0".into()),
         }
     }
@@ -183,6 +245,23 @@ mod tests {
         assert!(pci(0x02_0800, None).may_register());
         assert!(pci(0x02_0000, Some("cxgb4")).may_register());
         assert!(!pci(0x02_0000, Some("mlx5_core")).may_register());
+        for (id, capable) in [
+            (0xa221, false),
+            (0xa222, true),
+            (0xa22e, false),
+            (0xa22f, true),
+        ] {
+            let hns3 = SysfsFunction {
+                id: Some((HUAWEI, id)),
+                ..pci(0x02_0000, Some("hns3"))
+            };
+            assert_eq!(hns3.may_register(), capable, "{id:x}");
+        }
+        let for_virtual_functions_only = SysfsFunction {
+            has_netdev: false,
+            ..pci(0x02_0000, Some("cxgb4"))
+        };
+        assert!(!for_virtual_functions_only.may_register());
         assert!(
             SysfsFunction {
                 driver_registers: true,
@@ -241,6 +320,23 @@ mod tests {
         // Below the PCI function, as mlx5_ib does it, or below the auxiliary device itself.
         assert_eq!(judged(&both, &[NIC]), [(Registered, None); 2]);
         assert_eq!(judged(&both, &[AUXILIARY]), [(Registered, None); 2]);
+    }
+
+    #[test]
+    fn a_module_counts_when_it_is_live() {
+        for (state, waits_for) in [
+            (ModuleState::Absent, WaitsFor::Module),
+            (ModuleState::InMotion, WaitsFor::Module),
+            (ModuleState::Live, WaitsFor::Registration),
+        ] {
+            let function = SysfsFunction {
+                protocol_module: Some(("iw_cxgb4", state)),
+                ..pci(0x02_0000, Some("cxgb4"))
+            };
+            assert_eq!(function.is_in_motion(), state == ModuleState::InMotion);
+            let judged = judged(&[(NIC, function)], &[]);
+            assert_eq!(judged, [(FunctionState::Capable, Some(waits_for))]);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! Must never hold what the last look did not show, but for a device that went to another
 //! network namespace.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,11 +19,14 @@ const MOVING_USEC: i64 = 1_000_000;
 /// What a look has shown.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// Every device of our network namespace.
+    /// Every device of our network namespace, in the order of their indexes.
     pub devices: Vec<Found>,
     /// Every function, by its path below sysfs.
     pub functions: Arc<BTreeMap<String, SysfsFunction>>,
-    /// The names of the devices that nodes belong to, of whatever network namespace.
+    /// Whether they are the same as in the look before.
+    pub same_functions: bool,
+    /// Where devices are exclusive, the names of those that nodes belong to, of whatever network
+    /// namespace.
     pub with_nodes: BTreeSet<String>,
     /// Whether a device is in one network namespace alone, and so can be moved.
     pub exclusive: bool,
@@ -34,7 +38,7 @@ pub struct Found {
     /// Its record. The same one as before when nothing is different.
     pub record: Arc<Device>,
     /// The path, below sysfs, of the object that it hangs below.
-    pub parent: Option<String>,
+    pub parent: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug)]
@@ -77,13 +81,17 @@ impl Inventory {
     pub fn replace(&mut self, seen: &Seen, now: i64) -> Vec<SubscribeDevicesReply> {
         let mut events = Vec::new();
         self.take_missing(seen, now, &mut events);
+        // Whoever has a device is registered: where none came or went, that is as it was.
+        let mut same_parents = events.is_empty();
         for found in &seen.devices {
             let known = Known {
                 found: found.clone(),
                 missing_since: None,
             };
             let before = self.devices.insert(found.record.index, known);
-            let action = match before.map(|known| known.found.record) {
+            let before = before.map(|known| known.found);
+            same_parents &= before.as_ref().is_some_and(|b| b.parent == found.parent);
+            let action = match before.map(|found| found.record) {
                 None => Action::Add,
                 Some(before) if Arc::ptr_eq(&before, &found.record) || before == found.record => {
                     continue;
@@ -92,7 +100,9 @@ impl Inventory {
             };
             events.push(record(action, &found.record, self.sequence.advance()));
         }
-        self.replace_functions(seen, now, &mut events);
+        if !seen.same_functions || !same_parents {
+            self.replace_functions(seen, now, &mut events);
+        }
         if !std::mem::replace(&mut self.complete, true) {
             events.push(self.mark(Action::Ready));
         }
@@ -101,19 +111,17 @@ impl Inventory {
 
     /// What was there and is not among `seen`: gone, or in another network namespace.
     fn take_missing(&mut self, seen: &Seen, now: i64, events: &mut Vec<SubscribeDevicesReply>) {
-        let found: BTreeSet<i64> = seen
-            .devices
-            .iter()
-            .map(|found| found.record.index)
-            .collect();
-        let taken: BTreeSet<&str> = seen
-            .devices
-            .iter()
-            .map(|found| found.record.name.as_str())
-            .collect();
+        let taken = LazyCell::new(|| -> BTreeSet<&str> {
+            let names = seen.devices.iter();
+            names.map(|found| found.record.name.as_str()).collect()
+        });
+        let is_found = |index: &i64| {
+            let found = seen.devices.binary_search_by_key(index, |f| f.record.index);
+            found.is_ok()
+        };
         let sequence = &mut self.sequence;
         self.devices.retain(|index, known| {
-            if found.contains(index) {
+            if is_found(index) {
                 return true;
             }
             let since = *known.missing_since.get_or_insert(now);

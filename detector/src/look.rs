@@ -3,28 +3,33 @@
 //! compared with the kernel's list once more. Blocks, for a device's firmware may; must never be
 //! called where others wait. Must never publish or decide anything.
 
+mod listed;
+mod nodes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use interfaces::detector::{Device, NetnsMode};
-use interfaces::names::NameError;
 
 use crate::device::assemble;
 use crate::function::SysfsFunction;
 use crate::inventory::{Found, Seen};
 use crate::netlink::{RdmaSocket, RequestError};
-use crate::nldev::{NldevDevice, NldevError, NldevPort, NldevSystem, Query};
-use crate::node::{self, DeviceNodes, Node};
+use crate::nldev::{NldevError, NldevPort, NldevSystem, Query};
+use crate::node::DeviceNodes;
 use crate::pending::Pending;
 use crate::sysfs::Sysfs;
+use listed::{Listed, Told};
+use nodes::Nodes;
 
 /// What the kernel answers for a device that it does not have (`nldev_port_get_dumpit()`).
 const EINVAL: i32 = 22;
 /// The same, for one that is about to go.
 const ENODEV: i32 = 19;
-/// How often the list is compared again while devices change under a look. What changes after
-/// that has an event of its own.
+/// How often is read what changes under a look. What changes after that has an event of its own.
 const ROUNDS: u32 = 3;
+/// Asking for one device costs about as much as this many of a list do.
+const OF_A_LIST: usize = 4;
 
 /// Where the kernel is asked, and what it said last.
 pub struct Eyes {
@@ -33,24 +38,25 @@ pub struct Eyes {
     /// unloaded while a socket of its family is open.
     passed: Option<RdmaSocket>,
     known: BTreeMap<u32, Known>,
-    nodes: BTreeMap<String, Node>,
+    nodes: Nodes,
     functions: Arc<BTreeMap<String, SysfsFunction>>,
     system: NldevSystem,
     /// Names that were refused, so that each is logged once.
     refused: BTreeSet<String>,
 }
 
-/// How much of a device is to be read anew, whatever is known of it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    Nothing,
-    /// The ports; the rest when they are different.
-    Ports,
-    Record,
+/// A device of which something is to be read.
+struct Due {
+    index: u32,
+    /// What the kernel's list says of it, when that is not what is known.
+    told: Option<Told>,
+    /// Whether nothing of it is to be read but the ports, as long as they are the same.
+    ports_alone: bool,
 }
 
 struct Known {
-    device: NldevDevice,
+    /// What the kernel's list said of it.
+    reply: Box<[u8]>,
     ports: Vec<NldevPort>,
     found: Found,
 }
@@ -66,6 +72,8 @@ pub struct Looked {
     pub system: NldevSystem,
     /// So many devices were read anew.
     pub device_reads: i64,
+    /// Whether something may be different soon without an event.
+    pub in_motion: bool,
 }
 
 impl Eyes {
@@ -76,7 +84,7 @@ impl Eyes {
             sysfs,
             passed,
             known: BTreeMap::new(),
-            nodes: BTreeMap::new(),
+            nodes: Nodes::default(),
             functions: Arc::default(),
             system: NldevSystem::default(),
             refused: BTreeSet::new(),
@@ -103,60 +111,47 @@ impl Eyes {
             device_reads = outcome?;
         } else {
             self.known.clear();
-            self.nodes.clear();
+            self.nodes = Nodes::default();
             self.system = NldevSystem::default();
         }
-        self.look_at_functions(pending);
+        let same_functions = !self.look_at_functions(pending);
+        let functions = Arc::clone(&self.functions);
         Ok(Looked {
-            seen: Seen {
-                devices: self
-                    .known
-                    .values()
-                    .map(|known| known.found.clone())
-                    .collect(),
-                functions: Arc::clone(&self.functions),
-                with_nodes: self
-                    .nodes
-                    .values()
-                    .map(|node| node.device.clone())
-                    .collect(),
-                exclusive: self.system.netns_shared == Some(false),
-            },
+            in_motion: functions.values().any(SysfsFunction::is_in_motion),
+            seen: self.seen(functions, same_functions),
             ib_core,
             system: self.system,
             device_reads,
         })
     }
 
+    fn seen(&self, functions: Arc<BTreeMap<String, SysfsFunction>>, same_functions: bool) -> Seen {
+        let exclusive = self.system.netns_shared == Some(false);
+        Seen {
+            devices: self.known.values().map(|k| k.found.clone()).collect(),
+            functions,
+            same_functions,
+            // They are many, and matter only where a device can be elsewhere.
+            with_nodes: match exclusive {
+                true => self.nodes.owners(),
+                false => BTreeSet::new(),
+            },
+            exclusive,
+        }
+    }
+
     fn look_at_nodes(&mut self, pending: &Pending) {
-        if pending.everything {
-            self.nodes = self.sysfs.nodes();
-            return;
-        }
-        // Those of a renamed device belong to another name now.
-        let mut nodes = self.nodes_of(|device| pending.names.contains(device));
-        nodes.extend(pending.nodes.iter().cloned());
-        self.read_nodes(&nodes);
-    }
-
-    /// The nodes of the devices with these names.
-    fn nodes_of(&self, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
-        let nodes = self.nodes.iter();
-        let wanted = nodes.filter(|(_, node)| is_wanted(&node.device));
-        wanted.map(|(name, _)| name.clone()).collect()
-    }
-
-    fn read_nodes(&mut self, names: &BTreeSet<String>) {
-        for name in names {
-            match self.sysfs.node(name) {
-                Some(node) => self.nodes.insert(name.clone(), node),
-                None => self.nodes.remove(name),
-            };
+        if pending.everything || pending.all_nodes {
+            self.nodes.read_all(&self.sysfs);
+        } else {
+            // Those of a renamed device belong to another name now.
+            self.nodes.read_of(&self.sysfs, &pending.names);
+            self.nodes.read(&self.sysfs, &pending.nodes);
         }
     }
 
-    /// Compares the kernel's list with what is known until nothing differs, so that whatever is
-    /// read of a name was read while it was that device's.
+    /// Reads what may be different, and then asks again what was read, until nothing differs: so
+    /// whatever is read of a name was read while it was that device's.
     fn look_at_devices(
         &mut self,
         rdma: &mut RdmaSocket,
@@ -166,114 +161,198 @@ impl Eyes {
         // It stands in every record.
         let everything = pending.everything || system != self.system;
         self.system = system;
+        let listed = self.list(rdma)?;
+        let listed = self.leave_out_refused(listed);
+        self.forget_all_but(&listed);
+        let mut due = self.due(listed, everything, pending);
         let mut reads = 0;
-        for round in 0..ROUNDS {
-            let listed = self.list(rdma)?;
-            self.forget_all_but(&listed);
-            let nodes = std::mem::take(&mut self.nodes);
-            let by_device = node::by_device(&nodes);
-            let mut read = 0;
-            for device in listed {
-                let nodes = by_device
-                    .get(device.name.as_str())
-                    .cloned()
-                    .unwrap_or_default();
-                let named = everything || pending.names_device(&device);
-                let wanted = match (round, named, pending.ports) {
-                    (0, true, _) => Wanted::Record,
-                    (0, false, true) => Wanted::Ports,
-                    _ => Wanted::Nothing,
-                };
-                read += i64::from(self.look_at_device(rdma, device, &nodes, wanted)?);
-            }
-            self.nodes = nodes;
-            reads += read;
-            if read == 0 {
+        for _ in 0..ROUNDS {
+            let read = self.look_at_each(rdma, due)?;
+            self.nodes.are_told();
+            if read.is_empty() {
                 break;
             }
+            reads += i64::try_from(read.len()).unwrap_or(i64::MAX);
+            due = self.compare(rdma, &read)?;
         }
         self.name_registrations(pending);
         Ok(reads)
     }
 
-    /// Forgets the devices that are not listed, and to whom the nodes of those belong that are
-    /// listed under another name.
-    fn forget_all_but(&mut self, listed: &[NldevDevice]) {
-        let listed: BTreeMap<u32, &NldevDevice> = listed.iter().map(|d| (d.index, d)).collect();
-        self.known.retain(|index, _| listed.contains_key(index));
-        let renamed = self.known.values().filter(|known| {
-            let listed = listed.get(&known.device.index);
-            listed.is_some_and(|device| device.name != known.device.name)
+    /// Of what something is to be read.
+    fn due(&mut self, listed: Vec<Listed>, everything: bool, pending: &Pending) -> Vec<Due> {
+        self.follow_renames(&listed);
+        let due = listed.into_iter().filter_map(|listed| match listed {
+            Listed::Same(index) => {
+                let name = &self.known.get(&index)?.found.record.name;
+                let record =
+                    everything || pending.names_device(index, name) || self.nodes.are_others(name);
+                (record || pending.ports).then_some(Due {
+                    index,
+                    told: None,
+                    ports_alone: !record,
+                })
+            }
+            Listed::Other(told) => Some(Due {
+                index: told.device.index,
+                told: Some(told),
+                ports_alone: false,
+            }),
+            Listed::Refused(_) => None,
         });
-        let renamed: BTreeSet<&str> = renamed.map(|known| known.device.name.as_str()).collect();
-        let nodes = self.nodes_of(|device| renamed.contains(device));
-        self.read_nodes(&nodes);
+        due.collect()
+    }
+
+    /// The nodes of a device that has another name are read anew, for they tell that name.
+    fn follow_renames(&mut self, listed: &[Listed]) {
+        let renamed = listed.iter().filter_map(|listed| match listed {
+            Listed::Other(told) => {
+                let known = self.known.get(&told.device.index)?;
+                let name = &known.found.record.name;
+                (*name != told.device.name.as_str()).then(|| name.clone())
+            }
+            _ => None,
+        });
+        self.nodes.read_of(&self.sysfs, &renamed.collect());
+    }
+
+    /// Forgets the devices that are not listed.
+    fn forget_all_but(&mut self, listed: &[Listed]) {
+        let indexes: BTreeSet<u32> = listed.iter().filter_map(Listed::index).collect();
+        if indexes.len() != self.known.len() || !self.known.keys().eq(indexes.iter()) {
+            self.known.retain(|index, _| indexes.contains(index));
+        }
+    }
+
+    /// Asks again for those that were read, and says which of them are others by now.
+    fn compare(&mut self, rdma: &mut RdmaSocket, read: &[u32]) -> Result<Vec<Due>, RequestError> {
+        let mut listed = Vec::new();
+        if read.len() * OF_A_LIST > self.known.len() {
+            let read: BTreeSet<u32> = read.iter().copied().collect();
+            let all = self.list(rdma)?;
+            self.forget_all_but(&all);
+            // Who came meanwhile has an event of its own.
+            listed.extend(all.into_iter().filter(
+                |listed| matches!(listed, Listed::Other(told) if read.contains(&told.device.index)),
+            ));
+        } else {
+            for index in read {
+                match rdma.ask(Query::Device(*index), |reply| self.listed(reply)) {
+                    Ok(answer) => listed.extend(answer),
+                    Err(e) if is_gone(&e) => {
+                        self.known.remove(index);
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(self.due(listed, false, &Pending::default()))
+    }
+
+    /// Reads what is due, and says which devices were read anew.
+    fn look_at_each(
+        &mut self,
+        rdma: &mut RdmaSocket,
+        due: Vec<Due>,
+    ) -> Result<Vec<u32>, RequestError> {
+        let nodes = self.nodes_of_due(&due);
+        let mut read = Vec::new();
+        for due in due {
+            let index = due.index;
+            let nodes = nodes.get(&index);
+            if self.look_at_device(rdma, due, nodes.unwrap_or(&DeviceNodes::default()))? {
+                read.push(index);
+            }
+        }
+        Ok(read)
+    }
+
+    fn nodes_of_due(&self, due: &[Due]) -> BTreeMap<u32, DeviceNodes> {
+        let named = due.iter().filter_map(|due| {
+            let name = match &due.told {
+                Some(told) => told.device.name.as_str(),
+                None => self.known.get(&due.index)?.found.record.name.as_str(),
+            };
+            Some((due.index, name))
+        });
+        let named: Vec<(u32, &str)> = named.collect();
+        let nodes = self
+            .nodes
+            .of(&named.iter().map(|(_, name)| *name).collect());
+        let with_nodes = named.into_iter();
+        with_nodes
+            .filter_map(|(index, name)| Some((index, nodes.get(name)?.clone())))
+            .collect()
     }
 
     /// Reads a device when something of it may be different; says whether it was read.
     fn look_at_device(
         &mut self,
         rdma: &mut RdmaSocket,
-        device: NldevDevice,
+        due: Due,
         nodes: &DeviceNodes,
-        wanted: Wanted,
     ) -> Result<bool, RequestError> {
-        let known = self.known.get(&device.index);
-        let same = known.is_some_and(|known| known.device == device && has_nodes(known, nodes));
-        let stale = !same || wanted == Wanted::Record;
-        if !stale && wanted == Wanted::Nothing {
-            return Ok(false);
-        }
-        let ports = match rdma.ask(Query::Ports(device.index), NldevPort::parse) {
+        let ports = match rdma.ask(Query::Ports(due.index), NldevPort::parse) {
             Ok(ports) => ports,
             // Gone since it was listed; its uevent leads to the next look.
-            Err(RequestError::Reply(NldevError::Refused(EINVAL | ENODEV))) => {
-                self.known.remove(&device.index);
+            Err(e) if is_gone(&e) => {
+                self.known.remove(&due.index);
                 return Ok(false);
             }
             Err(e) => return Err(e),
         };
-        if !stale && known.is_some_and(|known| known.ports == ports) {
+        let known = self.known.get(&due.index);
+        if due.ports_alone && known.is_some_and(|known| known.ports == ports) {
             return Ok(false);
         }
+        let told = match (due.told, known) {
+            (Some(told), _) => told,
+            (None, Some(known)) => Told::parse(&known.reply)?,
+            (None, None) => return Ok(false),
+        };
         let netdev = ports.first().and_then(|port| port.netdev.as_deref());
-        let sysfs = self.sysfs.device(&device.name, netdev);
-        let mut record = assemble(&device, &ports, &sysfs, nodes, netns_mode(self.system));
+        let sysfs = self.sysfs.device(&told.device.name, netdev);
+        let mut record = assemble(&told.device, &ports, &sysfs, nodes, netns_mode(self.system));
         record.kernel_name = known.and_then(|known| known.found.record.kernel_name.clone());
         let record = match known {
             Some(known) if *known.found.record == record => Arc::clone(&known.found.record),
             _ => Arc::new(record),
         };
-        let found = Found {
-            record,
-            parent: sysfs.parent,
-        };
-        self.known.insert(
-            device.index,
-            Known {
-                device,
-                ports,
-                found,
+        let known = Known {
+            reply: told.reply,
+            ports,
+            found: Found {
+                record,
+                parent: sysfs.parent.map(Arc::from),
             },
-        );
+        };
+        self.known.insert(due.index, known);
         Ok(true)
     }
 
-    fn list(&mut self, rdma: &mut RdmaSocket) -> Result<Vec<NldevDevice>, RequestError> {
-        let listed = rdma.ask(Query::Devices, parse_named)?;
-        // One name that is none must not hide the others' devices.
-        let named = listed.into_iter().filter_map(|device| match device {
-            Ok(device) => Some(device),
-            Err(e) => {
-                let message = e.to_string();
-                if !self.refused.contains(&message) {
-                    tracing::warn!("a device is left out: {message}");
-                    self.refused.insert(message);
-                }
-                None
+    fn list(&self, rdma: &mut RdmaSocket) -> Result<Vec<Listed>, RequestError> {
+        rdma.ask(Query::Devices, |reply| self.listed(reply))
+    }
+
+    fn listed(&self, reply: &[u8]) -> Result<Listed, NldevError> {
+        Listed::parse(reply, |index| Some(&*self.known.get(&index)?.reply))
+    }
+
+    /// One name that is none must not hide the others' devices.
+    fn leave_out_refused(&mut self, listed: Vec<Listed>) -> Vec<Listed> {
+        let mut named = Vec::with_capacity(listed.len());
+        for listed in listed {
+            let Listed::Refused(e) = &listed else {
+                named.push(listed);
+                continue;
+            };
+            let message = e.to_string();
+            if !self.refused.contains(&message) {
+                tracing::warn!("a device is left out: {message}");
+                self.refused.insert(message);
             }
-        });
-        Ok(named.collect())
+        }
+        named
     }
 
     /// Notes the name that a device was registered under, which only its event has told.
@@ -283,8 +362,10 @@ impl Eyes {
         }
         for known in self.known.values_mut() {
             let record = &known.found.record;
-            let registered = pending.kernel_names.get(&record.name);
-            if let Some(registered) = registered.filter(|_| record.kernel_name.is_none()) {
+            if record.kernel_name.is_some() {
+                continue;
+            }
+            if let Some(registered) = pending.kernel_names.get(&record.name) {
                 let mut named = Device::clone(record);
                 named.kernel_name = Some(registered.clone());
                 known.found.record = Arc::new(named);
@@ -292,18 +373,23 @@ impl Eyes {
         }
     }
 
-    fn look_at_functions(&mut self, pending: &Pending) {
+    /// Says whether any was read anew.
+    fn look_at_functions(&mut self, pending: &Pending) -> bool {
         if pending.everything || pending.all_functions {
             self.functions = Arc::new(self.sysfs.functions());
-        } else if !pending.functions.is_empty() {
-            let functions = Arc::make_mut(&mut self.functions);
-            for devpath in &pending.functions {
-                match self.sysfs.function(devpath) {
-                    Some(function) => functions.insert(devpath.clone(), function),
-                    None => functions.remove(devpath),
-                };
-            }
+            return true;
         }
+        if pending.functions.is_empty() {
+            return false;
+        }
+        let functions = Arc::make_mut(&mut self.functions);
+        for devpath in &pending.functions {
+            match self.sysfs.function(devpath) {
+                Some(function) => functions.insert(devpath.clone(), function),
+                None => functions.remove(devpath),
+            };
+        }
+        true
     }
 }
 
@@ -316,12 +402,9 @@ pub fn netns_mode(system: NldevSystem) -> Option<NetnsMode> {
     }
 }
 
-/// Whether the record names these nodes.
-fn has_nodes(known: &Known, nodes: &DeviceNodes) -> bool {
-    let record = &known.found.record;
-    let umad = record.ports.iter().filter_map(|port| port.umad.as_ref());
-    let issm = record.ports.iter().filter_map(|port| port.issm.as_ref());
-    record.uverbs == nodes.uverbs && umad.eq(nodes.umad.values()) && issm.eq(nodes.issm.values())
+/// Whether the kernel does not have the device that it was asked about.
+fn is_gone(e: &RequestError) -> bool {
+    matches!(e, RequestError::Reply(NldevError::Refused(EINVAL | ENODEV)))
 }
 
 /// Kernels before 5.2 do not know the question.
@@ -330,13 +413,5 @@ fn system(rdma: &mut RdmaSocket) -> Result<NldevSystem, RequestError> {
         Ok(answers) => Ok(answers.first().copied().unwrap_or_default()),
         Err(RequestError::Reply(NldevError::Refused(_))) => Ok(NldevSystem::default()),
         Err(e) => Err(e),
-    }
-}
-
-/// Keeps a name that is none apart from a reply that cannot be read.
-fn parse_named(payload: &[u8]) -> Result<Result<NldevDevice, NameError>, NldevError> {
-    match NldevDevice::parse(payload) {
-        Err(NldevError::Name(e)) => Ok(Err(e)),
-        other => other.map(Ok),
     }
 }

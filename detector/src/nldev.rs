@@ -50,6 +50,9 @@ pub enum Query {
     System,
     /// `RDMA_NLDEV_CMD_GET`: every device.
     Devices,
+    /// `RDMA_NLDEV_CMD_GET`: the device with this index. What is answered is, byte for byte, what
+    /// the list of all says of it.
+    Device(u32),
     /// `RDMA_NLDEV_CMD_PORT_GET`: every port of the device with this index.
     Ports(u32),
 }
@@ -57,7 +60,7 @@ pub enum Query {
 impl Query {
     fn operation(self) -> u16 {
         match self {
-            Self::Devices => 1,
+            Self::Devices | Self::Device(_) => 1,
             Self::Ports(_) => 5,
             Self::System => 6,
         }
@@ -67,14 +70,14 @@ impl Query {
     #[must_use]
     pub fn encode(self, sequence: u32) -> Vec<u8> {
         let mut attributes = Vec::new();
-        if let Self::Ports(index) = self {
+        if let Self::Ports(index) | Self::Device(index) = self {
             attributes.extend(8u16.to_ne_bytes());
             attributes.extend(DEV_INDEX.to_ne_bytes());
             attributes.extend(index.to_ne_bytes());
         }
         // A dump ends with NLMSG_DONE; one answer ends with the acknowledgement behind it.
         let flags = match self {
-            Self::System => NLM_F_REQUEST | NLM_F_ACK,
+            Self::System | Self::Device(_) => NLM_F_REQUEST | NLM_F_ACK,
             Self::Devices | Self::Ports(_) => NLM_F_REQUEST | NLM_F_DUMP,
         };
         encode_message(CLIENT + self.operation(), flags, sequence, &attributes)
@@ -159,6 +162,22 @@ pub fn batch(datagram: &[u8], sequence: u32) -> Result<Batch<'_>, NldevError> {
         }
     }
     Ok(batch)
+}
+
+/// The index of the device that a reply is about.
+///
+/// # Errors
+/// When it is missing, or the reply is cut before it.
+pub fn device_index(payload: &[u8]) -> Result<u32, NldevError> {
+    let mut rest = payload;
+    while !rest.is_empty() {
+        let (attribute, behind) = Attributes::next(rest)?;
+        if attribute.0 == DEV_INDEX {
+            return u32_at(attribute.1, 0).ok_or(NldevError::Attribute(DEV_INDEX));
+        }
+        rest = behind;
+    }
+    Err(NldevError::Attribute(DEV_INDEX))
 }
 
 /// A device as `NETLINK_RDMA` describes it.
@@ -287,20 +306,31 @@ pub fn monitored(datagram: &[u8]) -> Result<Vec<Option<u32>>, NldevError> {
     Ok(indexes)
 }
 
+/// Its type, and its value.
+type Attribute<'d> = (u16, &'d [u8]);
+
 /// The attributes of one reply.
-struct Attributes<'d>(Vec<(u16, &'d [u8])>);
+struct Attributes<'d>(Vec<Attribute<'d>>);
 
 impl<'d> Attributes<'d> {
     fn parse(mut rest: &'d [u8]) -> Result<Self, NldevError> {
         let mut attributes = Vec::new();
         while !rest.is_empty() {
-            let len = usize::from(u16_at(rest, 0).ok_or(NldevError::Cut)?);
-            let kind = u16_at(rest, 2).ok_or(NldevError::Cut)? & !ATTRIBUTE_FLAGS;
-            let value = rest.get(ATTRIBUTE_HEADER_LEN..len).ok_or(NldevError::Cut)?;
-            attributes.push((kind, value));
-            rest = rest.get(aligned(len)..).unwrap_or_default();
+            let (attribute, behind) = Self::next(rest)?;
+            attributes.push(attribute);
+            rest = behind;
         }
         Ok(Self(attributes))
+    }
+
+    /// The first attribute, and what is behind it.
+    fn next(bytes: &'d [u8]) -> Result<(Attribute<'d>, &'d [u8]), NldevError> {
+        let len = usize::from(u16_at(bytes, 0).ok_or(NldevError::Cut)?);
+        let kind = u16_at(bytes, 2).ok_or(NldevError::Cut)? & !ATTRIBUTE_FLAGS;
+        let value = bytes.get(ATTRIBUTE_HEADER_LEN..len);
+        let value = value.ok_or(NldevError::Cut)?;
+        let behind = bytes.get(aligned(len)..).unwrap_or_default();
+        Ok(((kind, value), behind))
     }
 
     fn get(&self, kind: u16) -> Option<&'d [u8]> {

@@ -1,15 +1,43 @@
 //! The nodes below /dev/infiniband, and the device that each belongs to. Pure. Their numbers say
 //! nothing of the device's name or index; must never be taken for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A node of ib_uverbs (`uverbs3`) or ib_umad (`umad0`, `issm0`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// The present name of its RDMA device.
     pub device: String,
-    /// The port that it is for.
-    pub port: Option<u32>,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// What a node is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Verbs, on the whole device.
+    Verbs,
+    /// Management datagrams, on this port.
+    Management(u32),
+    /// A subnet manager, on this port.
+    SubnetManager(u32),
+}
+
+impl Purpose {
+    /// What the node with this name is for; `port` asks the kernel which port it is of. One that
+    /// should have a port and has none is for nothing.
+    #[must_use]
+    pub fn of(name: &str, port: impl FnOnce() -> Option<u32>) -> Option<Self> {
+        if name.starts_with("uverbs") {
+            Some(Self::Verbs)
+        } else if name.starts_with("umad") {
+            port().map(Self::Management)
+        } else if name.starts_with("issm") {
+            port().map(Self::SubnetManager)
+        } else {
+            None
+        }
+    }
 }
 
 /// The nodes of one device.
@@ -23,21 +51,48 @@ pub struct DeviceNodes {
     pub issm: BTreeMap<u32, String>,
 }
 
-/// All nodes, by the name of their device.
+/// The nodes of the devices with these names.
 #[must_use]
-pub fn by_device(nodes: &BTreeMap<String, Node>) -> BTreeMap<&str, DeviceNodes> {
+pub fn by_device<'n>(
+    nodes: &'n BTreeMap<String, Node>,
+    names: &BTreeSet<&str>,
+) -> BTreeMap<&'n str, DeviceNodes> {
     let mut devices: BTreeMap<&str, DeviceNodes> = BTreeMap::new();
     for (name, node) in nodes {
+        if !names.contains(node.device.as_str()) {
+            continue;
+        }
         let device = devices.entry(&node.device).or_default();
-        match node.port {
-            None => device.uverbs = Some(name.clone()),
-            Some(port) if name.starts_with("umad") => {
+        match node.purpose {
+            Purpose::Verbs => device.uverbs = Some(name.clone()),
+            Purpose::Management(port) => {
                 device.umad.insert(port, name.clone());
             }
-            Some(port) => {
+            Purpose::SubnetManager(port) => {
                 device.issm.insert(port, name.clone());
             }
         }
     }
     devices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_of_a_port_that_cannot_be_read_is_not_one_for_verbs() {
+        assert_eq!(Purpose::of("uverbs0", || None), Some(Purpose::Verbs));
+        assert_eq!(
+            Purpose::of("umad3", || Some(2)),
+            Some(Purpose::Management(2))
+        );
+        assert_eq!(
+            Purpose::of("issm3", || Some(2)),
+            Some(Purpose::SubnetManager(2))
+        );
+        for name in ["umad3", "issm3", "abi_version"] {
+            assert_eq!(Purpose::of(name, || None), None, "{name}");
+        }
+    }
 }

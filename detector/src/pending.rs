@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::nldev::NldevDevice;
+use crate::function;
 use crate::uevent::{Uevent, last_component};
 
 /// So many single objects are named; with more, everything is read anew.
@@ -24,6 +24,8 @@ pub struct Pending {
     pub indexes: BTreeSet<u32>,
     /// These nodes.
     pub nodes: BTreeSet<String>,
+    /// Every node.
+    pub all_nodes: bool,
     /// The functions at these paths.
     pub functions: BTreeSet<String>,
     /// Every function.
@@ -42,16 +44,36 @@ impl Pending {
         }
     }
 
+    /// What the kernel does not always tell of.
+    #[must_use]
+    pub fn unasked() -> Self {
+        Self {
+            ports: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whatever an event can tell of, when there may have been one that was not heard. Of a
+    /// record that leaves out what changes with none.
+    #[must_use]
+    pub fn doubtful() -> Self {
+        Self {
+            all_nodes: true,
+            all_functions: true,
+            ..Self::unasked()
+        }
+    }
+
     /// Whether there is nothing to look at.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether the record of this device is to be read.
+    /// Whether the record of the device with this index and name is to be read.
     #[must_use]
-    pub fn names_device(&self, device: &NldevDevice) -> bool {
-        self.names.contains(device.name.as_str()) || self.indexes.contains(&device.index)
+    pub fn names_device(&self, index: u32, name: &str) -> bool {
+        self.names.contains(name) || self.indexes.contains(&index)
     }
 
     /// Takes in an event of the kernel.
@@ -99,7 +121,7 @@ impl Pending {
     fn module(&mut self, name: &str) {
         match name {
             "ib_core" => *self = Self::everything(),
-            "iw_cxgb4" | "ocrdma" | "qedr" => self.all_functions = true,
+            name if function::is_protocol_module(name) => self.all_functions = true,
             _ => {}
         }
     }
@@ -120,6 +142,7 @@ impl Pending {
     pub fn again(&mut self, before: Self) {
         self.everything |= before.everything;
         self.ports |= before.ports;
+        self.all_nodes |= before.all_nodes;
         self.all_functions |= before.all_functions;
         self.names.extend(before.names);
         self.indexes.extend(before.indexes);

@@ -173,7 +173,8 @@ impl Watch {
         if !self.ears.pending.is_empty() {
             return Some(self.pace.next());
         }
-        (self.published.has_devices() || self.ears.doubt).then(|| self.pace.next_unasked())
+        let unasked = self.published.has_devices() || self.ears.doubt || self.ears.in_motion;
+        unasked.then(|| self.pace.next_unasked())
     }
 
     /// Publishes what a look gave. What was published before stays when it failed.
@@ -184,6 +185,7 @@ impl Watch {
         match look.outcome {
             Ok(looked) => {
                 self.published.replace(&looked, ended);
+                self.ears.in_motion = looked.in_motion;
                 self.listen_to_monitor(looked.system.monitor && !looked.seen.devices.is_empty());
             }
             Err(e) => {
@@ -265,6 +267,8 @@ struct Ears {
     /// Events are missing between two. They may be of other network namespaces, as they often
     /// are; so everything is looked at with the next unasked look, and no earlier.
     doubt: bool,
+    /// A module was on its way when it was looked at, and no event tells of its arrival.
+    in_motion: bool,
     last_sequence: Option<u64>,
     published: Arc<Published>,
 }
@@ -274,6 +278,7 @@ impl Ears {
         Self {
             pending: Pending::everything(),
             doubt: false,
+            in_motion: false,
             last_sequence: None,
             published,
         }
@@ -281,11 +286,15 @@ impl Ears {
 
     /// What is to be looked at now. Unasked, that is what the kernel does not tell of.
     fn take_pending(&mut self) -> Pending {
-        let mut pending = std::mem::take(&mut self.pending);
-        if pending.is_empty() {
-            pending.ports = true;
-            pending.everything = std::mem::take(&mut self.doubt);
+        let pending = std::mem::take(&mut self.pending);
+        if !pending.is_empty() {
+            return pending;
         }
+        let mut pending = match std::mem::take(&mut self.doubt) {
+            true => Pending::doubtful(),
+            false => Pending::unasked(),
+        };
+        pending.all_functions |= self.in_motion;
         pending
     }
 

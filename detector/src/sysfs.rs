@@ -5,18 +5,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use interfaces::names::DeviceName;
 
 use crate::device::{SysfsDevice, SysfsPort, speed_mbps};
-use crate::function::{self, SysfsFunction};
-use crate::node::Node;
+use crate::function::{self, ModuleState, SysfsFunction};
+use crate::node::{Node, Purpose};
 use crate::uevent::last_component;
 
 /// After so many places without a GID no other is looked for: drivers fill the table from its
 /// start, and it may have hundreds of places.
 const MOST_EMPTY_GIDS: u32 = 8;
+
+/// More than is read of any attribute: GUIDs, names and numbers. A longer one is cut.
+const ATTRIBUTE_LEN: usize = 1024;
 
 /// A sysfs mount.
 #[derive(Clone, Debug)]
@@ -77,15 +81,12 @@ impl Sysfs {
         }
     }
 
-    /// Every node that ib_uverbs and ib_umad have made, by its name.
+    /// The names of all that ib_uverbs and ib_umad have made: nodes, and what is none.
     #[must_use]
-    pub fn nodes(&self) -> BTreeMap<String, Node> {
-        let names = ["infiniband_verbs", "infiniband_mad"]
-            .map(|class| names(&self.root.join("class").join(class)));
-        let nodes = names.into_iter().flatten();
-        nodes
-            .filter_map(|name| Some((name.clone(), self.node(&name)?)))
-            .collect()
+    pub fn node_names(&self) -> BTreeSet<String> {
+        let classes = ["infiniband_verbs", "infiniband_mad"];
+        let names = classes.map(|class| names(&self.root.join("class").join(class)));
+        names.into_iter().flatten().collect()
     }
 
     /// The node called `name`, when it is one.
@@ -97,9 +98,10 @@ impl Sysfs {
             "infiniband_mad"
         };
         let node = self.root.join("class").join(class).join(name);
+        let port = || line(&node.join("port"))?.parse().ok();
         Some(Node {
             device: line(&node.join("ibdev"))?,
-            port: line(&node.join("port")).and_then(|port| port.parse().ok()),
+            purpose: Purpose::of(name, port)?,
         })
     }
 
@@ -127,20 +129,32 @@ impl Sysfs {
         let bus = link_name(&directory.join("subsystem"))?;
         let name = last_component(devpath).to_owned();
         let driver = link_name(&directory.join("driver"));
-        let class = line(&directory.join("class"));
-        let class = class.and_then(|c| u32::from_str_radix(c.trim_start_matches("0x"), 16).ok());
+        let number = |file| hexadecimal(&line(&directory.join(file))?);
         let module = link_name(&directory.join("driver/module"));
         let needs = driver.as_deref().and_then(function::protocol_module);
         let function = SysfsFunction {
             pci_address: nearest_pci_address(devpath),
             driver_registers: module.is_some_and(|module| self.uses_ib_core(&module)),
-            lacks_module: needs.filter(|module| !self.root.join("module").join(module).exists()),
+            has_netdev: directory.join("net").exists(),
+            protocol_module: needs.map(|module| (module, self.module_state(module))),
+            class: number("class"),
+            id: number("vendor").zip(number("device")),
             name,
             bus,
-            class,
             driver,
         };
         function.may_register().then_some(function)
+    }
+
+    /// The state of a module. One that is built in has none, and is there from the start.
+    fn module_state(&self, module: &str) -> ModuleState {
+        let module = self.root.join("module").join(module);
+        match line(&module.join("initstate")).as_deref() {
+            Some("live") => ModuleState::Live,
+            Some(_) => ModuleState::InMotion,
+            None if module.exists() => ModuleState::Live,
+            None => ModuleState::Absent,
+        }
     }
 
     /// Whether a module uses ib_core: a PCI driver that does registers RDMA devices itself.
@@ -218,9 +232,16 @@ fn names(directory: &Path) -> Vec<String> {
 
 /// The only line of an attribute that has one; what no terminal should be sent is none.
 fn line(attribute: &Path) -> Option<String> {
-    let text = fs::read_to_string(attribute).ok()?;
-    let line = text.trim_end();
+    // The kernel gives an attribute, which fits into a page, with the first read.
+    let mut page = [0; ATTRIBUTE_LEN];
+    let len = fs::File::open(attribute).ok()?.read(&mut page).ok()?;
+    let line = str::from_utf8(page.get(..len)?).ok()?.trim_end();
     (!line.is_empty() && !line.contains(char::is_control)).then(|| line.to_owned())
+}
+
+/// A number as PCI's attributes have it, like `0x020000`.
+fn hexadecimal(text: &str) -> Option<u32> {
+    u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }
 
 /// The last component of a link's target.
@@ -279,7 +300,8 @@ mod tests {
         assert!(!sysfs.has_ib_core());
         let none = sysfs.device(&DeviceName::parse("rxe0").unwrap(), Some("eth0"));
         assert_eq!(none, SysfsDevice::default());
-        assert!(sysfs.nodes().is_empty());
+        assert!(sysfs.node_names().is_empty());
+        assert_eq!(sysfs.node("uverbs0"), None);
         assert!(sysfs.functions().is_empty());
     }
 

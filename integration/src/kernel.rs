@@ -237,6 +237,10 @@ impl LabKernel {
                     .map(|(index, device)| device_attributes(*index, device))
                     .collect())
             }
+            Request::Device(index) => match host.devices().get(&index) {
+                Some(device) => Ok(vec![device_attributes(index, device)]),
+                None => Err(EINVAL),
+            },
             Request::Ports(index) => match host.devices().get(&index) {
                 Some(device) => Ok(port_attributes(index, device)),
                 None => Err(EINVAL),

@@ -37,6 +37,7 @@ pub const EINVAL: i32 = 22;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_MULTI: u16 = 2;
+const NLM_F_DUMP: u16 = 0x300;
 const HEADER_LEN: usize = 16;
 /// What the kernel fills one datagram of a dump up to, in bytes (`netlink_dump()`).
 const DATAGRAM_LEN: usize = 32 * 1024;
@@ -46,6 +47,8 @@ const DATAGRAM_LEN: usize = 32 * 1024;
 pub enum Request {
     /// `RDMA_NLDEV_CMD_GET` of every device.
     Devices,
+    /// `RDMA_NLDEV_CMD_GET` of the device with this index.
+    Device(u32),
     /// `RDMA_NLDEV_CMD_PORT_GET` of every port of the device with this index.
     Ports(u32),
     /// `RDMA_NLDEV_CMD_SYS_GET`.
@@ -61,24 +64,34 @@ pub fn respond(datagram: &[u8], answer: impl FnOnce(Request) -> Answer) -> Vec<V
     let (Some(kind), Some(sequence)) = (u16_at(datagram, 4), u32_at(datagram, 8)) else {
         return Vec::new();
     };
-    match kind & 0x3ff {
-        1 => dump(kind, sequence, answer(Request::Devices)),
-        5 => {
-            // The one attribute of the request is the device's index.
-            let device = u32_at(datagram, HEADER_LEN + 4).ok_or(EINVAL);
-            let ports = device.and_then(|index| answer(Request::Ports(index)));
+    let dumped = u16_at(datagram, 6).is_some_and(|flags| flags & NLM_F_DUMP == NLM_F_DUMP);
+    // The one attribute of a request about a device is its index.
+    let device = || u32_at(datagram, HEADER_LEN + 4).ok_or(EINVAL);
+    match (kind & 0x3ff, dumped) {
+        (1, true) => dump(kind, sequence, answer(Request::Devices)),
+        (1, false) => {
+            let described = device().and_then(|index| answer(Request::Device(index)));
+            one(kind, sequence, datagram, described)
+        }
+        (5, true) => {
+            let ports = device().and_then(|index| answer(Request::Ports(index)));
             dump(kind, sequence, ports)
         }
-        6 => match answer(Request::System) {
-            Ok(replies) => {
-                let replies = replies
-                    .iter()
-                    .map(|reply| message(kind, 0, sequence, reply));
-                replies.chain([acknowledgement(0, datagram)]).collect()
-            }
-            Err(errno) => vec![acknowledgement(errno, datagram)],
-        },
+        (6, false) => one(kind, sequence, datagram, answer(Request::System)),
         _ => vec![acknowledgement(EINVAL, datagram)],
+    }
+}
+
+/// One reply and the acknowledgement behind it, or the errno alone.
+fn one(kind: u16, sequence: u32, request: &[u8], answer: Answer) -> Vec<Vec<u8>> {
+    match answer {
+        Ok(replies) => {
+            let replies = replies
+                .iter()
+                .map(|reply| message(kind, 0, sequence, reply));
+            replies.chain([acknowledgement(0, request)]).collect()
+        }
+        Err(errno) => vec![acknowledgement(errno, request)],
     }
 }
 

@@ -3,7 +3,8 @@
 //! random streams of changes of which events are lost. Must never depend on this machine's own
 //! devices.
 //!
-//! Prints its seed; RDMA_HOTPLUG_SEED sets another.
+//! Prints its seed; RDMA_HOTPLUG_SEED sets another, and RDMA_HOTPLUG_STREAMS how many streams
+//! begin there.
 
 #![allow(
     clippy::expect_used,
@@ -37,16 +38,16 @@ use machine::Machine;
 use stream::Stream;
 use watcher::Watcher;
 
-/// So many streams are tried.
+/// So many streams are tried when nothing else is asked for.
 const STREAMS: u64 = 100;
 /// Where they begin when nothing else is asked for.
 const SEED: u64 = 1;
 
-fn seed() -> u64 {
-    let given = std::env::var("RDMA_HOTPLUG_SEED").ok();
-    let seed = given.map_or(SEED, |seed| seed.parse().unwrap());
-    println!("RDMA_HOTPLUG_SEED={seed}");
-    seed
+fn asked_for(variable: &str, otherwise: u64) -> u64 {
+    let given = std::env::var(variable).ok();
+    let number = given.map_or(otherwise, |number| number.parse().unwrap());
+    println!("{variable}={number}");
+    number
 }
 
 fn watch(machine: &Machine) -> Watcher {
@@ -89,8 +90,8 @@ fn netlink_is_asked_where_the_rdma_core_is_and_nowhere_else() {
 
 #[test]
 fn whoever_follows_the_events_ends_where_a_fresh_look_does() {
-    let seed = seed();
-    for number in 0..STREAMS {
+    let seed = asked_for("RDMA_HOTPLUG_SEED", SEED);
+    for number in 0..asked_for("RDMA_HOTPLUG_STREAMS", STREAMS) {
         Stream::new(seed.wrapping_add(number)).run();
     }
 }

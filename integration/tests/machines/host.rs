@@ -226,6 +226,10 @@ impl Host {
         let link = format!("{path}/driver");
         self.tree
             .link_to(&link, &format!("bus/pci/drivers/{driver}"));
+        // Of some functions nothing is used but their virtual ones.
+        if self.rng.u8(..4) > 0 {
+            self.tree.directory(&format!("{path}/net/eth1"));
+        }
         self.send("bind", &path, "pci");
     }
 
@@ -236,6 +240,9 @@ impl Host {
         if function.driver.take().is_some() {
             self.unregister_below(&path);
             self.tree.remove(&format!("{path}/driver"));
+            if self.tree.has(&format!("{path}/net")) {
+                self.tree.remove(&format!("{path}/net"));
+            }
             self.send("unbind", &path, "pci");
         }
     }
@@ -296,8 +303,14 @@ impl Host {
     fn load_or_unload_protocol_module(&mut self) {
         let module = "module/iw_cxgb4";
         if !self.tree.has(module) {
-            self.tree.file(&format!("{module}/initstate"), "live");
+            // Announced before it is initialised, of which nothing is said any more.
+            self.tree.file(&format!("{module}/initstate"), "coming");
             self.send("add", module, "module");
+            return;
+        }
+        if !self.protocol_module_is_live() {
+            self.tree.file(&format!("{module}/initstate"), "live");
+            self.story.push("iw_cxgb4 is live".to_owned());
             return;
         }
         let functions = self.functions.values();
@@ -308,6 +321,11 @@ impl Host {
         }
         self.tree.remove(module);
         self.send("remove", module, "module");
+    }
+
+    fn protocol_module_is_live(&self) -> bool {
+        let state = self.tree.root().join("module/iw_cxgb4/initstate");
+        std::fs::read_to_string(state).is_ok_and(|state| state == "live\n")
     }
 
     fn load_or_unload_core(&mut self) {

@@ -77,10 +77,7 @@ fn of_a_thousand_devices_the_one_is_read_that_something_happened_to() {
     assert_eq!(all.seen.devices.len(), 1_000);
     assert_eq!(events.len(), 1_000 + 1, "each, and ready");
 
-    let unasked = Pending {
-        ports: true,
-        ..Pending::default()
-    };
+    let unasked = Pending::unasked();
     let (none, events) = watcher.look(&unasked).unwrap();
     assert_eq!((none.device_reads, events.len()), (0, 0));
 
@@ -102,10 +99,7 @@ fn of_a_thousand_devices_the_one_is_read_whose_port_went_down() {
     let port = answers.ports.get_mut(&(7, 1)).unwrap();
     port.set("state", Some("1"));
     drop(answers);
-    let unasked = Pending {
-        ports: true,
-        ..Pending::default()
-    };
+    let unasked = Pending::unasked();
     let (looked, events) = watcher.look(&unasked).unwrap();
     assert_eq!(looked.device_reads, 1);
     assert_eq!(events.len(), 1, "{events:?}");

@@ -131,6 +131,10 @@ impl Answers for Table {
         match request {
             Request::System => Ok(vec![self.system.as_ref().map_err(|e| *e)?.encode()]),
             Request::Devices => Ok(self.devices.values().map(Fields::encode).collect()),
+            Request::Device(index) => match self.devices.get(&index) {
+                Some(device) => Ok(vec![device.encode()]),
+                None => Err(EINVAL),
+            },
             Request::Ports(index) if self.devices.contains_key(&index) => {
                 let ports = self.ports.range((index, 0)..=(index, u32::MAX));
                 Ok(ports.map(|(_, port)| port.encode()).collect())

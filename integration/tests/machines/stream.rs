@@ -87,6 +87,7 @@ pub struct Stream {
     subscriber: Subscriber,
     pending: Pending,
     doubt: bool,
+    in_motion: bool,
     last_sequence: Option<u64>,
     /// Whether every look came when all was heard.
     calm: bool,
@@ -117,6 +118,7 @@ impl Stream {
             subscriber: Subscriber::default(),
             pending: Pending::everything(),
             doubt: false,
+            in_motion: false,
             last_sequence: None,
             calm: rng.bool(),
             seed,
@@ -215,12 +217,13 @@ impl Stream {
 
     /// What is done every few seconds where there are devices or doubts.
     fn look_unasked(&mut self) {
-        if self.pending.is_empty() && (self.watcher.devices().next().is_some() || self.doubt) {
-            let pending = Pending {
-                ports: true,
-                everything: std::mem::take(&mut self.doubt),
-                ..Pending::default()
+        let devices = self.watcher.devices().next().is_some();
+        if self.pending.is_empty() && (devices || self.doubt || self.in_motion) {
+            let mut pending = match std::mem::take(&mut self.doubt) {
+                true => Pending::doubtful(),
+                false => Pending::unasked(),
             };
+            pending.all_functions |= self.in_motion;
             self.look(pending);
         }
     }
@@ -228,7 +231,8 @@ impl Stream {
     fn look(&mut self, pending: Pending) {
         self.tell("a look");
         match self.watcher.look(&pending) {
-            Ok((_, events)) => {
+            Ok((looked, events)) => {
+                self.in_motion = looked.in_motion;
                 for event in events {
                     self.subscriber.follow(event);
                 }

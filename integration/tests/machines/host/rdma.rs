@@ -43,12 +43,14 @@ impl Host {
                 .values()
                 .any(|d| d.parent.as_ref() == Some(path))
         };
-        let protocol_module = self.tree.has("module/iw_cxgb4");
+        let protocol_module = self.protocol_module_is_live();
         let ready = self.functions.values().filter(|function| {
             let bound = matches!(function.auxiliary, Some((_, true)));
             match function.driver {
                 Some("efa") => true,
-                Some("cxgb4") => protocol_module,
+                Some("cxgb4") => {
+                    protocol_module && self.tree.has(&format!("{}/net", function.path))
+                }
                 _ => bound,
             }
         });
