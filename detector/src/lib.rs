@@ -13,6 +13,7 @@
 //! - [`netlink`], [`sysfs`]: where the kernel is asked.
 //! - [`look`]: one look, at what may be different.
 //! - [`run`]: the loop: listen, look, publish.
+//! - [`memory`]: what is done when a storm is over.
 //! - [`server`]: the varlink methods.
 //! - [`config`]: the command line.
 
@@ -21,6 +22,7 @@ pub mod device;
 pub mod function;
 pub mod inventory;
 pub mod look;
+pub mod memory;
 pub mod netlink;
 pub mod nldev;
 pub mod node;

@@ -16,6 +16,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::Config;
 use crate::look::{Eyes, Looked};
+use crate::memory::Churn;
 use crate::netlink::{self, KernelSocket, RdmaSocket, Received, Refused, RequestError};
 use crate::pace::Pace;
 use crate::pending::Pending;
@@ -48,6 +49,8 @@ pub fn main(config: Config) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
+        // What its allocator keeps for itself is given back only when it ends.
+        .thread_keep_alive(Duration::from_millis(500))
         .build()
         .map_err(Error::Runtime)?;
     let outcome = runtime.block_on(run(config));
@@ -81,6 +84,7 @@ async fn run(config: Config) -> Result<(), Error> {
         monitor: None,
         ears: Ears::new(Arc::clone(&published)),
         pace: Pace::default(),
+        churn: Churn::default(),
         published: Arc::clone(&published),
     };
     let eyes = Eyes::new(Sysfs::new(config.sysfs), rdma);
@@ -99,6 +103,7 @@ enum Next {
     Uevents(io::Result<()>),
     Monitor(io::Result<()>),
     Look,
+    Settle,
     Looked(Result<Box<Look>, JoinError>),
 }
 
@@ -109,6 +114,7 @@ struct Watch {
     monitor: Option<KernelSocket>,
     ears: Ears,
     pace: Pace,
+    churn: Churn,
     published: Arc<Published>,
 }
 
@@ -125,6 +131,7 @@ impl Watch {
                 heard = self.uevents.readable() => Next::Uevents(heard),
                 heard = readable(self.monitor.as_ref()) => Next::Monitor(heard),
                 () = until(due) => Next::Look,
+                () = until(self.churn.settles()) => Next::Settle,
                 looked = join(&mut looking) => Next::Looked(looked),
             };
             match next {
@@ -136,6 +143,7 @@ impl Watch {
                     }
                 }
                 Next::Monitor(heard) => self.hear_monitor(heard),
+                Next::Settle => self.churn.settle(),
                 Next::Look => looking = resting.take().map(|eyes| self.look(eyes)),
                 Next::Looked(Err(e)) => return Error::Look(e),
                 Next::Looked(Ok(look)) => {
@@ -184,7 +192,8 @@ impl Watch {
         self.pace.looked(look.began, ended, look.outcome.is_err());
         match look.outcome {
             Ok(looked) => {
-                self.published.replace(&looked, ended);
+                let told = self.published.replace(&looked, ended);
+                self.churn.add(told, ended);
                 self.ears.in_motion = looked.in_motion;
                 self.listen_to_monitor(looked.system.monitor && !looked.seen.devices.is_empty());
             }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use interfaces::Interface;
 use interfaces::detector::{
-    self, DescribeArgs, DescribeReply, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListReply,
-    SubscribeDevicesArgs,
+    self, Action, DescribeArgs, DescribeReply, ListArgs, ListFunctionsArgs, ListFunctionsReply,
+    ListReply, SubscribeDevicesArgs,
 };
 use interfaces::server::{Call, CallError, Feed, Service};
 
@@ -45,19 +45,24 @@ impl Default for Published {
 }
 
 impl Published {
-    /// Takes over what a look has shown and tells the subscribers what is different. `now` is in
-    /// µs of CLOCK_MONOTONIC.
-    pub fn replace(&self, looked: &Looked, now: i64) {
+    /// Takes over what a look has shown and tells the subscribers what is different; says how many
+    /// events that were. `now` is in µs of CLOCK_MONOTONIC.
+    pub fn replace(&self, looked: &Looked, now: i64) -> usize {
         self.count(|counters| {
             counters.ib_core = looked.ib_core;
             counters.device_reads += looked.device_reads;
             counters.netns_mode = netns_mode(looked.system);
         });
+        let mut told = 0;
         self.inventory.update(|inventory| {
             let events = inventory.replace(&looked.seen, now);
+            told = events.len();
             for event in &events {
                 if let Some(name) = &event.name {
-                    tracing::info!(index = event.index, "{:?} {name}", event.action);
+                    match event.action {
+                        Action::Change => tracing::debug!(index = event.index, "Change {name}"),
+                        action => tracing::info!(index = event.index, "{action:?} {name}"),
+                    }
                 } else if let Some(function) = &event.function {
                     let Some(waits_for) = function.waits_for else {
                         continue;
@@ -71,6 +76,7 @@ impl Published {
             }
             events
         });
+        told
     }
 
     /// Whether there is a device.

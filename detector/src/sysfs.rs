@@ -15,9 +15,9 @@ use crate::function::{self, ModuleState, SysfsFunction};
 use crate::node::{Node, Purpose};
 use crate::uevent::last_component;
 
-/// After so many places without a GID no other is looked for: drivers fill the table from its
-/// start, and it may have hundreds of places.
-const MOST_EMPTY_GIDS: u32 = 8;
+/// After so many places without a GID no other is looked for: the table is filled from its start,
+/// with one of each type first, and may have hundreds of places. Each is a file.
+const MOST_EMPTY_GIDS: u32 = 4;
 
 /// More than is read of any attribute: GUIDs, names and numbers. A longer one is cut.
 const ATTRIBUTE_LEN: usize = 1024;

@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 35] = [
+const PURE: [&str; 36] = [
     "detector/src/uevent.rs",
     "detector/src/nldev.rs",
     "detector/src/pending.rs",
@@ -17,6 +17,7 @@ const PURE: [&str; 35] = [
     "detector/src/function.rs",
     "detector/src/device.rs",
     "detector/src/inventory.rs",
+    "detector/src/look/listed.rs",
     "loader/src/index.rs",
     "loader/src/alias.rs",
     "loader/src/command_line.rs",
@@ -58,7 +59,11 @@ const IMPURE: [&str; 10] = [
     "tokio",
     "rustix",
 ];
-const UNSAFE: [&str; 2] = ["interfaces/src/activation.rs", "detector/src/netlink.rs"];
+const UNSAFE: [&str; 3] = [
+    "interfaces/src/activation.rs",
+    "detector/src/memory.rs",
+    "detector/src/netlink.rs",
+];
 const SERVICES: [&str; 3] = ["detector", "loader", "orchestrator"];
 
 fn top() -> PathBuf {
