@@ -1,14 +1,11 @@
 //! Looks at what changed alone. Must never let a look read what nothing has happened to.
 
-use std::sync::{Arc, Mutex};
-
 use detector::pending::Pending;
 use detector::uevent::Uevent;
 use interfaces::detector::Action;
 
+use super::crowd;
 use super::machine;
-use super::nldev::Table;
-use super::tree::Tree;
 use super::watcher::Watcher;
 
 /// An event of an RDMA device below the path `above`.
@@ -52,25 +49,9 @@ fn a_device_that_is_renamed_keeps_its_index_its_nodes_and_its_kernel_name() {
     assert_eq!(events[0].device.as_ref(), Some(&renamed));
 }
 
-/// A machine with so many devices of software.
-fn crowd(count: u32) -> (Tree, Arc<Mutex<Table>>) {
-    let tree = Tree::new();
-    let mut table = Table::new();
-    for index in 0..count {
-        let path = format!("devices/virtual/infiniband/rxe{index}");
-        tree.file(&format!("{path}/ports/1/link_layer"), "Ethernet");
-        tree.link_to(&format!("class/infiniband/rxe{index}"), &path);
-        let name = format!("rxe{index}");
-        let fixed = "ports=1 node_guid=1 sys_image_guid=1 node_type=1 protocol=roce";
-        table.line(&format!("device index={index} name={name} {fixed}"));
-        table.line(&format!("port device={index} number=1 state=4"));
-    }
-    (tree, Arc::new(Mutex::new(table)))
-}
-
 #[test]
 fn of_a_thousand_devices_the_one_is_read_that_something_happened_to() {
-    let (tree, table) = crowd(1_000);
+    let (tree, table) = crowd::of_software(1_000);
     let mut watcher = Watcher::new(tree.root(), &table);
     let (all, events) = watcher.look(&Pending::everything()).unwrap();
     assert_eq!(all.device_reads, 1_000);
@@ -92,7 +73,7 @@ fn of_a_thousand_devices_the_one_is_read_that_something_happened_to() {
 
 #[test]
 fn of_a_thousand_devices_the_one_is_read_whose_port_went_down() {
-    let (tree, table) = crowd(1_000);
+    let (tree, table) = crowd::of_software(1_000);
     let mut watcher = Watcher::new(tree.root(), &table);
     watcher.look(&Pending::everything()).unwrap();
     let mut answers = table.lock().unwrap();
