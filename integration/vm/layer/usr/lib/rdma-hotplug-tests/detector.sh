@@ -44,13 +44,15 @@ sysfs() {
     cd /sys/class/infiniband || return
     grep -rs . -- */node_type */node_guid */sys_image_guid */fw_ver */board_id \
         */ports/*/link_layer */ports/*/state */ports/*/rate */ports/*/gid_attrs/types
-    for device in *; do
-        driver=$(readlink -f "$device/device/driver") && echo "$device/driver:$driver"
-        module=$(readlink -f "$device/device/driver/module") && echo "$device/module:$module"
-    done
+    # Without a process a device, which would take longer than a storm of them.
+    find ./*/device/ ./*/device/driver/ -maxdepth 1 -type l \( -name driver -o -name module \) \
+        -printf '%H%f:%l\n' 2>/dev/null |
+        sed -n 's,^\./,,; s,/device/driver/module,/module,p; s,/device/driver:,/driver:,p'
     for node in /sys/class/infiniband_verbs/uverbs* /sys/class/infiniband_mad/*; do
-        [ -e "$node/ibdev" ] || continue
-        echo "$(cat "$node/ibdev")/node/$(cat "$node/port" 2>/dev/null)/${node##*/}:"
+        { read -r device <"$node/ibdev"; } 2>/dev/null || continue
+        port=
+        { read -r port <"$node/port"; } 2>/dev/null
+        echo "$device/node/$port/${node##*/}:"
     done
     cd / || return
 }
@@ -197,8 +199,8 @@ loss() {
     keep stop systemctl kill --signal=STOP rdma-detector.service
     keep storm provider storm o 60 roce 1 mlx5_core
     keep go-on systemctl kill --signal=CONT rdma-detector.service
-    keep is-told until_true 20 says o59 '"uverbs"'
-    keep is-quiet until_true 30 quiet
+    # Those of the story before are there still.
+    keep is-told until_true 30 tells_whole 67
     keep describe call Detector Describe '{}'
     truth
     for number in $(seq 0 59); do
@@ -210,19 +212,10 @@ loss() {
     systemctl start rdma-detector-uevent.socket rdma-detector.socket rdma-detector.service
 }
 
-# quiet: the detector has looked twice and found nothing to read anew.
-quiet() {
-    reads=$(counter deviceReads) scans=$(counter scans)
-    until_true 20 newer_scan "$scans"
-    [ "$reads" = "$(counter deviceReads)" ]
-}
-
-counter() {
-    call Detector Describe '{}' | sed "s/.*\"$1\":\([0-9]*\).*/\1/"
-}
-
-newer_scan() {
-    [ "$(counter scans)" -gt "$(($1 + 1))" ]
+# tells_whole N: whether the detector tells of so many devices with all that the modules give
+# them, which for all but the first of a story is there with the device.
+tells_whole() {
+    [ "$(detector_says '{}' | grep -o '"uverbs":' | wc -l)" -eq "$1" ]
 }
 
 detector() {
@@ -250,19 +243,20 @@ detector() {
     keep kernel-log dmesg
 }
 
-cpu_usec() {
-    sed -n 's/^usage_usec //p' "/sys/fs/cgroup/system.slice/$1/cpu.stat"
-}
-
 # memory SERVICE: the proportional size of a service's main process, in KiB.
 memory() {
     pid=$(systemctl show --property=MainPID --value "$1")
     sed -n 's/^Pss: *\([0-9]*\) kB/\1/p' "/proc/$pid/smaps_rollup"
 }
 
+# memory_below KIB: whether the detector has less.
+memory_below() {
+    [ "$(memory rdma-detector.service)" -lt "$1" ]
+}
+
 costs() {
     for service in rdma-detector.service systemd-udevd.service; do
-        keep "$1.$service.cpu" cpu_usec "$service"
+        keep "$1.$service.cpu" cat "/sys/fs/cgroup/system.slice/$service/cpu.stat"
         keep "$1.$service.memory" memory "$service"
     done
 }
@@ -300,7 +294,7 @@ storm() {
     keep began cat /proc/uptime
     keep storm provider storm s 1000 roce 1 mlx5_core
     keep ended cat /proc/uptime
-    keep is-quiet until_true 60 quiet
+    keep is-told until_true 60 tells_whole 1001
     keep agree until_true 30 agree
     followed subscribers
     keep told detector_says '{}'
@@ -310,8 +304,9 @@ storm() {
     costs after
     keep del provider del-all
     keep is-gone until_true 60 has_none
-    keep is-quiet-again until_true 60 quiet
+    keep agree-again until_true 30 agree
     followed subscribers-later
+    keep memory-is-back until_true 20 memory_below $(($(cat "$evidence/before.rdma-detector.service.memory") + 2048))
     costs later
 
     case_begins killed
@@ -331,7 +326,7 @@ storm() {
         until_true 20 systemctl --quiet is-active rdma-detector.service
     done
     keep restarts systemctl show --property=NRestarts --value rdma-detector.service
-    keep is-quiet until_true 60 quiet
+    keep is-told until_true 60 tells_whole 59
     keep agree until_true 30 agree
     followed subscribers
     truth
