@@ -311,7 +311,8 @@ impl Eyes {
             (None, None) => return Ok(false),
         };
         let netdev = ports.first().and_then(|port| port.netdev.as_deref());
-        let sysfs = self.sysfs.device(&told.device.name, netdev);
+        let numbers: Vec<u32> = ports.iter().map(|port| port.number).collect();
+        let sysfs = self.sysfs.device(&told.device.name, &numbers, netdev);
         let mut record = assemble(&told.device, &ports, &sysfs, nodes, netns_mode(self.system));
         record.kernel_name = known.and_then(|known| known.found.record.kernel_name.clone());
         let record = match known {

@@ -3,9 +3,10 @@
 //! there. What is not there, or gone meanwhile, is left out: the event that tells of it leads to
 //! another look.
 
+mod directory;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use interfaces::names::DeviceName;
@@ -14,13 +15,11 @@ use crate::device::{SysfsDevice, SysfsPort, speed_mbps};
 use crate::function::{self, ModuleState, SysfsFunction};
 use crate::node::{Node, Purpose};
 use crate::uevent::last_component;
+use directory::{Directory, line_at};
 
 /// After so many places without a GID no other is looked for: the table is filled from its start,
 /// with one of each type first, and may have hundreds of places. Each is a file.
 const MOST_EMPTY_GIDS: u32 = 4;
-
-/// More than is read of any attribute: GUIDs, names and numbers. A longer one is cut.
-const ATTRIBUTE_LEN: usize = 1024;
 
 /// A sysfs mount.
 #[derive(Clone, Debug)]
@@ -41,42 +40,45 @@ impl Sysfs {
         self.root.join("class/infiniband").exists()
     }
 
-    /// What is there of the device called `name`, whose first port has this network interface.
+    /// What is there of the device called `name`, which has these ports, and whose first one has
+    /// this network interface.
     #[must_use]
-    pub fn device(&self, name: &DeviceName, netdev: Option<&str>) -> SysfsDevice {
+    pub fn device(&self, name: &DeviceName, ports: &[u32], netdev: Option<&str>) -> SysfsDevice {
         let link = self.root.join("class/infiniband").join(name.as_str());
         // Where it is: links in it are relative to that.
-        let device = self.devpath(&link).map_or(link, |path| self.below(&path));
-        let parent = self.devpath(&device.join("device"));
-        let function = parent.as_deref().map(|parent| self.below(parent));
-        let function = function.as_deref();
-        let in_function = |file: &str| function.and_then(|f| line(&f.join(file)));
-        let physical = function.and_then(|f| link_name(&f.join("physfn")));
+        let path = self.devpath(&link).map_or(link, |path| self.below(&path));
+        let Some(device) = Directory::open(&path) else {
+            return SysfsDevice::default();
+        };
+        let link = device.link("device");
+        let parent = link.and_then(|target| self.resolved(&path, &target));
+        let function = device.directory("device").filter(|_| parent.is_some());
+        let function = function.as_ref();
+        let physical = function.and_then(|f| f.link_name("physfn"));
         let pci_address = parent.as_deref().and_then(nearest_pci_address);
-        let subfunction = in_function("sfnum").and_then(|number| number.parse().ok());
-        let port_name =
-            netdev.and_then(|n| line(&self.root.join("class/net").join(n).join("phys_port_name")));
+        let subfunction = function.and_then(|f| f.line("sfnum")?.parse().ok());
+        let port_name = netdev
+            .and_then(|n| line_at(&self.root.join("class/net").join(n).join("phys_port_name")));
+        let virtual_function = || {
+            let pair = (physical.as_deref()?, pci_address.as_deref()?);
+            let physical = function?.directory("physfn")?;
+            let (offset, stride) = (
+                physical.line("sriov_offset")?,
+                physical.line("sriov_stride")?,
+            );
+            virtual_function(pair, &offset, &stride)
+        };
         SysfsDevice {
-            ports: ports(&device.join("ports")),
-            driver: function.and_then(|f| link_name(&f.join("driver"))),
-            module: function.and_then(|f| link_name(&f.join("driver/module"))),
-            virtual_function: physical
-                .as_deref()
-                .zip(pci_address.as_deref())
-                .and_then(|pair| {
-                    let physical = function?.join("physfn");
-                    virtual_function(
-                        pair,
-                        &line(&physical.join("sriov_offset"))?,
-                        &line(&physical.join("sriov_stride"))?,
-                    )
-                }),
+            ports: read_ports(&device, ports),
+            driver: function.and_then(|f| f.link_name("driver")),
+            module: function.and_then(|f| f.link_name("driver/module")),
+            virtual_function: virtual_function(),
             physical_function: physical,
             subfunction,
             port_name,
             pci_address,
-            parent_netdev: line(&device.join("parent")),
-            board_id: line(&device.join("board_id")),
+            parent_netdev: device.line("parent"),
+            board_id: device.line("board_id"),
             parent,
         }
     }
@@ -98,9 +100,9 @@ impl Sysfs {
             "infiniband_mad"
         };
         let node = self.root.join("class").join(class).join(name);
-        let port = || line(&node.join("port"))?.parse().ok();
+        let port = || line_at(&node.join("port"))?.parse().ok();
         Some(Node {
-            device: line(&node.join("ibdev"))?,
+            device: line_at(&node.join("ibdev"))?,
             purpose: Purpose::of(name, port)?,
         })
     }
@@ -129,7 +131,7 @@ impl Sysfs {
         let bus = link_name(&directory.join("subsystem"))?;
         let name = last_component(devpath).to_owned();
         let driver = link_name(&directory.join("driver"));
-        let number = |file| hexadecimal(&line(&directory.join(file))?);
+        let number = |file| hexadecimal(&line_at(&directory.join(file))?);
         let module = link_name(&directory.join("driver/module"));
         let needs = driver.as_deref().and_then(function::protocol_module);
         let function = SysfsFunction {
@@ -149,7 +151,7 @@ impl Sysfs {
     /// The state of a module. One that is built in has none, and is there from the start.
     fn module_state(&self, module: &str) -> ModuleState {
         let module = self.root.join("module").join(module);
-        match line(&module.join("initstate")).as_deref() {
+        match line_at(&module.join("initstate")).as_deref() {
             Some("live") => ModuleState::Live,
             Some(_) => ModuleState::InMotion,
             None if module.exists() => ModuleState::Live,
@@ -168,9 +170,13 @@ impl Sysfs {
     /// Where a link leads to, as a path below sysfs. The kernel's links in sysfs lead to where
     /// the object is, so that no other link needs to be looked at.
     fn devpath(&self, link: &Path) -> Option<String> {
-        let target = fs::read_link(link).ok()?;
+        self.resolved(link.parent()?, &fs::read_link(link).ok()?)
+    }
+
+    /// Where a link in a directory leads to, when this is what is written in it.
+    fn resolved(&self, directory: &Path, target: &Path) -> Option<String> {
         let mut path = PathBuf::new();
-        for component in link.parent()?.join(target).components() {
+        for component in directory.join(target).components() {
             match component {
                 Component::ParentDir => {
                     path.pop();
@@ -187,28 +193,29 @@ impl Sysfs {
     }
 }
 
-fn ports(directory: &Path) -> BTreeMap<u32, SysfsPort> {
-    let numbers = names(directory)
-        .into_iter()
-        .filter_map(|name| name.parse().ok());
+fn read_ports(device: &Directory, numbers: &[u32]) -> BTreeMap<u32, SysfsPort> {
     let read = |number: u32| {
-        let port = directory.join(number.to_string());
-        SysfsPort {
-            link_layer: line(&port.join("link_layer")),
-            speed_mbps: line(&port.join("rate")).and_then(|rate| speed_mbps(&rate)),
-            gid_types: gid_types(&port.join("gid_attrs/types")),
-        }
+        let port = device.directory(&format!("ports/{number}"))?;
+        let port = SysfsPort {
+            link_layer: port.line("link_layer"),
+            speed_mbps: port.line("rate").and_then(|rate| speed_mbps(&rate)),
+            gid_types: port
+                .directory("gid_attrs/types")
+                .map(|types| gid_types(&types))
+                .unwrap_or_default(),
+        };
+        Some((number, port))
     };
-    numbers.map(|number| (number, read(number))).collect()
+    numbers.iter().filter_map(|number| read(*number)).collect()
 }
 
 /// The types of the GIDs that are there, each once. The kernel answers EINVAL for a place
 /// without one (`drivers/infiniband/core/sysfs.c`).
-fn gid_types(types: &Path) -> Vec<String> {
+fn gid_types(types: &Directory) -> Vec<String> {
     let mut found = BTreeSet::new();
     let mut empty = 0;
     for place in 0u32.. {
-        match line(&types.join(place.to_string())) {
+        match types.line(&place.to_string()) {
             Some(kind) => {
                 found.insert(kind);
             }
@@ -228,15 +235,6 @@ fn names(directory: &Path) -> Vec<String> {
     entries
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect()
-}
-
-/// The only line of an attribute that has one; what no terminal should be sent is none.
-fn line(attribute: &Path) -> Option<String> {
-    // The kernel gives an attribute, which fits into a page, with the first read.
-    let mut page = [0; ATTRIBUTE_LEN];
-    let len = fs::File::open(attribute).ok()?.read(&mut page).ok()?;
-    let line = str::from_utf8(page.get(..len)?).ok()?.trim_end();
-    (!line.is_empty() && !line.contains(char::is_control)).then(|| line.to_owned())
 }
 
 /// A number as PCI's attributes have it, like `0x020000`.
@@ -298,7 +296,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let sysfs = Sysfs::new(root.path().to_owned());
         assert!(!sysfs.has_ib_core());
-        let none = sysfs.device(&DeviceName::parse("rxe0").unwrap(), Some("eth0"));
+        let none = sysfs.device(&DeviceName::parse("rxe0").unwrap(), &[1], Some("eth0"));
         assert_eq!(none, SysfsDevice::default());
         assert!(sysfs.node_names().is_empty());
         assert_eq!(sysfs.node("uverbs0"), None);
