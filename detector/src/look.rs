@@ -29,7 +29,7 @@ const ENODEV: i32 = 19;
 /// How often is read what changes under a look. What changes after that has an event of its own.
 const ROUNDS: u32 = 3;
 /// Asking for one device costs about as much as this many of a list do.
-const OF_A_LIST: usize = 4;
+const OF_A_LIST: usize = 2;
 
 /// Where the kernel is asked, and what it said last.
 pub struct Eyes {
@@ -38,6 +38,8 @@ pub struct Eyes {
     /// unloaded while a socket of its family is open.
     passed: Option<RdmaSocket>,
     known: BTreeMap<u32, Known>,
+    /// The highest index of a device so far: they are given in order.
+    highest: Option<u32>,
     nodes: Nodes,
     functions: Arc<BTreeMap<String, SysfsFunction>>,
     system: NldevSystem,
@@ -84,6 +86,7 @@ impl Eyes {
             sysfs,
             passed,
             known: BTreeMap::new(),
+            highest: None,
             nodes: Nodes::default(),
             functions: Arc::default(),
             system: NldevSystem::default(),
@@ -112,6 +115,7 @@ impl Eyes {
         } else {
             self.known.clear();
             self.nodes = Nodes::default();
+            self.highest = None;
             self.system = NldevSystem::default();
         }
         let same_functions = !self.look_at_functions(pending);
@@ -161,9 +165,14 @@ impl Eyes {
         // It stands in every record.
         let everything = pending.everything || system != self.system;
         self.system = system;
-        let listed = self.list(rdma)?;
-        let listed = self.leave_out_refused(listed);
-        self.forget_all_but(&listed);
+        let named = match everything || pending.is_of_all() {
+            true => None,
+            false => self.list_named(rdma, pending)?,
+        };
+        let listed = match named {
+            Some(listed) => listed,
+            None => self.list_all(rdma)?,
+        };
         let mut due = self.due(listed, everything, pending);
         let mut reads = 0;
         for _ in 0..ROUNDS {
@@ -177,6 +186,84 @@ impl Eyes {
         }
         self.name_registrations(pending);
         Ok(reads)
+    }
+
+    /// The kernel's whole list. What is not in it is forgotten.
+    fn list_all(&mut self, rdma: &mut RdmaSocket) -> Result<Vec<Listed>, RequestError> {
+        let listed = self.list(rdma)?;
+        let listed = self.leave_out_refused(listed);
+        self.forget_all_but(&listed);
+        self.highest = self
+            .highest
+            .max(listed.iter().filter_map(Listed::index).max());
+        Ok(listed)
+    }
+
+    /// Of the kernel's list what is pending, asked for by index, where that costs less than the
+    /// whole list. A device that came has the next index; nothing when there is one whose index
+    /// is not found that way.
+    fn list_named(
+        &mut self,
+        rdma: &mut RdmaSocket,
+        pending: &Pending,
+    ) -> Result<Option<Vec<Listed>>, RequestError> {
+        let known = self.known.iter().filter(|(index, known)| {
+            let name = &known.found.record.name;
+            pending.names_device(**index, name) || self.nodes.are_others(name)
+        });
+        let known = known.map(|(index, _)| *index);
+        let asked: BTreeSet<u32> = known.chain(pending.indexes.iter().copied()).collect();
+        if (asked.len() + pending.names.len()) * OF_A_LIST > self.known.len() {
+            return Ok(None);
+        }
+        let mut listed = Vec::new();
+        for index in asked {
+            listed.extend(self.ask_for(rdma, index)?);
+        }
+        let mut missing = self.missing(pending, &listed);
+        while !missing.is_empty() {
+            let next = self.highest.map_or(0, |highest| highest.saturating_add(1));
+            let Some(came) = self.ask_for(rdma, next)? else {
+                return Ok(None);
+            };
+            self.highest = Some(next);
+            if let Listed::Other(told) = &came {
+                missing.remove(told.device.name.as_str());
+            }
+            listed.push(came);
+        }
+        Ok(Some(listed))
+    }
+
+    /// The names that are pending and there, and that no device has of which we know.
+    fn missing<'p>(&self, pending: &'p Pending, listed: &[Listed]) -> BTreeSet<&'p str> {
+        let here = pending.names.iter().map(String::as_str);
+        let mut missing: BTreeSet<&str> = here.filter(|name| self.sysfs.has_device(name)).collect();
+        let told = listed.iter().filter_map(|listed| match listed {
+            Listed::Same(index) => Some(self.known.get(index)?.found.record.name.as_str()),
+            Listed::Other(told) => Some(told.device.name.as_str()),
+            Listed::Refused(_) => None,
+        });
+        for name in told {
+            missing.remove(name);
+        }
+        missing
+    }
+
+    /// One entry of the kernel's list; nothing, and forgotten, when there is no such device.
+    fn ask_for(
+        &mut self,
+        rdma: &mut RdmaSocket,
+        index: u32,
+    ) -> Result<Option<Listed>, RequestError> {
+        match rdma.ask(Query::Device(index), |reply| self.listed(reply)) {
+            Ok(answer) => Ok(answer.into_iter().next()),
+            Err(e) if is_gone(&e) => {
+                self.known.remove(&index);
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Of what something is to be read.
@@ -237,13 +324,7 @@ impl Eyes {
             ));
         } else {
             for index in read {
-                match rdma.ask(Query::Device(*index), |reply| self.listed(reply)) {
-                    Ok(answer) => listed.extend(answer),
-                    Err(e) if is_gone(&e) => {
-                        self.known.remove(index);
-                    }
-                    Err(e) => return Err(e),
-                }
+                listed.extend(self.ask_for(rdma, *index)?);
             }
         }
         Ok(self.due(listed, false, &Pending::default()))

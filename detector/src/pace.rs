@@ -12,22 +12,25 @@ const PERIOD: i64 = 2_000_000;
 /// ...and of the time at most a hundredth is spent on that.
 const PERIODS_A_LOOK: i64 = 100;
 
-/// The last look, and how it went.
+/// The last look, how it went, and the last one at all devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pace {
     ended: i64,
     took: i64,
     failed: bool,
+    all_ended: i64,
+    all_took: i64,
 }
 
 impl Pace {
-    /// Notes a look.
-    pub fn looked(&mut self, began: i64, ended: i64, failed: bool) {
-        *self = Self {
-            ended,
-            took: ended.saturating_sub(began).max(0),
-            failed,
-        };
+    /// Notes a look, and whether it was at all devices.
+    pub fn looked(&mut self, began: i64, ended: i64, failed: bool, at_all: bool) {
+        self.ended = ended;
+        self.took = ended.saturating_sub(began).max(0);
+        self.failed = failed;
+        if at_all {
+            (self.all_ended, self.all_took) = (self.ended, self.took);
+        }
     }
 
     /// When to look because something is to be looked at.
@@ -40,11 +43,11 @@ impl Pace {
         self.ended.saturating_add(pause)
     }
 
-    /// When to look although nothing was heard.
+    /// When to look at all devices although nothing was heard of them, or of some only.
     #[must_use]
     pub fn next_unasked(&self) -> i64 {
-        let pause = self.took.saturating_mul(PERIODS_A_LOOK).max(PERIOD);
-        self.ended.saturating_add(pause)
+        let pause = self.all_took.saturating_mul(PERIODS_A_LOOK).max(PERIOD);
+        self.all_ended.saturating_add(pause)
     }
 }
 
@@ -54,8 +57,16 @@ mod tests {
 
     fn after(took: i64, failed: bool) -> Pace {
         let mut pace = Pace::default();
-        pace.looked(1_000, took.saturating_add(1_000), failed);
+        pace.looked(1_000, took.saturating_add(1_000), failed, true);
         pace
+    }
+
+    #[test]
+    fn looks_at_some_devices_do_not_put_off_the_one_at_all() {
+        let mut pace = after(100, false);
+        pace.looked(1_500_000, 1_500_200, false, false);
+        assert_eq!(pace.next(), 1_500_200 + 1_800);
+        assert_eq!(pace.next_unasked(), 1_100 + PERIOD);
     }
 
     #[test]

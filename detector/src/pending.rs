@@ -64,6 +64,12 @@ impl Pending {
         }
     }
 
+    /// Whether it is of all devices, and not of those alone that are named.
+    #[must_use]
+    pub fn is_of_all(&self) -> bool {
+        self.everything || self.ports || self.all_nodes
+    }
+
     /// Whether there is nothing to look at.
     #[must_use]
     pub fn is_empty(&self) -> bool {

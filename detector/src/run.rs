@@ -161,7 +161,7 @@ impl Watch {
         let began = now();
         self.published.count(|counters| counters.scans += 1);
         self.published.asking_since(Some(began));
-        let pending = self.ears.take_pending();
+        let pending = self.ears.take_pending(began >= self.pace.next_unasked());
         tokio::task::spawn_blocking(move || Box::new(Look::take(eyes, pending, began)))
     }
 
@@ -189,7 +189,9 @@ impl Watch {
     fn looked(&mut self, look: Look) -> Eyes {
         let ended = now();
         self.published.asking_since(None);
-        self.pace.looked(look.began, ended, look.outcome.is_err());
+        let at_all = look.pending.is_of_all();
+        self.pace
+            .looked(look.began, ended, look.outcome.is_err(), at_all);
         match look.outcome {
             Ok(looked) => {
                 let told = self.published.replace(&looked, ended);
@@ -293,17 +295,17 @@ impl Ears {
         }
     }
 
-    /// What is to be looked at now. Unasked, that is what the kernel does not tell of.
-    fn take_pending(&mut self) -> Pending {
-        let pending = std::mem::take(&mut self.pending);
-        if !pending.is_empty() {
-            return pending;
+    /// What is to be looked at now. Unasked, that is what the kernel does not tell of; in a storm
+    /// it is so beside what was heard.
+    fn take_pending(&mut self, unasked: bool) -> Pending {
+        let mut pending = std::mem::take(&mut self.pending);
+        if unasked {
+            pending.again(match std::mem::take(&mut self.doubt) {
+                true => Pending::doubtful(),
+                false => Pending::unasked(),
+            });
+            pending.all_functions |= self.in_motion;
         }
-        let mut pending = match std::mem::take(&mut self.doubt) {
-            true => Pending::doubtful(),
-            false => Pending::unasked(),
-        };
-        pending.all_functions |= self.in_motion;
         pending
     }
 

@@ -40,6 +40,13 @@ impl Sysfs {
         self.root.join("class/infiniband").exists()
     }
 
+    /// Whether there is an RDMA device with this name.
+    #[must_use]
+    pub fn has_device(&self, name: &str) -> bool {
+        let link = self.root.join("class/infiniband").join(name);
+        link.symlink_metadata().is_ok()
+    }
+
     /// What is there of the device called `name`, which has these ports, and whose first one has
     /// this network interface.
     #[must_use]

@@ -67,7 +67,7 @@ fn of_a_thousand_devices_the_one_is_read_that_something_happened_to() {
     let asked = table.lock().unwrap().asked;
     let (one, events) = watcher.look(&one).unwrap();
     assert_eq!((one.device_reads, events.len()), (1, 0));
-    // How it is set up, which devices there are, the ports of the one, and the list once more.
+    // How it is set up, what the list says of the one, its ports, and that once more.
     assert_eq!(table.lock().unwrap().asked - asked, 4);
 }
 

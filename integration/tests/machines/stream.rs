@@ -138,6 +138,9 @@ impl Stream {
         if !self.calm {
             self.host().restless = [0, 3, 8][self.rng.usize(..3)];
         }
+        if self.rng.bool() {
+            self.host().crowd();
+        }
         for _ in 0..self.rng.usize(1..4) {
             for _ in 0..self.rng.usize(10..40) {
                 match self.rng.u8(..8) {

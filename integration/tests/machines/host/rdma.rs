@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use super::{Core, Host};
 
 /// Few names, so that they are soon another device's.
-const NAMES: [&str; 5] = ["mlx5_0", "mlx5_1", "ibp1", "rocep1", "rxe0"];
+const NAMES: [&str; 16] = [
+    "mlx5_0", "mlx5_1", "mlx5_2", "mlx5_3", "ibp1", "ibp2", "rocep1", "rocep2", "rxe0", "rxe1",
+    "rxe2", "rxe3", "rxe4", "rxe5", "rxe6", "rxe7",
+];
 
 /// An RDMA device.
 pub(super) struct Device {
@@ -97,6 +100,16 @@ impl Host {
             self.add_node(index);
         }
         self.send("add", &path, "infiniband");
+    }
+
+    /// The RDMA core is there, and many devices.
+    pub fn crowd(&mut self) {
+        while self.core != Core::Live {
+            self.load_or_unload_core();
+        }
+        for _ in 0..NAMES.len() - 4 {
+            self.register();
+        }
     }
 
     pub(super) fn unregister_one(&mut self) {
