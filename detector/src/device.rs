@@ -21,6 +21,8 @@ pub struct SysfsDevice {
     pub module: Option<String>,
     /// The address of the nearest PCI function above the device.
     pub pci_address: Option<String>,
+    /// Its vendor and device.
+    pub pci_id: Option<(u32, u32)>,
     /// For a virtual function the address of the physical one.
     pub physical_function: Option<String>,
     /// For a virtual function its number.
@@ -77,7 +79,7 @@ pub fn assemble(
         driver: sysfs.driver.clone(),
         module: sysfs.module.clone(),
         pci_address: sysfs.pci_address.clone(),
-        pci_id: None,
+        pci_id: sysfs.pci_id.map(pci_id),
         physical_function,
         function_number: sysfs.subfunction.or(sysfs.virtual_function).map(Into::into),
         parent: device
@@ -170,6 +172,12 @@ fn protocol(device: &NldevDevice, link_layer: Option<&str>) -> Protocol {
             _ => Protocol::Unknown,
         },
     }
+}
+
+/// Vendor and device of a PCI function, as lspci(8) writes them.
+#[must_use]
+pub fn pci_id((vendor, device): (u32, u32)) -> String {
+    format!("{vendor:04x}:{device:04x}")
 }
 
 /// A GUID as sysfs and every RDMA tool write it.

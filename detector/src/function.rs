@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::device::pci_id;
 use interfaces::detector::{Function, FunctionState, WaitsFor};
 
 /// PCI classes without their programming interface (`include/linux/pci_ids.h`, and the PCI
@@ -182,7 +183,7 @@ pub fn records(
                 .lacks_module()
                 .filter(|_| !has_device)
                 .map(str::to_owned),
-            pci_id: None,
+            pci_id: function.id.filter(|_| function.bus == "pci").map(pci_id),
             pci_address: function.pci_address.clone(),
         };
         (devpath.clone(), record)

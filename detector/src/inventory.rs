@@ -25,6 +25,8 @@ pub struct Seen {
     pub functions: Arc<BTreeMap<String, SysfsFunction>>,
     /// Whether they are the same as in the look before.
     pub same_functions: bool,
+    /// Kernel modules that came or went, and whether each is there.
+    pub modules: BTreeMap<String, bool>,
     /// Where devices are exclusive, the names of those that nodes belong to, of whatever network
     /// namespace.
     pub with_nodes: BTreeSet<String>,
@@ -102,6 +104,13 @@ impl Inventory {
         }
         if !seen.same_functions || !same_parents {
             self.replace_functions(seen, now, &mut events);
+        }
+        for (name, there) in &seen.modules {
+            let action = if *there { Action::Add } else { Action::Remove };
+            events.push(SubscribeDevicesReply {
+                module: Some(name.clone()),
+                ..reply(action, self.sequence.advance())
+            });
         }
         if !std::mem::replace(&mut self.complete, true) {
             events.push(self.mark(Action::Ready));

@@ -122,19 +122,28 @@ impl Eyes {
         let functions = Arc::clone(&self.functions);
         Ok(Looked {
             in_motion: functions.values().any(SysfsFunction::is_in_motion),
-            seen: self.seen(functions, same_functions),
+            seen: self.seen(pending, functions, same_functions),
             ib_core,
             system: self.system,
             device_reads,
         })
     }
 
-    fn seen(&self, functions: Arc<BTreeMap<String, SysfsFunction>>, same_functions: bool) -> Seen {
+    fn seen(
+        &self,
+        pending: &Pending,
+        functions: Arc<BTreeMap<String, SysfsFunction>>,
+        same_functions: bool,
+    ) -> Seen {
+        let modules = pending.modules.iter();
         let exclusive = self.system.netns_shared == Some(false);
         Seen {
             devices: self.known.values().map(|k| k.found.clone()).collect(),
             functions,
             same_functions,
+            modules: modules
+                .map(|name| (name.clone(), self.sysfs.has_module(name)))
+                .collect(),
             // They are many, and matter only where a device can be elsewhere.
             with_nodes: match exclusive {
                 true => self.nodes.owners(),

@@ -30,6 +30,8 @@ pub struct Pending {
     pub functions: BTreeSet<String>,
     /// Every function.
     pub all_functions: bool,
+    /// These kernel modules: whether each is there.
+    pub modules: BTreeSet<String>,
     /// For devices by their present name: the name that they were registered under.
     pub kernel_names: BTreeMap<String, String>,
 }
@@ -97,7 +99,7 @@ impl Pending {
             "net" => self.ports = true,
             // rdma_cm is of no device; that it is there says that ib_core is.
             "misc" if name == "rdma_cm" => self.ports = true,
-            "module" => self.module(&name),
+            "module" => self.module(name),
             _ => {}
         }
         self.bound();
@@ -124,12 +126,19 @@ impl Pending {
     }
 
     /// Modules that make functions what they are, or take the devices of all of them along.
-    fn module(&mut self, name: &str) {
-        match name {
-            "ib_core" => *self = Self::everything(),
+    fn module(&mut self, name: String) {
+        match name.as_str() {
+            "ib_core" => {
+                let modules = std::mem::take(&mut self.modules);
+                *self = Self {
+                    modules,
+                    ..Self::everything()
+                };
+            }
             name if function::is_protocol_module(name) => self.all_functions = true,
             _ => {}
         }
+        self.modules.insert(name);
     }
 
     /// Takes in what the kernel's monitor says of a device; without an index it is of none.
@@ -154,6 +163,7 @@ impl Pending {
         self.indexes.extend(before.indexes);
         self.nodes.extend(before.nodes);
         self.functions.extend(before.functions);
+        self.modules.extend(before.modules);
         for (name, registered) in before.kernel_names {
             self.kernel_names.entry(name).or_insert(registered);
         }
@@ -162,7 +172,8 @@ impl Pending {
 
     fn bound(&mut self) {
         let named = self.names.len() + self.indexes.len() + self.nodes.len();
-        if named + self.functions.len() + self.kernel_names.len() > MOST_NAMED {
+        let more = self.functions.len() + self.modules.len() + self.kernel_names.len();
+        if named + more > MOST_NAMED {
             *self = Self::everything();
         }
     }
@@ -190,7 +201,7 @@ mod tests {
     fn what_does_not_concern_rdma_leaves_nothing_to_look_at() {
         let block = after(&[("add", "/devices/a/block/sda", "block", None)]);
         assert!(block.is_empty());
-        assert!(after(&[("add", "/module/xfs", "module", None)]).is_empty());
+        assert!(after(&[("change", "/bus/usb", "bus", None)]).is_empty());
     }
 
     #[test]

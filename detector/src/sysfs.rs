@@ -83,11 +83,21 @@ impl Sysfs {
             physical_function: physical,
             subfunction,
             port_name,
+            pci_id: pci_address
+                .as_deref()
+                .and_then(|address| self.pci_id(address)),
             pci_address,
             parent_netdev: device.line("parent"),
             board_id: device.line("board_id"),
             parent,
         }
+    }
+
+    /// Vendor and device of a PCI function.
+    fn pci_id(&self, address: &str) -> Option<(u32, u32)> {
+        let function = Directory::open(&self.root.join("bus/pci/devices").join(address))?;
+        let number = |file| hexadecimal(&function.line(file)?);
+        number("vendor").zip(number("device"))
     }
 
     /// The names of all that ib_uverbs and ib_umad have made: nodes, and what is none.
@@ -153,6 +163,12 @@ impl Sysfs {
             driver,
         };
         function.may_register().then_some(function)
+    }
+
+    /// Whether a module is there, in whatever state.
+    #[must_use]
+    pub fn has_module(&self, name: &str) -> bool {
+        self.root.join("module").join(name).exists()
     }
 
     /// The state of a module. One that is built in has none, and is there from the start.

@@ -17,6 +17,7 @@ use integration::lab::Lab;
 use interfaces::client::Client;
 use interfaces::detector::{DESCRIBE, DescribeArgs, DescribeReply, LIST, ListArgs, ListReply};
 use interfaces::detector::{Device, Protocol};
+use interfaces::orchestrator::State;
 use with_lab::with_lab;
 
 const DETECTOR: &str = "org.rdmahotplug.Detector";
@@ -124,6 +125,12 @@ fn roce(name: &str, address: &str) -> Hardware {
 #[test]
 fn what_the_kernel_does_not_send_is_counted_and_changes_nothing() {
     with_lab(vec![roce("first0", "0000:01:00.0")], async |lab| {
+        // Nothing of it changes any more.
+        lab.wait_until("the first device to be ready", |world| {
+            world.devices.values().any(|d| d.state == State::Ready)
+        })
+        .await
+        .unwrap();
         let (before, record) = (counters(lab).await, device(lab, "first0").await);
         let hostile = hostile();
         let count = i64::try_from(hostile.len()).unwrap();

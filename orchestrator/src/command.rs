@@ -28,6 +28,7 @@ use interfaces::orchestrator::{
 use serde::Serialize;
 
 use crate::journal;
+use crate::rules::{Rules, RulesError};
 use crate::run::read_rules;
 use arguments::{Arguments, Command};
 use ask::Services;
@@ -51,6 +52,9 @@ pub enum Error {
     /// Some modules were not loaded; they were named.
     #[error("not everything was loaded")]
     NotLoaded,
+    /// A rules file to replay with is wrong.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// A journal cannot be replayed.
     #[error(transparent)]
     Journal(#[from] journal::Error),
@@ -58,7 +62,7 @@ pub enum Error {
     #[error("cannot replay")]
     Replay(#[from] journal::replay::ReplayError),
     /// A file cannot be read, or nothing can be printed.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
 }
 
@@ -244,6 +248,12 @@ fn replayed(
         [] => None,
         rules => Some(read_rules(rules, lists)?),
     };
+    if let Some(sources) = &sources {
+        let errors = Rules::read(sources, &Rules::default());
+        if let Some(error) = errors.errors().first() {
+            return Err(Error::Rules(error.clone()));
+        }
+    }
     let steps = journal::replay::replay(records.into_iter(), sources.as_ref())?;
     Ok(replay::rows(&steps))
 }

@@ -24,7 +24,7 @@ use module::Module;
 use unit::{Phase, Unit};
 
 /// How long things may take, in µs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patience {
     /// The start, until it is complete whatever is missing.
     pub start: i64,
@@ -50,7 +50,7 @@ enum Timer {
 }
 
 /// The state of the whole.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Machine {
     #[serde(with = "saved_rules")]
     rules: Rules,
@@ -98,33 +98,23 @@ mod saved_rules {
 impl Machine {
     /// A machine that knows nothing.
     #[must_use]
-    pub fn new(patience: Patience) -> Self {
-        Self {
-            rules: Rules::default(),
-            patience,
-            devices: BTreeMap::new(),
-            functions: BTreeMap::new(),
-            modules: BTreeMap::new(),
-            units: BTreeMap::new(),
-            watched: BTreeMap::new(),
-            flagged: BTreeMap::new(),
-            announced: BTreeSet::new(),
-            unsettled: BTreeSet::new(),
-            timers: BTreeSet::new(),
-            complete: false,
-            connected: false,
-            service_manager: false,
-            started: false,
-            settled: false,
-            paused: None,
-            touched: BTreeSet::new(),
-        }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// When an [`Event::Deadline`] is due, in µs, as things are now.
     #[must_use]
     pub fn next_deadline(&self) -> Option<i64> {
         self.timers.first().map(|(time, _)| *time)
+    }
+
+    /// Whether an event can mean anything: modules come and go that are nobody's here.
+    #[must_use]
+    pub fn is_concerned(&self, event: &Event) -> bool {
+        match event {
+            Event::ModuleThere(name) | Event::ModuleGone(name) => self.stands_for(name).is_some(),
+            _ => true,
+        }
     }
 
     /// Decides. `now` is in µs of CLOCK_MONOTONIC.
@@ -143,12 +133,13 @@ impl Machine {
 
     fn take(&mut self, event: Event, now: i64, actions: &mut Vec<Action>) {
         match event {
-            Event::Begins => self.begin(now, actions),
+            Event::Begins(patience) => self.begin(patience, now, actions),
             Event::SnapshotBegins => self.snapshot_begins(),
             Event::Device(record) => self.device(*record, now, actions),
             Event::DeviceGone(index) => self.device_gone(index, actions),
             Event::Function(record) => self.function(*record, now, actions),
             Event::FunctionGone(name) => self.function_gone(&name, actions),
+            Event::ModuleThere(name) => self.module_there(&name, actions),
             Event::ModuleGone(name) => self.module_gone(&name, actions),
             Event::SnapshotEnds => self.snapshot_ends(actions),
             // What was known stays until the detector is back and says otherwise.
@@ -167,7 +158,8 @@ impl Machine {
 
     /// A new process: nothing that the last one asked for is known to be answered, and the
     /// service manager waits for READY again.
-    fn begin(&mut self, now: i64, actions: &mut Vec<Action>) {
+    fn begin(&mut self, patience: Patience, now: i64, actions: &mut Vec<Action>) {
+        self.patience = patience;
         self.started = false;
         self.complete = false;
         self.settled = false;
@@ -338,14 +330,14 @@ impl Machine {
 
     fn resume(&mut self, actions: &mut Vec<Action>) {
         self.paused = None;
-        self.ask_everyone(false, actions);
-        self.drive_units(actions);
-        self.touch_everyone();
+        // Whatever was done meanwhile.
+        self.reconcile(actions);
     }
 
     /// Says what has become of the whole after a step.
     fn settle(&mut self, now: i64, actions: &mut Vec<Action>) {
-        let loading = !self.unsettled.is_empty();
+        let unsettled = !self.unsettled.is_empty();
+        let loading = unsettled || self.modules.values().any(|module| module.in_flight);
         let job = self.units.values().any(Unit::is_pending);
         let mut functions = self.functions.values();
         let settled = self.complete && !loading && !job && functions.all(Function::is_settled);
@@ -356,7 +348,7 @@ impl Machine {
         // Not the jobs: many of them are ordered after the start itself.
         let mut functions = self.functions.values();
         let holds = functions.any(|f| f.holds_start(&self.modules, now, self.patience));
-        if self.complete && !loading && !holds {
+        if self.complete && !unsettled && !holds {
             self.start(actions);
         }
     }

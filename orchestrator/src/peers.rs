@@ -47,16 +47,22 @@ fn event(reply: SubscribeDevicesReply) -> Option<Event> {
     match reply.action {
         Action::Add | Action::Change => match (reply.device, reply.function) {
             (Some(device), _) => Some(Event::Device(Box::new(device))),
-            (None, function) => function.map(|f| Event::Function(Box::new(f))),
+            (None, Some(function)) => Some(Event::Function(Box::new(function))),
+            (None, None) => module(reply.module).map(Event::ModuleThere),
         },
         Action::Remove => match (reply.index, reply.function, reply.module) {
             (Some(index), ..) => Some(Event::DeviceGone(index)),
             (None, Some(function), _) => Some(Event::FunctionGone(function.name)),
-            (None, None, module) => Some(Event::ModuleGone(ModuleName::parse(&module?).ok()?)),
+            (None, None, name) => module(name).map(Event::ModuleGone),
         },
         Action::Resync => Some(Event::SnapshotBegins),
         Action::Ready => Some(Event::SnapshotEnds),
     }
+}
+
+/// The kernel's name of a module, which can be any.
+fn module(name: Option<String>) -> Option<ModuleName> {
+    ModuleName::parse(&name?).ok()
 }
 
 /// Has `modules` loaded and tells `events` the answer for each, however often the loader has to

@@ -121,11 +121,11 @@ fn follow_the_world(
         needed,
     };
     let mind = Mind {
-        machine: resumed.unwrap_or_else(|| Machine::new(patience(config))),
+        machine: resumed.unwrap_or_default(),
         journal,
         hands,
     };
-    tokio::spawn(mind.decide(queue, rules));
+    tokio::spawn(mind.decide(queue, patience(config), rules));
 }
 
 fn patience(config: &Config) -> Patience {
@@ -170,11 +170,16 @@ struct Mind {
 }
 
 impl Mind {
-    async fn decide(mut self, mut queue: UnboundedReceiver<Message>, rules: Sources) {
+    async fn decide(
+        mut self,
+        mut queue: UnboundedReceiver<Message>,
+        patience: Patience,
+        rules: Sources,
+    ) {
         if !self.journal.is_open() {
             self.journal.begin(&self.machine, times());
         }
-        self.take(Event::Begins);
+        self.take(Event::Begins(patience));
         self.take(Event::Rules(rules));
         loop {
             let message = tokio::select! {
@@ -190,6 +195,9 @@ impl Mind {
     }
 
     fn take(&mut self, event: Event) {
+        if !self.machine.is_concerned(&event) {
+            return;
+        }
         let times = times();
         let rules = matches!(event, Event::Rules(_));
         self.journal.append(times, [wire::of_event(&event)]);

@@ -37,16 +37,15 @@ pub struct Checkpoint {
 /// What the orchestrator was told.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
-    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
+    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     pub kind: ::core::option::Option<event::Kind>,
 }
 /// Nested message and enum types in `Event`.
 pub mod event {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
-        /// A process began.
         #[prost(message, tag = "1")]
-        Begins(()),
+        Begins(super::Begins),
         #[prost(message, tag = "2")]
         SnapshotBegins(()),
         /// org.rdmahotplug.Detector: Device
@@ -89,7 +88,22 @@ pub mod event {
         Pause(::prost::alloc::string::String),
         #[prost(message, tag = "18")]
         Resume(()),
+        /// The kernel module's name.
+        #[prost(string, tag = "19")]
+        ModuleThere(::prost::alloc::string::String),
     }
+}
+/// A process began.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Begins {
+    /// How long things may take, in µs: the start, a function until it is stuck, and at the start
+    /// one that nothing happens to.
+    #[prost(int64, tag = "1")]
+    pub start: i64,
+    #[prost(int64, tag = "2")]
+    pub function: i64,
+    #[prost(int64, tag = "3")]
+    pub driver: i64,
 }
 /// What became of a job.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -52,7 +52,7 @@ impl From<String> for Told {
 
 fn of_event(event: &Event) -> Option<Told> {
     let told = match event {
-        Event::Begins => "the orchestrator starts".to_owned(),
+        Event::Begins(_) => "the orchestrator starts".to_owned(),
         Event::Device(device) => {
             let mut protocols: Vec<&str> = Vec::new();
             for port in &device.ports {
@@ -83,6 +83,7 @@ fn of_event(event: &Event) -> Option<Told> {
             None => format!("{} has its device", function.name),
         },
         Event::FunctionGone(name) => format!("{name} is gone"),
+        Event::ModuleThere(name) => format!("module {name} was loaded by somebody"),
         Event::ModuleGone(name) => format!("module {name} was unloaded"),
         Event::DetectorLost => "the detector cannot be reached".to_owned(),
         Event::Module(result) => {
@@ -140,7 +141,22 @@ fn of_result(result: &ModuleResult) -> String {
 }
 
 fn of_action(action: &Action) -> Option<Told> {
-    Some(say(action)?.into())
+    let reason = match action {
+        Action::Load { reason, .. }
+        | Action::StartUnit { reason, .. }
+        | Action::StopUnit { reason, .. } => Some(reason.as_str()),
+        _ => None,
+    };
+    Some(Told {
+        index: reason.and_then(index_in),
+        ..say(action)?.into()
+    })
+}
+
+/// The index of the device that something was decided for, which ends the reason.
+fn index_in(reason: &str) -> Option<i64> {
+    let (_, index) = reason.rsplit_once("(index ")?;
+    index.strip_suffix(')')?.parse().ok()
 }
 
 /// A decision in words; nothing of an action that is none.

@@ -5,14 +5,9 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::machine::tests::world::World;
-use crate::machine::{Action, Event, JobOutcome, Patience, Verb};
+use crate::machine::{Action, Event, JobOutcome, Verb};
 use interfaces::names::UnitName;
 
-const PATIENCE: Patience = Patience {
-    start: 30_000_000,
-    function: 30_000_000,
-    driver: 5_000_000,
-};
 /// So many random journals are made.
 const JOURNALS: u64 = 60;
 /// So many things happen in each.
@@ -36,7 +31,7 @@ struct Writer {
 
 impl Writer {
     fn new() -> Self {
-        let machine = Machine::new(PATIENCE);
+        let machine = Machine::new();
         let mut bytes = MAGIC.to_vec();
         let checkpoint = wire::checkpoint(&machine).unwrap();
         bytes.extend(encode(Times::default(), What::Checkpoint(checkpoint)));
@@ -180,7 +175,7 @@ fn go_on(seed: u64, kept: &[Record]) {
     }
     world.owed.clear();
     let resumed = replay::resume(kept.iter().cloned()).unwrap();
-    let mut machine = resumed.unwrap_or_else(|| Machine::new(PATIENCE));
+    let mut machine = resumed.unwrap_or_else(|| Machine::new());
     let finished = finished(kept);
     for event in world.beginning() {
         let actions = machine.step(event, world.now);
@@ -236,7 +231,7 @@ fn a_journal_on_disk_is_gone_on_with_where_a_crash_has_torn_it_off() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, machine) = Journal::open(dir.path());
     assert!(machine.is_none());
-    let mut machine = Machine::new(PATIENCE);
+    let mut machine = Machine::new();
     journal.begin(&machine, times(1));
     journal.append(times(2), [wire::of_event(&Event::Pause("why".to_owned()))]);
     let _ = machine.step(Event::Pause("why".to_owned()), 2);
@@ -255,7 +250,7 @@ fn a_journal_on_disk_is_gone_on_with_where_a_crash_has_torn_it_off() {
 fn a_full_journal_makes_room_and_loses_no_state() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(dir.path());
-    let mut machine = Machine::new(PATIENCE);
+    let mut machine = Machine::new();
     journal.begin(&machine, times(1));
     let reason = "x".repeat(64 * 1024);
     let mut rotations = 0;
@@ -286,7 +281,7 @@ fn a_full_journal_makes_room_and_loses_no_state() {
 fn a_rotation_that_ended_between_its_renames_is_completed() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(dir.path());
-    journal.begin(&Machine::new(PATIENCE), times(1));
+    journal.begin(&Machine::new(), times(1));
     drop(journal);
     fs::rename(dir.path().join(NAME), dir.path().join(NEW)).unwrap();
     let (journal, machine) = Journal::open(dir.path());
@@ -300,7 +295,7 @@ fn what_is_no_journal_is_left_behind_and_the_orchestrator_begins_anew() {
     fs::write(dir.path().join(NAME), "not a journal").unwrap();
     let (mut journal, machine) = Journal::open(dir.path());
     assert!(machine.is_none() && !journal.is_open());
-    journal.begin(&Machine::new(PATIENCE), times(1));
+    journal.begin(&Machine::new(), times(1));
     assert!(Journal::open(dir.path()).1.is_some());
     assert_eq!(fs::read(dir.path().join(BEFORE)).unwrap(), b"not a journal");
 }
@@ -311,7 +306,7 @@ fn a_journal_that_cannot_be_written_keeps_nobody_from_work() {
     let gone = dir.path().join("gone");
     let (mut journal, machine) = Journal::open(&gone);
     assert!(machine.is_none());
-    journal.begin(&Machine::new(PATIENCE), times(1));
+    journal.begin(&Machine::new(), times(1));
     journal.append(times(2), [wire::of_event(&Event::Reconcile)]);
     assert!(!journal.is_open() && history(&gone).is_empty());
 }

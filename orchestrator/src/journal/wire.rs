@@ -8,13 +8,13 @@ use interfaces::journal::job::Verb as VerbRecord;
 use interfaces::journal::record::What;
 use interfaces::journal::unit::Activity;
 use interfaces::journal::{
-    Checkpoint, Decision, Event as EventRecord, Job, Load, SetFlag, Source as SourceRecord,
+    Begins, Checkpoint, Decision, Event as EventRecord, Job, Load, SetFlag, Source as SourceRecord,
     Sources as SourcesRecord, Unit, UnitJob, decision, event, job, source,
 };
 use interfaces::names::{ModuleName, NameError, UnitName};
 use serde::Serialize;
 
-use crate::machine::{Action, Event, Flag, JobOutcome, Machine, UnitActivity, Verb};
+use crate::machine::{Action, Event, Flag, JobOutcome, Machine, Patience, UnitActivity, Verb};
 use crate::rules::{Source, Sources};
 
 /// Why a record means nothing to this program.
@@ -55,12 +55,17 @@ pub fn machine(checkpoint: &Checkpoint) -> Result<Machine, WireError> {
 pub fn of_event(event: &Event) -> What {
     use event::Kind;
     let kind = match event {
-        Event::Begins => Kind::Begins(()),
+        Event::Begins(patience) => Kind::Begins(Begins {
+            start: patience.start,
+            function: patience.function,
+            driver: patience.driver,
+        }),
         Event::SnapshotBegins => Kind::SnapshotBegins(()),
         Event::Device(device) => Kind::Device(json(device)),
         Event::DeviceGone(index) => Kind::DeviceGone(*index),
         Event::Function(function) => Kind::Function(json(function)),
         Event::FunctionGone(name) => Kind::FunctionGone(name.clone()),
+        Event::ModuleThere(name) => Kind::ModuleThere(name.to_string()),
         Event::ModuleGone(name) => Kind::ModuleGone(name.to_string()),
         Event::SnapshotEnds => Kind::SnapshotEnds(()),
         Event::DetectorLost => Kind::DetectorLost(()),
@@ -133,12 +138,17 @@ pub fn event(record: &EventRecord) -> Result<Event, WireError> {
     use event::Kind;
     Ok(
         match record.kind.as_ref().ok_or(WireError::Unknown("event"))? {
-            Kind::Begins(()) => Event::Begins,
+            Kind::Begins(begins) => Event::Begins(Patience {
+                start: begins.start,
+                function: begins.function,
+                driver: begins.driver,
+            }),
             Kind::SnapshotBegins(()) => Event::SnapshotBegins,
             Kind::Device(json) => Event::Device(serde_json::from_str(json)?),
             Kind::DeviceGone(index) => Event::DeviceGone(*index),
             Kind::Function(json) => Event::Function(serde_json::from_str(json)?),
             Kind::FunctionGone(name) => Event::FunctionGone(name.clone()),
+            Kind::ModuleThere(name) => Event::ModuleThere(ModuleName::parse(name)?),
             Kind::ModuleGone(name) => Event::ModuleGone(ModuleName::parse(name)?),
             Kind::SnapshotEnds(()) => Event::SnapshotEnds,
             Kind::DetectorLost(()) => Event::DetectorLost,

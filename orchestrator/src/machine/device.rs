@@ -482,34 +482,52 @@ impl Machine {
         self.publish_functions(&wanting, actions);
     }
 
+    /// The wanted module that the kernel's module of this name stands behind: an alias is known
+    /// by what was loaded for it.
+    pub(super) fn stands_for(&self, name: &ModuleName) -> Option<ModuleName> {
+        let is_it = |(wanted, module): &(&ModuleName, &Module)| {
+            let last = module.chain.last();
+            *wanted == name || last.is_some_and(|last| last == name.as_str())
+        };
+        let found = self.modules.iter().find(is_it);
+        found.map(|(wanted, _)| wanted.clone())
+    }
+
+    /// A module is in the kernel again: somebody else has put it there.
+    pub(super) fn module_there(&mut self, there: &ModuleName, actions: &mut Vec<Action>) {
+        self.turn(there, ModuleState::Unloaded, ModuleState::Live, actions);
+    }
+
     /// A module is no longer in the kernel. Where a rule says so it is put back.
     pub(super) fn module_gone(&mut self, gone: &ModuleName, actions: &mut Vec<Action>) {
-        let is_it = |name: &ModuleName, module: &Module| {
-            name == gone
-                || module
-                    .chain
-                    .last()
-                    .is_some_and(|last| last == gone.as_str())
-        };
-        let mut modules = self.modules.iter();
-        let Some((name, _)) = modules.find(|(name, module)| is_it(name, module)) else {
-            return;
-        };
-        let name = name.clone();
+        let name = self.stands_for(gone);
         let restore = self.devices.values().any(|device| {
             let mut wanted = device.modules.iter();
-            wanted.any(|wanted| wanted.restore && wanted.name == name)
+            wanted.any(|wanted| wanted.restore && Some(&wanted.name) == name.as_ref())
         });
-        let Some(module) = self.modules.get_mut(&name) else {
-            return;
-        };
-        if module.in_flight || module.state != ModuleState::Live {
-            return;
-        }
-        module.state = match restore {
+        let state = match restore {
             true => ModuleState::Pending,
             false => ModuleState::Unloaded,
         };
+        self.turn(gone, ModuleState::Live, state, actions);
+    }
+
+    /// Something outside has changed the state of a module, unless it is being loaded.
+    fn turn(
+        &mut self,
+        kernel_name: &ModuleName,
+        from: ModuleState,
+        to: ModuleState,
+        actions: &mut Vec<Action>,
+    ) {
+        let name = self.stands_for(kernel_name);
+        let Some(module) = name.and_then(|name| self.modules.get_mut(&name)) else {
+            return;
+        };
+        if module.in_flight || module.state != from {
+            return;
+        }
+        module.state = to;
         let wanting = module.wanted_by.clone();
         if let Some(subject) = wanting.first() {
             self.ask(subject, false, actions);
@@ -573,14 +591,23 @@ impl Machine {
 
     /// Whether a device that wants `unit` has its modules, and what the unit waits for is active.
     pub(super) fn may_start(&self, name: &UnitName, wanted_by: &BTreeSet<i64>) -> bool {
-        let mut devices = wanted_by.iter().filter_map(|index| self.devices.get(index));
-        devices.any(|device| {
-            let mut wanted = device.units.iter();
-            let is_active = |unit: &UnitName| self.watched.get(unit) == Some(&true);
-            !self.unsettled.contains(&device.record.index)
-                && wanted
-                    .any(|wanted| wanted.name == *name && wanted.while_active.iter().all(is_active))
-        })
+        let mut settled = wanted_by
+            .iter()
+            .filter(|index| !self.unsettled.contains(index));
+        settled.any(|index| self.has_leaders_of(name, *index))
+    }
+
+    /// Whether what `unit` waits for is active, for one of the devices that want it.
+    pub(super) fn has_leaders(&self, name: &UnitName, wanted_by: &BTreeSet<i64>) -> bool {
+        let mut wanting = wanted_by.iter();
+        wanting.any(|index| self.has_leaders_of(name, *index))
+    }
+
+    fn has_leaders_of(&self, name: &UnitName, index: i64) -> bool {
+        let is_active = |unit: &UnitName| self.watched.get(unit) == Some(&true);
+        let device = self.devices.get(&index);
+        let mut wanted = device.iter().flat_map(|device| &device.units);
+        wanted.any(|wanted| wanted.name == *name && wanted.while_active.iter().all(is_active))
     }
 
     /// The units of a device.

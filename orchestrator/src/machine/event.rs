@@ -6,13 +6,14 @@ use interfaces::loader::ModuleResult;
 use interfaces::names::{ModuleName, UnitName};
 use interfaces::orchestrator::{Device, Function};
 
+use super::Patience;
 use crate::rules::Sources;
 
 /// Everything that can make the machine decide.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The process has begun, with nothing known or with what a journal told.
-    Begins,
+    Begins(Patience),
     /// The detector begins to tell everything anew.
     SnapshotBegins,
     /// The detector tells a device: a new one, a changed one, or one that is known.
@@ -23,6 +24,8 @@ pub enum Event {
     Function(Box<detector::Function>),
     /// The detector says that a function is gone.
     FunctionGone(String),
+    /// The detector says that a kernel module is there now.
+    ModuleThere(ModuleName),
     /// The detector says that a kernel module is no longer there.
     ModuleGone(ModuleName),
     /// The detector has told everything.

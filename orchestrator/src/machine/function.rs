@@ -23,8 +23,8 @@ struct Needed {
 pub(super) struct Function {
     record: detector::Function,
     modules: Vec<Needed>,
-    /// When it was told first, in µs.
-    first_seen: i64,
+    /// When something of it was different last, in µs.
+    changed_at: i64,
     /// There is still no device after the time that it may take.
     stuck: bool,
     /// Whether the detector's present snapshot has shown it.
@@ -45,8 +45,8 @@ impl Function {
         self.stuck
     }
 
-    /// Whether the start waits for it: its driver is at work, or is being loaded. Where no
-    /// driver is bound nobody may ever load one, and udev is given a moment only.
+    /// Whether the start waits for it: a module is being loaded for it, or something of it has
+    /// just changed, so that udev or a driver is at work. Nobody may ever load a driver for it.
     pub(super) fn holds_start(
         &self,
         modules: &BTreeMap<ModuleName, Module>,
@@ -55,12 +55,8 @@ impl Function {
     ) -> bool {
         let mut needed = self.module_names().filter_map(|name| modules.get(name));
         let loading = needed.any(|module| !module.is_settled());
-        let young = now < self.first_seen.saturating_add(patience.driver);
-        match self.record.waits_for {
-            _ if self.stuck => false,
-            Some(WaitsFor::Registration) => true,
-            Some(WaitsFor::Driver | WaitsFor::Module) | None => young || loading,
-        }
+        let young = now < self.changed_at.saturating_add(patience.driver);
+        !self.stuck && (loading || young)
     }
 
     fn waiting_for(&self, modules: &BTreeMap<ModuleName, Module>) -> String {
@@ -134,12 +130,16 @@ impl Machine {
         if same.is_none() {
             let end = record.since_usec.saturating_add(self.patience.function);
             self.timers.insert((end, Timer::Function(name.clone())));
-            // When the start no longer waits for a driver.
+        }
+        let before_at = before.as_ref().filter(|before| before.record == record);
+        let changed_at = before_at.map_or(now, |before| before.changed_at);
+        if changed_at == now {
+            // When the start no longer waits for it.
             let grace = now.saturating_add(self.patience.driver);
             self.timers.insert((grace, Timer::Function(name.clone())));
         }
         let function = Function {
-            first_seen: before.as_ref().map_or(now, |before| before.first_seen),
+            changed_at,
             modules: before.map(|before| before.modules).unwrap_or_default(),
             record,
             stuck,

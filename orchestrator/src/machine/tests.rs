@@ -18,6 +18,11 @@ use crate::journal::story;
 use crate::rules::Source;
 
 pub const SECOND: i64 = 1_000_000;
+pub const PATIENCE: Patience = Patience {
+    start: 30 * SECOND,
+    function: 30 * SECOND,
+    driver: 5 * SECOND,
+};
 
 /// The rules that most scripts go by.
 pub const RULES: &str = r#"
@@ -97,16 +102,11 @@ pub struct Script {
 impl Script {
     /// A machine with these rules that has just begun, at second 100.
     pub fn new(rules: &str) -> Self {
-        let patience = Patience {
-            start: 30 * SECOND,
-            function: 30 * SECOND,
-            driver: 5 * SECOND,
-        };
         let mut script = Self {
-            machine: Machine::new(patience),
+            machine: Machine::new(),
             now: 100 * SECOND,
         };
-        script.tell(Event::Begins);
+        script.tell(Event::Begins(PATIENCE));
         script.tell(Event::Rules(sources(rules)));
         let errors = script.machine.rules.errors();
         assert!(errors.is_empty(), "{errors:?}");

@@ -177,6 +177,7 @@ impl Machine {
             return;
         };
         let wanted = !unit.wanted_by.is_empty();
+        let has_leaders = self.has_leaders(name, &unit.wanted_by);
         let may_start = wanted && self.may_start(name, &unit.wanted_by);
         let reason = unit.wanted_by.first().and_then(|index| {
             let device = self.devices.get(index)?;
@@ -189,6 +190,8 @@ impl Machine {
         unit.phase = match unit.phase {
             Phase::Waiting if may_start => Phase::ToStart,
             Phase::ToStart if !may_start => Phase::Waiting,
+            // It may have gone before what it is bound to, as After= has it.
+            Phase::Stopped if !has_leaders => Phase::Waiting,
             phase => phase,
         };
         if !self.service_manager || self.paused.is_some() {

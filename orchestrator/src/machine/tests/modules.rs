@@ -143,13 +143,20 @@ fn reconciling_asks_again_and_a_device_stays_ready_meanwhile() {
     ]);
     assert_eq!(
         script.tell(Event::Reconcile),
-        ["load ib_uverbs rdma_ucm for a (index 1)", "a Ready"]
+        [
+            "load ib_uverbs rdma_ucm for a (index 1)",
+            "a Ready",
+            "settled: false"
+        ]
     );
     assert_eq!(
         script.answer("ib_uverbs", Outcome::AlreadyLoaded),
         ["a Ready"]
     );
-    assert_eq!(script.answer("rdma_ucm", Outcome::Failed), ["a Registered"]);
+    assert_eq!(
+        script.answer("rdma_ucm", Outcome::Failed),
+        ["a Registered", "settled: true"]
+    );
 }
 
 #[test]
@@ -167,6 +174,12 @@ fn a_module_that_somebody_unloads_is_noticed_and_left_alone() {
         "module rdma_ucm, which somebody has unloaded"
     );
     assert!(script.tell(gone).is_empty());
+    // And when somebody loads it again.
+    let there = Event::ModuleThere(ModuleName::parse("rdma_ucm").unwrap());
+    assert_eq!(script.tell(there.clone()), ["a Ready"]);
+    assert!(script.tell(there).is_empty());
+    let other = Event::ModuleThere(ModuleName::parse("xfs").unwrap());
+    assert!(!script.machine.is_concerned(&other));
 }
 
 #[test]

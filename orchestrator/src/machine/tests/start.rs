@@ -112,7 +112,7 @@ fn boot_waits_for_a_driver_at_work_and_gives_udev_a_moment_to_load_one() {
         ),
         Event::SnapshotEnds,
     ]);
-    assert!(decisions(&script.wait(25)).is_empty());
+    assert!(decisions(&script.wait(4)).is_empty());
     let told = script.tell(function(
         "0000:c1:00.0",
         FunctionState::Registered,
@@ -140,7 +140,7 @@ fn a_process_that_begins_anew_takes_up_what_was_not_answered_and_repeats_no_job(
     let _ = script.tell(job("a.service", JobOutcome::Done));
     // Killed here.
     assert_eq!(
-        decisions(&script.tell(Event::Begins)),
+        decisions(&script.tell(Event::Begins(PATIENCE))),
         ["flag hardware true", "flag roce true"]
     );
     assert_eq!(

@@ -187,6 +187,25 @@ fn each_port_has_its_unit_as_long_as_the_service_that_it_belongs_to_is_active() 
 }
 
 #[test]
+fn a_unit_that_went_before_the_service_that_it_is_bound_to_comes_back_with_it() {
+    let mut script = Script::started(PORTS);
+    let _ = script.there(whole(1, "mlx5_0", &[Protocol::Infiniband]));
+    let _ = script.tell(is("srp_daemon.service", UnitActivity::Active));
+    let port = "srp_daemon_port@mlx5_0:1.service";
+    let _ = script.tell(job(port, JobOutcome::Done));
+    // BindsTo= and After=: the port's stop comes first.
+    let _ = script.tell(is(port, UnitActivity::Inactive));
+    assert_eq!(unit_state(&script, 1), UnitState::Stopped);
+    let _ = script.tell(is("srp_daemon.service", UnitActivity::Inactive));
+    assert_eq!(unit_state(&script, 1), UnitState::Waiting);
+    let told = script.tell(is("srp_daemon.service", UnitActivity::Active));
+    assert_eq!(
+        decisions(&told),
+        ["start srp_daemon_port@mlx5_0:1.service for mlx5_0 (index 1)"]
+    );
+}
+
+#[test]
 fn a_devices_name_is_escaped_in_the_names_of_its_units() {
     let mut script = Script::started(PORTS);
     let _ = script.tell(is("srp_daemon.service", UnitActivity::Active));

@@ -53,7 +53,7 @@ impl World {
         let devices = self.devices.values().cloned();
         let devices = devices.map(|device| Event::Device(Box::new(device)));
         let mut events = vec![
-            Event::Begins,
+            Event::Begins(PATIENCE),
             Event::Rules(sources(self.rules)),
             Event::SnapshotBegins,
         ];
@@ -82,7 +82,13 @@ impl World {
             // The bus is lost, and with it what it was asked for; or the process.
             14 => vec![Event::ServiceManager(false), Event::ServiceManager(true)],
             18 => self.beginning(),
-            15 => vec![Event::ModuleGone(ModuleName::parse("rdma_ucm").unwrap())],
+            15 => {
+                let name = ModuleName::parse("rdma_ucm").unwrap();
+                vec![match self.random.bool() {
+                    true => Event::ModuleGone(name),
+                    false => Event::ModuleThere(name),
+                }]
+            }
             16 => vec![function(
                 "0000:c1:00.0",
                 FunctionState::Capable,
@@ -97,7 +103,7 @@ impl World {
     /// What an event takes with it of what is owed.
     pub fn lose(&mut self, event: &Event) {
         match event {
-            Event::Begins => self.owed.clear(),
+            Event::Begins(_) => self.owed.clear(),
             Event::ServiceManager(false) => {
                 let is_load = |action: &Action| matches!(action, Action::Load { .. });
                 self.owed.retain(is_load);
