@@ -299,3 +299,6 @@ impl Services {
         Ok(records)
     }
 }
+
+#[cfg(test)]
+mod tests;

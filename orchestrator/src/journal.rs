@@ -18,8 +18,9 @@ use interfaces::log::Chain;
 use crate::machine::Machine;
 use replay::ReplayError;
 
-/// The most bytes of one file. There are two.
-const MAX_LEN: u64 = 4 * 1024 * 1024;
+/// So many bytes of records stand behind a checkpoint, or as many as the checkpoint itself has
+/// where that is more: each is read again when the orchestrator starts. There are two files.
+const MAX_LEN: u64 = 1024 * 1024;
 
 const NAME: &str = "journal";
 const BEFORE: &str = "journal.1";
@@ -43,6 +44,8 @@ pub struct Journal {
     directory: PathBuf,
     file: Option<File>,
     len: u64,
+    /// How many bytes of that the checkpoint has.
+    checkpoint: u64,
 }
 
 /// When something is, in µs.
@@ -63,6 +66,7 @@ impl Journal {
             directory: directory.to_owned(),
             file: None,
             len: 0,
+            checkpoint: 0,
         };
         let machine = journal.resume().unwrap_or_else(|e| {
             tracing::error!("the journal is of no use, beginning anew: {}", Chain(&e));
@@ -114,6 +118,7 @@ impl Journal {
         }
         fs::rename(&new, &path)?;
         self.len = bytes.len() as u64;
+        self.checkpoint = self.len;
         self.file = Some(file);
         Ok(())
     }
@@ -141,7 +146,7 @@ impl Journal {
     /// Whether the file has grown as far as it may.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.len >= MAX_LEN
+        self.len.saturating_sub(self.checkpoint) >= MAX_LEN.max(self.checkpoint)
     }
 
     /// A half written record would hide all behind it: from the first failure on nothing is
@@ -150,7 +155,7 @@ impl Journal {
         if let Err(e) = outcome {
             tracing::error!("{}: nothing more is kept: {e}", self.directory.display());
             self.file = None;
-            self.len = MAX_LEN;
+            self.len = u64::MAX;
         }
     }
 }

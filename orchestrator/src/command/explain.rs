@@ -92,8 +92,10 @@ fn of_rule(rule: &Rule, style: &Style) -> String {
         [] => "every device".to_owned(),
         selector => format!("devices with {}", selector.join(", ")),
     };
+    let nothing = rule.modules.is_empty() && rule.units.is_empty();
     let asks = match (rule.manage, &rule.list) {
         (false, _) => "leaves it alone.".to_owned(),
+        (true, _) if nothing => "asks for nothing here.".to_owned(),
         (true, Some(list)) => format!("asks for the modules of {list}:"),
         (true, None) => "asks for:".to_owned(),
     };
@@ -194,7 +196,7 @@ fn wanted_module(wanted: &ExplainModuleReply, style: &Style) -> String {
         module.rule
     );
     text.push_str(&style.wrap("", "", &who));
-    if let Some(took) = wanted.duration_usec {
+    if let Some(took) = wanted.duration_usec.filter(|took| *took > 0) {
         text.push_str(&style.wrap("", "", &format!("The loader took {}.", duration(took))));
     }
     if wanted.retry_usec.is_some() {

@@ -31,7 +31,8 @@ pub fn render_in(records: &[Record], zone: &TimeZone, style: &Style) -> String {
             RecordKind::Event => " ",
             RecordKind::Decision => "→",
         };
-        let took = record.duration_usec.map(duration);
+        let took = record.duration_usec.filter(|took| *took > 0);
+        let took = took.map(duration);
         let took = took.map(|took| format!(" ({took})")).unwrap_or_default();
         let first = format!("{clock} {arrow} ");
         text.push_str(&style.wrap(&first, "               ", &format!("{}{took}", record.what)));

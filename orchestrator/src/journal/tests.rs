@@ -175,7 +175,7 @@ fn go_on(seed: u64, kept: &[Record]) {
     }
     world.owed.clear();
     let resumed = replay::resume(kept.iter().cloned()).unwrap();
-    let mut machine = resumed.unwrap_or_else(|| Machine::new());
+    let mut machine = resumed.unwrap_or_default();
     let finished = finished(kept);
     for event in world.beginning() {
         let actions = machine.step(event, world.now);
@@ -275,6 +275,25 @@ fn a_full_journal_makes_room_and_loses_no_state() {
             .unwrap()
             .starts_with("199x")
     );
+}
+
+#[test]
+fn a_state_longer_than_a_file_is_written_once_in_a_while_and_not_for_each_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path());
+    let mut machine = Machine::new();
+    let long = "x".repeat(usize::try_from(3 * MAX_LEN).unwrap());
+    let _ = machine.step(Event::Pause(long), 1);
+    journal.begin(&machine, times(1));
+    let mut rotations = 0;
+    for at in 2..1000 {
+        journal.append(times(at), [wire::of_event(&Event::Pause("y".repeat(8192)))]);
+        if journal.is_full() {
+            journal.begin(&machine, times(at));
+            rotations += 1;
+        }
+    }
+    assert!((1..4).contains(&rotations), "{rotations}");
 }
 
 #[test]

@@ -1,0 +1,253 @@
+//! What a person sees, as captures of 80 columns without colour: `captures/`. Run with
+//! `REGENERATE=1` to write them anew, and read what changed.
+
+use std::fs;
+use std::path::Path;
+
+use interfaces::detector::{FunctionState, Protocol, WaitsFor};
+use interfaces::loader::{ModuleResult, Outcome};
+use interfaces::orchestrator::{Record, SubscribeStatusReply};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::explain::{Explained, ExplainedModule};
+use super::status::Status;
+use super::style::Style;
+use super::{explain, history, monitor, status};
+use crate::board::Board;
+use crate::journal::{Times, story, wire};
+use crate::machine::tests::{
+    PATIENCE, SECOND, Script, answer, device, function, job, sources, whole,
+};
+use crate::machine::{Action, Event, JobOutcome, Machine};
+
+const RULES: &str = r#"
+[[rule]]
+modules = ["ib_uverbs", "rdma_ucm", "xprtrdma"]
+[[rule]]
+protocol = ["infiniband"]
+modules = ["ib_umad", "opa_vnic"]
+units = ["srp_daemon_port@{name}:{port}.service"]
+[[rule]]
+name = ["spare*"]
+manage = false
+"#;
+
+/// Compares a text with its capture.
+fn check(name: &str, text: &str) {
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{name}: {line:?} is too wide");
+        assert!(!line.contains('\x1b'), "{name}: {line:?} has colour");
+        assert_eq!(line, line.trim_end(), "{name}");
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/command/captures")
+        .join(name);
+    if std::env::var_os("REGENERATE").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    assert_eq!(
+        fs::read_to_string(&path).unwrap_or_default(),
+        text,
+        "{name}"
+    );
+}
+
+/// Two HCAs of which one is ready, a device that is left alone, and a function that is stuck.
+fn story() -> (Script, Vec<(Event, Vec<Action>)>) {
+    let mut script = Script::started(RULES);
+    let denied = {
+        let mut result = ModuleResult::new("ib_umad", Outcome::Denied);
+        result.message = Some("it is blacklisted by /etc/modprobe.d/local.conf:3".to_owned());
+        Event::Module(Box::new(result))
+    };
+    let loaded = |name: &str, usec| {
+        let mut result = ModuleResult::new(name, Outcome::Loaded);
+        result.duration_usec = usec;
+        Event::Module(Box::new(result))
+    };
+    let mut mlx5_0 = whole(3, "mlx5_0", &[Protocol::Roce]);
+    mlx5_0.driver = Some("mlx5_core".to_owned());
+    mlx5_0.pci_address = Some("0000:c1:00.0".to_owned());
+    let mut ib = device(4, "ibp65s0", &[Protocol::Infiniband, Protocol::Roce]);
+    ib.uverbs = Some("uverbs1".to_owned());
+    ib.driver = Some("mlx4_core".to_owned());
+    let told = [
+        Event::Device(Box::new(mlx5_0)),
+        loaded("ib_uverbs", 412_000),
+        loaded("rdma_ucm", 1_300_000),
+        loaded("xprtrdma", 87_000),
+        Event::Device(Box::new(ib)),
+        denied,
+        answer("opa_vnic", Outcome::Missing),
+        job(
+            "srp_daemon_port@ibp65s0:1.service",
+            JobOutcome::Ended("timeout".to_owned()),
+        ),
+        Event::Device(Box::new(whole(5, "spare0", &[Protocol::Roce]))),
+        function(
+            "0000:e1:00.0",
+            FunctionState::Personality,
+            Some(WaitsFor::Registration),
+            Some("ice"),
+        ),
+    ];
+    let mut steps = Vec::new();
+    for event in told {
+        script.now += SECOND / 4;
+        let actions = script.machine.step(event.clone(), script.now);
+        steps.push((event, actions));
+    }
+    script.now += 30 * SECOND;
+    let actions = script.machine.step(Event::Deadline, script.now);
+    steps.push((Event::Deadline, actions));
+    (script, steps)
+}
+
+/// Everything that the actions have shown.
+fn board(steps: &[(Event, Vec<Action>)]) -> (Board, Vec<SubscribeStatusReply>) {
+    let mut board = Board::default();
+    let mut told = Vec::new();
+    for action in steps.iter().flat_map(|(_, actions)| actions) {
+        told.extend(match action {
+            Action::Publish(device) => board.put((**device).clone()),
+            Action::Withdraw(index) => board.remove(*index),
+            Action::PublishFunction(function) => board.put_function((**function).clone()),
+            Action::WithdrawFunction(name) => board.remove_function(name),
+            _ => None,
+        });
+    }
+    (board, told)
+}
+
+fn status_of(machine: &Machine, board: &Board) -> Status {
+    Status {
+        devices: board.devices().cloned().collect(),
+        functions: board.functions().cloned().collect(),
+        whole: machine.describe(),
+    }
+}
+
+#[test]
+fn status_shows_what_is_there_and_what_is_missing() {
+    let (script, steps) = story();
+    let (board, _) = board(&steps);
+    let status = status_of(&script.machine, &board);
+    check("status", &status::render(&status, &Style::plain()));
+}
+
+#[test]
+fn status_of_a_machine_without_rdma_is_one_line() {
+    let script = Script::started(RULES);
+    let status = status_of(&script.machine, &Board::default());
+    check("status-empty", &status::render(&status, &Style::plain()));
+}
+
+#[test]
+fn status_says_what_is_wrong_with_the_whole() {
+    let mut script = Script::started(RULES);
+    let bad = "[[rule]]\nuntis = [\"x.service\"]\n";
+    let _ = script.all([
+        Event::Rules(sources(bad)),
+        Event::Pause("replacing the switch in rack 12".to_owned()),
+        Event::DetectorLost,
+    ]);
+    let status = status_of(&script.machine, &Board::default());
+    check("status-wrong", &status::render(&status, &Style::plain()));
+}
+
+#[test]
+fn explain_answers_why_a_device_is_not_up() {
+    let (script, _) = story();
+    for (name, capture) in [
+        ("ibp65s0", "explain-device"),
+        ("spare0", "explain-unmanaged"),
+    ] {
+        let reply = script.machine.explain(Some(name), None).unwrap();
+        let explained = Explained::Device(Box::new(reply));
+        check(capture, &explain::render(&explained, &Style::plain()));
+    }
+}
+
+#[test]
+fn explain_answers_why_a_module_was_loaded_or_was_not() {
+    let (script, steps) = story();
+    for name in ["rdma_ucm", "ib_umad", "opa_vnic"] {
+        let module = interfaces::names::ModuleName::parse(name).unwrap();
+        let explained = Explained::Module(Box::new(ExplainedModule {
+            name: name.to_owned(),
+            wanted: script.machine.explain_module(&module),
+            loader: None,
+        }));
+        check(
+            &format!("explain-{name}"),
+            &explain::render(&explained, &Style::plain()),
+        );
+    }
+    let (board, _) = board(&steps);
+    let stuck = board.functions().next().unwrap().clone();
+    let explained = Explained::Function(Box::new(stuck));
+    check(
+        "explain-function",
+        &explain::render(&explained, &Style::plain()),
+    );
+}
+
+#[test]
+fn monitor_shows_each_change_in_a_line() {
+    let (_, steps) = story();
+    let (_, told) = board(&steps);
+    let time = Timestamp::from_second(1_790_000_000).unwrap();
+    let time = time.to_zoned_datetime(TimeZone::UTC);
+    let lines = told
+        .iter()
+        .map(|reply| monitor::render(reply, &time, &Style::plain()));
+    check("monitor", &lines.collect::<String>());
+}
+
+#[test]
+fn history_is_a_timeline_with_durations() {
+    let (_, steps) = story();
+    let begin = (Event::Begins(PATIENCE), Vec::new());
+    let records: Vec<Record> = [begin]
+        .iter()
+        .chain(&steps)
+        .zip(1i64..)
+        .flat_map(|((event, actions), at)| {
+            let times = Times {
+                monotonic: at * SECOND / 4,
+                realtime: 1_790_000_000 * SECOND + at * SECOND / 4,
+            };
+            let what = [wire::of_event(event)].into_iter();
+            let what = what.chain(actions.iter().filter_map(wire::of_action));
+            what.map(move |what| interfaces::journal::Record {
+                monotonic_usec: times.monotonic,
+                realtime_usec: times.realtime,
+                what: Some(what),
+            })
+            .collect::<Vec<_>>()
+        })
+        .filter_map(|record| story::tell(&record))
+        .collect();
+    let text = history::render_in(&records, &TimeZone::UTC, &Style::plain());
+    check("history", &text);
+}
+
+#[test]
+fn colour_is_for_terminals_only_and_changes_no_word() {
+    let (script, steps) = story();
+    let (board, _) = board(&steps);
+    let status = status_of(&script.machine, &board);
+    let coloured = status::render(&status, &Style::of(true, false, 80));
+    assert!(coloured.contains("\x1b[32mready\x1b[0m"), "{coloured}");
+    let mut plain = String::new();
+    let mut rest = coloured.as_str();
+    while let Some((before, code)) = rest.split_once('\x1b') {
+        plain.push_str(before);
+        rest = code.split_once('m').unwrap().1;
+    }
+    plain.push_str(rest);
+    assert_eq!(plain, status::render(&status, &Style::plain()));
+    assert_eq!(Style::of(true, true, 80), Style::plain());
+    assert_eq!(Style::of(false, false, 80), Style::plain());
+}
