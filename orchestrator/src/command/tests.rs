@@ -1,4 +1,4 @@
-//! What a person sees, as captures of 80 columns without colour: `captures/`. Run with
+//! What a person sees, as captures of 80 columns without colour: `captures/` of this crate. Run with
 //! `REGENERATE=1` to write them anew, and read what changed.
 
 use std::fs;
@@ -41,7 +41,7 @@ fn check(name: &str, text: &str) {
         assert_eq!(line, line.trim_end(), "{name}");
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src/command/captures")
+        .join("captures")
         .join(name);
     if std::env::var_os("REGENERATE").is_some() {
         fs::write(&path, text).unwrap();

@@ -20,12 +20,14 @@ is_inactive() {
     [ "$(systemctl show --property=ActiveState --value "$1")" = inactive ]
 }
 
-# of_protocol PROTOCOL DRIVER [TARGET]: a device that comes and goes.
+# of_protocol PROTOCOL DRIVER [TARGET [DAEMON]]: a device that comes and goes.
 of_protocol() {
     case_begins "protocol-$1"
     keep add provider add "d_$1" "$1" 2 "$2"
     keep is-ready until_true 60 is_ready "d_$1"
     keep target until_true 30 is_active "${3:-rdma-hw.target}"
+    keep hardware until_true 30 is_active rdma-hw.target
+    keep daemon until_true 30 is_active "${4:-rdma-ndd.service}"
     keep settled rdma-hotplug wait --timeout 60
     keep list call Orchestrator List "{\"name\":\"d_$1\"}"
     keep modules live
@@ -57,7 +59,7 @@ protocols() {
     of_protocol none efa
     of_protocol ib mlx5_core rdma-hotplug@infiniband.target
     of_protocol opa hfi1 rdma-hotplug@opa.target
-    of_protocol iw cxgb4 rdma-hotplug@iwarp.target
+    of_protocol iw cxgb4 rdma-hotplug@iwarp.target iwpmd.service
 
     case_begins ports
     keep leader systemctl start srp_daemon.service
