@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 36] = [
+const PURE: [&str; 37] = [
     "detector/src/uevent.rs",
     "detector/src/nldev.rs",
     "detector/src/pending.rs",
@@ -38,6 +38,7 @@ const PURE: [&str; 36] = [
     "orchestrator/src/machine/function.rs",
     "orchestrator/src/machine/module.rs",
     "orchestrator/src/machine/unit.rs",
+    "orchestrator/src/machine/wanted.rs",
     "orchestrator/src/journal/replay.rs",
     "orchestrator/src/journal/wire.rs",
     "orchestrator/src/journal/story.rs",

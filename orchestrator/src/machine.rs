@@ -9,6 +9,7 @@ mod explain;
 mod function;
 mod module;
 mod unit;
+mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 

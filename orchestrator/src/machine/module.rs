@@ -8,7 +8,7 @@ use interfaces::names::ModuleName;
 use interfaces::orchestrator::ModuleState;
 use serde::{Deserialize, Serialize};
 
-use super::Subject;
+use super::{Action, Machine, Subject, Timer};
 
 /// The first pause before a load is tried again, in µs. It doubles with each failure...
 const FIRST_PAUSE: i64 = 1_000_000;
@@ -149,4 +149,115 @@ pub(super) fn take_unasked<'n>(
         }
     }
     asked
+}
+
+impl Machine {
+    pub(super) fn answered(&mut self, result: &ModuleResult, now: i64, actions: &mut Vec<Action>) {
+        let Ok(name) = ModuleName::parse(&result.module) else {
+            return;
+        };
+        let Some(module) = self.modules.get_mut(&name) else {
+            return;
+        };
+        module.answer(result, now);
+        if let Some(time) = module.retry_at {
+            self.timers.insert((time, Timer::Retry(name.clone())));
+        }
+        let wanting = module.wanted_by.clone();
+        let at_once = module.state == ModuleState::Pending;
+        if wanting.is_empty() {
+            self.modules.remove(&name);
+        }
+        if let Some(subject) = wanting.first().filter(|_| at_once) {
+            self.ask(subject, false, actions);
+        }
+        self.modules_changed(&wanting);
+        self.publish_functions(&wanting, actions);
+    }
+
+    /// The wanted module that the kernel's module of this name stands behind: an alias is known
+    /// by what was loaded for it.
+    pub(super) fn stands_for(&self, name: &ModuleName) -> Option<ModuleName> {
+        let is_it = |(wanted, module): &(&ModuleName, &Module)| {
+            let last = module.chain.last();
+            *wanted == name || last.is_some_and(|last| last == name.as_str())
+        };
+        let found = self.modules.iter().find(is_it);
+        found.map(|(wanted, _)| wanted.clone())
+    }
+
+    /// A module is in the kernel again: somebody else has put it there.
+    pub(super) fn module_there(&mut self, there: &ModuleName, actions: &mut Vec<Action>) {
+        self.turn(there, ModuleState::Unloaded, ModuleState::Live, actions);
+    }
+
+    /// A module is no longer in the kernel. Where a rule says so it is put back.
+    pub(super) fn module_gone(&mut self, gone: &ModuleName, actions: &mut Vec<Action>) {
+        let name = self.stands_for(gone);
+        let restore = self.devices.values().any(|device| {
+            let mut wanted = device.modules.iter();
+            wanted.any(|wanted| wanted.restore && Some(&wanted.name) == name.as_ref())
+        });
+        let state = match restore {
+            true => ModuleState::Pending,
+            false => ModuleState::Unloaded,
+        };
+        self.turn(gone, ModuleState::Live, state, actions);
+    }
+
+    /// Something outside has changed the state of a module, unless it is being loaded.
+    fn turn(
+        &mut self,
+        kernel_name: &ModuleName,
+        from: ModuleState,
+        to: ModuleState,
+        actions: &mut Vec<Action>,
+    ) {
+        let name = self.stands_for(kernel_name);
+        let Some(module) = name.and_then(|name| self.modules.get_mut(&name)) else {
+            return;
+        };
+        if module.in_flight || module.state != from {
+            return;
+        }
+        module.state = to;
+        let wanting = module.wanted_by.clone();
+        if let Some(subject) = wanting.first() {
+            self.ask(subject, false, actions);
+        }
+        self.modules_changed(&wanting);
+        self.publish_functions(&wanting, actions);
+    }
+
+    /// Those who want a module whose state is another one.
+    pub(super) fn modules_changed(&mut self, wanting: &BTreeSet<Subject>) {
+        for subject in wanting {
+            if let Subject::Device(index) = subject {
+                self.changed(*index);
+            }
+        }
+    }
+
+    fn publish_functions(&self, wanting: &BTreeSet<Subject>, actions: &mut Vec<Action>) {
+        for subject in wanting {
+            if let Subject::Function(name) = subject {
+                self.publish_function(name, actions);
+            }
+        }
+    }
+
+    pub(super) fn want_module(&mut self, name: &ModuleName, subject: &Subject) {
+        let module = self.modules.entry(name.clone()).or_insert_with(Module::new);
+        module.wanted_by.insert(subject.clone());
+    }
+
+    /// Forgets what nobody wants any more: who wants it next asks anew.
+    pub(super) fn unwant_module(&mut self, name: &ModuleName, subject: &Subject) {
+        if let Some(module) = self.modules.get_mut(name) {
+            module.wanted_by.remove(subject);
+            if module.wanted_by.is_empty() && !module.in_flight {
+                self.modules.remove(name);
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@ use interfaces::orchestrator::UnitState;
 use serde::{Deserialize, Serialize};
 
 use super::Machine;
+use super::device::Wanted;
 use super::event::{Action, Flag, JobOutcome, UnitActivity, Verb};
 
 /// How far a unit is.
@@ -340,5 +341,36 @@ impl Machine {
             let stays = matches!(unit.phase, Phase::Failed | Phase::Refused | Phase::ToStop);
             stays.then(|| format!("{name} stays up: {why}"))
         })
+    }
+
+    pub(super) fn want_unit(
+        &mut self,
+        index: i64,
+        wanted: &Wanted<UnitName>,
+        actions: &mut Vec<Action>,
+    ) {
+        let unit = self
+            .units
+            .entry(wanted.name.clone())
+            .or_insert_with(Unit::new);
+        unit.wanted_by.insert(index);
+        for watched in &wanted.while_active {
+            if !self.watched.contains_key(watched) {
+                self.watched.insert(watched.clone(), false);
+                if self.service_manager {
+                    actions.push(Action::WatchUnit(watched.clone()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn unwant_unit(&mut self, index: i64, name: &UnitName, actions: &mut Vec<Action>) {
+        let Some(unit) = self.units.get_mut(name) else {
+            return;
+        };
+        unit.wanted_by.remove(&index);
+        if unit.wanted_by.is_empty() {
+            self.abandon_unit(name, actions);
+        }
     }
 }

@@ -1,0 +1,19 @@
+//! Replay: any bytes as a journal. What can be read of it is decided on without a panic, and the
+//! machine that it leads to is the same when it is read from its own checkpoint.
+#![no_main]
+
+use interfaces::journal::Reader;
+use libfuzzer_sys::fuzz_target;
+use orchestrator::journal::{replay, wire};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(reader) = Reader::new(bytes) else {
+        return;
+    };
+    let records = reader.map_while(Result::ok);
+    if let Ok(Some(machine)) = replay::resume(records) {
+        let checkpoint = wire::checkpoint(&machine).unwrap();
+        let again = wire::machine(&checkpoint).unwrap();
+        assert_eq!(wire::checkpoint(&again).unwrap(), checkpoint);
+    }
+});

@@ -1,0 +1,240 @@
+//! The devices as the detector tells them: what each should have by the rules as they are now, and
+//! which flags stand for it. Pure. Must never hold on to what a device that is gone wanted.
+
+use std::collections::BTreeSet;
+
+use interfaces::detector;
+use interfaces::names::{ModuleName, UnitName};
+use interfaces::orchestrator::ModuleState;
+
+use super::device::{Device, Wanted};
+use super::unit::Phase;
+use super::{Action, Machine, Subject};
+
+/// Whether two records are of one device: the hardware is the same.
+fn is_same(one: &detector::Device, other: &detector::Device) -> bool {
+    one.node_guid == other.node_guid && one.pci_address == other.pci_address
+}
+
+impl Machine {
+    pub(super) fn device(&mut self, record: detector::Device, now: i64, actions: &mut Vec<Action>) {
+        let index = record.index;
+        // The index begins anew when ib_core is loaded anew: another device may have it.
+        let another = self
+            .devices
+            .get(&index)
+            .is_some_and(|known| !is_same(&known.record, &record));
+        if another {
+            self.device_gone(index, actions);
+        }
+        let mut unseen = false;
+        let is_new = !self.devices.contains_key(&index);
+        match self.devices.get_mut(&index) {
+            Some(known) => {
+                // Told again in a new snapshot, after a time in which nobody looked: what was
+                // live may have been unloaded.
+                unseen = !std::mem::replace(&mut known.confirmed, true);
+                known.record = record;
+            }
+            None => {
+                self.devices.insert(index, Device::new(record, now));
+            }
+        }
+        self.want(index, actions);
+        if is_new {
+            self.want_again(index);
+        }
+        self.ask(&Subject::Device(index), unseen, actions);
+    }
+
+    /// Takes a device through the rules as they are now.
+    pub(super) fn want(&mut self, index: i64, actions: &mut Vec<Action>) {
+        let Some(device) = self.devices.get_mut(&index) else {
+            return;
+        };
+        let wants = self.rules.wanted(&device.record);
+        let modules = wants.modules.into_iter().map(|wanted| Wanted {
+            name: wanted.name,
+            file: wanted.file.display().to_string(),
+            restore: wanted.restore,
+            while_active: Vec::new(),
+        });
+        let units = wants.units.into_iter().map(|wanted| Wanted {
+            name: wanted.name,
+            file: wanted.file.display().to_string(),
+            restore: wanted.restore,
+            while_active: wanted.while_active,
+        });
+        let modules_before = std::mem::replace(&mut device.modules, modules.collect());
+        let units_before = std::mem::replace(&mut device.units, units.collect());
+        device.unmanaged = wants.unmanaged;
+        device.errors = wants.errors;
+        for devices in self.flagged.values_mut() {
+            devices.remove(&index);
+        }
+        if !device.unmanaged {
+            for flag in device.flags() {
+                self.flagged.entry(flag).or_default().insert(index);
+            }
+        }
+        let modules: BTreeSet<ModuleName> = device.module_names().cloned().collect();
+        let units: Vec<Wanted<UnitName>> = device.units.clone();
+        let subject = Subject::Device(index);
+        for name in &modules {
+            self.want_module(name, &subject);
+        }
+        for wanted in modules_before.iter().filter(|w| !modules.contains(&w.name)) {
+            self.unwant_module(&wanted.name, &subject);
+        }
+        for wanted in &units {
+            self.want_unit(index, wanted, actions);
+        }
+        for before in units_before {
+            if units.iter().all(|wanted| wanted.name != before.name) {
+                self.unwant_unit(index, &before.name, actions);
+            }
+        }
+        self.changed(index);
+        self.lower_flags(actions);
+    }
+
+    /// What somebody unloaded or stopped is wanted again by a device that was not there then.
+    fn want_again(&mut self, index: i64) {
+        let Some(device) = self.devices.get(&index) else {
+            return;
+        };
+        let mut changed = BTreeSet::new();
+        for wanted in &device.modules {
+            if let Some(module) = self.modules.get_mut(&wanted.name)
+                && module.state == ModuleState::Unloaded
+            {
+                module.state = ModuleState::Pending;
+                changed.extend(module.wanted_by.iter().cloned());
+            }
+        }
+        for wanted in &device.units {
+            if let Some(unit) = self.units.get_mut(&wanted.name)
+                && unit.phase == Phase::Stopped
+            {
+                unit.phase = Phase::Waiting;
+            }
+        }
+        self.modules_changed(&changed);
+    }
+
+    pub(super) fn device_gone(&mut self, index: i64, actions: &mut Vec<Action>) {
+        let Some(device) = self.devices.remove(&index) else {
+            return;
+        };
+        let subject = Subject::Device(index);
+        for wanted in &device.modules {
+            self.unwant_module(&wanted.name, &subject);
+        }
+        for wanted in &device.units {
+            self.unwant_unit(index, &wanted.name, actions);
+        }
+        for devices in self.flagged.values_mut() {
+            devices.remove(&index);
+        }
+        self.unsettled.remove(&index);
+        self.touched.remove(&index);
+        actions.push(Action::Withdraw(index));
+        self.lower_flags(actions);
+    }
+
+    /// Notes that something of a device is another one now.
+    pub(super) fn changed(&mut self, index: i64) {
+        let Some(device) = self.devices.get(&index) else {
+            return;
+        };
+        match device.has_answers(&self.modules) {
+            true => self.unsettled.remove(&index),
+            false => self.unsettled.insert(index),
+        };
+        self.touched.insert(index);
+    }
+
+    /// Shows a device's status.
+    pub(super) fn publish(&mut self, index: i64, now: i64, actions: &mut Vec<Action>) {
+        let Some(device) = self.devices.get_mut(&index) else {
+            return;
+        };
+        let conditions = device.conditions(&self.modules, &self.units);
+        let state = device.state(&conditions);
+        if state != device.state {
+            device.state = state;
+            device.since = now;
+        }
+        let status = device.status(&self.modules, &self.units);
+        actions.push(Action::Publish(Box::new(status)));
+    }
+
+    /// Takes down the flags that no device stands for any more, and their targets.
+    fn lower_flags(&mut self, actions: &mut Vec<Action>) {
+        self.flagged.retain(|_, devices| !devices.is_empty());
+        let announced = std::mem::take(&mut self.announced);
+        let (stay, gone) = announced
+            .into_iter()
+            .partition(|flag| self.flagged.contains_key(flag));
+        self.announced = stay;
+        for flag in gone {
+            actions.push(Action::SetFlag(flag, false));
+            self.take_down(flag, actions);
+        }
+    }
+
+    /// A flag goes up as soon as one of its devices has got all the answers: a module that was
+    /// refused keeps that device from being ready, but not the machine from having RDMA.
+    pub(super) fn announce(&mut self, index: i64, actions: &mut Vec<Action>) {
+        let Some(device) = self.devices.get(&index) else {
+            return;
+        };
+        let paused = self.paused.is_some();
+        if paused || device.unmanaged || self.unsettled.contains(&index) {
+            return;
+        }
+        for flag in device.flags() {
+            if self.announced.insert(flag) {
+                actions.push(Action::SetFlag(flag, true));
+                self.put_up(flag);
+            }
+        }
+    }
+
+    /// Whether one of the devices that want `unit` says that it is put back.
+    pub(super) fn restores_unit(&self, name: &UnitName, wanted_by: &BTreeSet<i64>) -> bool {
+        let mut devices = wanted_by.iter().filter_map(|index| self.devices.get(index));
+        devices.any(|device| {
+            let mut wanted = device.units.iter();
+            wanted.any(|wanted| wanted.restore && wanted.name == *name)
+        })
+    }
+
+    /// Whether a device that wants `unit` has its modules, and what the unit waits for is active.
+    pub(super) fn may_start(&self, name: &UnitName, wanted_by: &BTreeSet<i64>) -> bool {
+        let mut settled = wanted_by
+            .iter()
+            .filter(|index| !self.unsettled.contains(index));
+        settled.any(|index| self.has_leaders_of(name, *index))
+    }
+
+    /// Whether what `unit` waits for is active, for one of the devices that want it.
+    pub(super) fn has_leaders(&self, name: &UnitName, wanted_by: &BTreeSet<i64>) -> bool {
+        let mut wanting = wanted_by.iter();
+        wanting.any(|index| self.has_leaders_of(name, *index))
+    }
+
+    fn has_leaders_of(&self, name: &UnitName, index: i64) -> bool {
+        let is_active = |unit: &UnitName| self.watched.get(unit) == Some(&true);
+        let device = self.devices.get(&index);
+        let mut wanted = device.iter().flat_map(|device| &device.units);
+        wanted.any(|wanted| wanted.name == *name && wanted.while_active.iter().all(is_active))
+    }
+
+    /// The units of a device.
+    pub(super) fn units_of(&self, index: i64) -> Vec<UnitName> {
+        let device = self.devices.get(&index);
+        let units = device.iter().flat_map(|device| &device.units);
+        units.map(|wanted| wanted.name.clone()).collect()
+    }
+}
