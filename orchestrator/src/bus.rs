@@ -3,7 +3,7 @@
 //! bus is taken up again. Responsible for telling the outcome of every job that it asked for.
 //! Must never decide which unit is wanted, and never keep the bus's messages waiting for a call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -34,13 +34,16 @@ const REFUSALS: [&str; 2] = [
 ];
 
 /// Errors that the bus answers with when the service manager does not.
-const LOSSES: [&str; 5] = [
+const LOSSES: [&str; 6] = [
     "org.freedesktop.DBus.Error.Disconnected",
+    "org.freedesktop.DBus.Error.LimitsExceeded",
     "org.freedesktop.DBus.Error.NameHasNoOwner",
     "org.freedesktop.DBus.Error.NoReply",
     "org.freedesktop.DBus.Error.ServiceUnknown",
     "org.freedesktop.zbus.Error",
 ];
+/// So many asks are under way at once: dbus-daemon lets a connection wait for 128 replies.
+const MOST_CALLS: usize = 16;
 /// A connection counts as a good one when it lasted for so long.
 const LASTED: Duration = Duration::from_secs(5);
 
@@ -118,8 +121,12 @@ struct Wanted {
 
 /// A call that has ended.
 enum Answered {
-    /// A job runs, or its outcome is known.
-    Job(Wanted, Result<String, JobOutcome>),
+    /// A job runs, or its outcome is known; and the unit's path and its state before.
+    Job(
+        Wanted,
+        Option<(String, UnitActivity)>,
+        Result<String, JobOutcome>,
+    ),
     /// A unit's path and its state.
     Watched(UnitName, String, UnitActivity),
     /// The bus itself is of no more use.
@@ -131,11 +138,15 @@ struct Bus {
     jobs: JobRemovedStream,
     changes: MessageStream,
     owner: zbus::proxy::OwnerChangedStream<'static>,
+    /// What is not asked yet.
+    asks: VecDeque<Ask>,
     calls: JoinSet<Option<Answered>>,
     /// What the jobs that run are wanted for, by the job's path.
     running: BTreeMap<String, Wanted>,
     /// How jobs ended whose start was not answered yet, by their paths.
     early: BTreeMap<String, String>,
+    /// What units have changed to while calls were under way, whose answers may be older.
+    recent: BTreeMap<String, UnitActivity>,
     /// The units that are followed, and what was told of each last, by their paths.
     watched: BTreeMap<String, (UnitName, UnitActivity)>,
 }
@@ -165,9 +176,11 @@ impl Bus {
             jobs,
             changes,
             owner,
+            asks: VecDeque::new(),
             calls: JoinSet::new(),
             running: BTreeMap::new(),
             early: BTreeMap::new(),
+            recent: BTreeMap::new(),
             watched: BTreeMap::new(),
         })
     }
@@ -181,7 +194,7 @@ impl Bus {
         loop {
             tokio::select! {
                 ask = asked.recv() => match ask {
-                    Some(ask) => self.ask(ask),
+                    Some(ask) => self.asks.push_back(ask),
                     None => return Ok(()),
                 },
                 removed = self.jobs.next() => match removed {
@@ -203,23 +216,26 @@ impl Bus {
                     }
                 }
             }
+            self.call();
         }
     }
 
-    /// Calls are tasks of their own: what comes in meanwhile is looked at, and no queue fills.
-    fn ask(&mut self, ask: Ask) {
-        let manager = self.manager.clone();
-        match ask {
-            Ask::Start(unit) => {
-                self.calls.spawn(watch_unit(manager.clone(), unit.clone()));
-                self.calls.spawn(job(manager, unit, Verb::Start));
-            }
-            Ask::Stop(unit) => {
-                self.calls.spawn(job(manager, unit, Verb::Stop));
-            }
-            Ask::Watch(unit) => {
-                self.calls.spawn(watch_unit(manager, unit));
-            }
+    /// Asks what is not asked yet. Calls are tasks of their own: what comes in meanwhile is looked
+    /// at, and no queue fills.
+    fn call(&mut self) {
+        while self.calls.len() < MOST_CALLS
+            && let Some(ask) = self.asks.pop_front()
+        {
+            let manager = self.manager.clone();
+            match ask {
+                Ask::Start(unit) => self.calls.spawn(job(manager, unit, Verb::Start)),
+                Ask::Stop(unit) => self.calls.spawn(job(manager, unit, Verb::Stop)),
+                Ask::Watch(unit) => self.calls.spawn(watch_unit(manager, unit)),
+            };
+        }
+        if self.calls.is_empty() {
+            self.early.clear();
+            self.recent.clear();
         }
     }
 
@@ -229,15 +245,22 @@ impl Bus {
         events: &UnboundedSender<Event>,
     ) -> zbus::Result<()> {
         match answered {
-            Answered::Job(wanted, Ok(job)) => match self.early.remove(&job) {
-                Some(result) => tell(events, wanted, outcome(&result)),
-                None => {
-                    self.running.insert(job, wanted);
+            Answered::Job(wanted, unit, outcome) => {
+                if let Some((path, activity)) = unit {
+                    self.watch(path, &wanted.unit, activity);
                 }
-            },
-            Answered::Job(wanted, Err(outcome)) => tell(events, wanted, outcome),
+                match outcome {
+                    Ok(job) => match self.early.remove(&job) {
+                        Some(result) => self.tell(events, wanted, outcome_of(&result)),
+                        None => {
+                            self.running.insert(job, wanted);
+                        }
+                    },
+                    Err(outcome) => self.tell(events, wanted, outcome),
+                }
+            }
             Answered::Watched(unit, path, activity) => {
-                self.watched.insert(path, (unit.clone(), activity));
+                let activity = self.watch(path, &unit, activity);
                 let _ = events.send(Event::Unit(unit, activity));
             }
             Answered::Lost(e) => return Err(e),
@@ -252,46 +275,63 @@ impl Bus {
     ) -> zbus::Result<()> {
         let removed = removed.args()?;
         if let Some(wanted) = self.running.remove(removed.job.as_str()) {
-            tell(events, wanted, outcome(&removed.result));
+            self.tell(events, wanted, outcome_of(&removed.result));
         } else if !self.calls.is_empty() {
             self.early.insert(removed.job.to_string(), removed.result);
-        } else {
-            // Nobody's that waits for an answer.
-            self.early.clear();
         }
         Ok(())
     }
 
     fn changed(&mut self, message: &zbus::Message, events: &UnboundedSender<Event>) {
         let header = message.header();
-        let path = header.path().map(|path| path.as_str());
-        let Some((unit, told)) = path.and_then(|path| self.watched.get_mut(path)) else {
+        let Some(path) = header.path().map(|path| path.as_str()) else {
             return;
         };
-        let Some(changed) = PropertiesChanged::from_message(message.clone()) else {
+        if self.calls.is_empty() && !self.watched.contains_key(path) {
             return;
-        };
-        let state = changed.args().ok().and_then(|args| {
+        }
+        let changed = PropertiesChanged::from_message(message.clone());
+        let state = changed.as_ref().and_then(|changed| {
+            let args = changed.args().ok()?;
             let value = args.changed_properties().get("ActiveState")?;
             value.downcast_ref::<String>().ok()
         });
+        let Some(activity) = state.map(|state| activity(&state)) else {
+            return;
+        };
+        if !self.calls.is_empty() {
+            self.recent.insert(path.to_owned(), activity);
+        }
         // Every change of any property comes with all that may have changed.
-        if let Some(activity) = state
-            .map(|state| activity(&state))
-            .filter(|now| now != told)
+        if let Some((unit, told)) = self.watched.get_mut(path)
+            && *told != activity
         {
             *told = activity;
             let _ = events.send(Event::Unit(unit.clone(), activity));
         }
     }
-}
 
-fn tell(events: &UnboundedSender<Event>, wanted: Wanted, outcome: JobOutcome) {
-    let _ = events.send(Event::Job(wanted.unit, wanted.verb, outcome));
+    /// Follows a unit from here on, and says the state that it is in: what it has changed to since
+    /// it was asked for counts more than the answer.
+    fn watch(&mut self, path: String, unit: &UnitName, answered: UnitActivity) -> UnitActivity {
+        let activity = self.recent.get(&path).copied().unwrap_or(answered);
+        self.watched.insert(path, (unit.clone(), activity));
+        activity
+    }
+
+    /// Tells what became of a job. What was started may be over already, or have failed: that is
+    /// told behind it.
+    fn tell(&mut self, events: &UnboundedSender<Event>, wanted: Wanted, outcome: JobOutcome) {
+        let Wanted { unit, verb } = wanted;
+        if verb == Verb::Start && outcome == JobOutcome::Done {
+            self.asks.push_front(Ask::Watch(unit.clone()));
+        }
+        let _ = events.send(Event::Job(unit, verb, outcome));
+    }
 }
 
 /// A job's result, as `JobRemoved` tells it.
-fn outcome(result: &str) -> JobOutcome {
+fn outcome_of(result: &str) -> JobOutcome {
     match result {
         "done" => JobOutcome::Done,
         "skipped" => JobOutcome::NotNeeded,
@@ -301,21 +341,23 @@ fn outcome(result: &str) -> JobOutcome {
 
 /// Asks for a job unless the unit is as wanted.
 async fn job(manager: ManagerProxy<'static>, unit: UnitName, verb: Verb) -> Option<Answered> {
-    let asked = match (state(&manager, &unit).await, verb) {
+    let before = state(&manager, &unit).await;
+    let asked = match (&before, verb) {
         (Ok((_, UnitActivity::Active)), Verb::Start)
         | (Ok((_, UnitActivity::Inactive | UnitActivity::Failed)), Verb::Stop) => {
             Ok(Err(JobOutcome::NotNeeded))
         }
         (Ok(_), Verb::Start) => manager.start_unit(unit.as_str(), "replace").await.map(Ok),
         (Ok(_), Verb::Stop) => manager.stop_unit(unit.as_str(), "replace").await.map(Ok),
-        (Err(e), _) => Err(e),
+        (Err(e), _) => Err(e.clone()),
     };
     let wanted = Wanted { unit, verb };
+    let before = before.ok();
     Some(match asked {
-        Ok(Ok(job)) => Answered::Job(wanted, Ok(job.to_string())),
-        Ok(Err(outcome)) => Answered::Job(wanted, Err(outcome)),
+        Ok(Ok(job)) => Answered::Job(wanted, before, Ok(job.to_string())),
+        Ok(Err(outcome)) => Answered::Job(wanted, before, Err(outcome)),
         Err(e) => match answer(&e) {
-            Some(outcome) => Answered::Job(wanted, Err(outcome)),
+            Some(outcome) => Answered::Job(wanted, before, Err(outcome)),
             None => Answered::Lost(e),
         },
     })

@@ -141,8 +141,10 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
             out.print(&made, |style| replay::render(&made, style))
         }
         Command::Load { list, lists } => load(&services, &out, &list, &lists).await,
-        Command::Reconcile => {
-            let args = ReconcileArgs {};
+        Command::Reconcile { missing } => {
+            let args = ReconcileArgs {
+                only_missing: missing.then_some(true),
+            };
             let ReconcileReply {} = services.tell(orchestrator::RECONCILE, &args).await?;
             Ok(())
         }

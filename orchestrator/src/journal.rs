@@ -22,6 +22,9 @@ use replay::ReplayError;
 /// where that is more: each is read again when the orchestrator starts. There are two files.
 const MAX_LEN: u64 = 1024 * 1024;
 
+/// How long after one could not be begun the next file is tried, in µs.
+const RETRY: i64 = 60_000_000;
+
 const NAME: &str = "journal";
 const BEFORE: &str = "journal.1";
 /// A new file until it has its checkpoint.
@@ -46,6 +49,10 @@ pub struct Journal {
     len: u64,
     /// How many bytes of that the checkpoint has.
     checkpoint: u64,
+    /// When a file was tried to begin last, in µs of CLOCK_MONOTONIC.
+    tried_at: i64,
+    /// Whether nothing can be written, which was said.
+    broken: bool,
 }
 
 /// When something is, in µs.
@@ -67,6 +74,8 @@ impl Journal {
             file: None,
             len: 0,
             checkpoint: 0,
+            tried_at: 0,
+            broken: false,
         };
         let machine = journal.resume().unwrap_or_else(|e| {
             tracing::error!("the journal is of no use, beginning anew: {}", Chain(&e));
@@ -93,14 +102,18 @@ impl Journal {
         let mut file = File::options().write(true).open(&path).map_err(failed)?;
         file.set_len(reader.whole()).map_err(failed)?;
         file.seek(SeekFrom::End(0)).map_err(failed)?;
-        self.len = reader.whole();
-        self.file = Some(file);
+        // Without its checkpoint nothing behind it would be of use.
+        if machine.is_some() {
+            self.len = reader.whole();
+            self.file = Some(file);
+        }
         Ok(machine)
     }
 
     /// Begins a file whose first record is a checkpoint of `machine`. What there was becomes the
     /// one before it.
     pub fn begin(&mut self, machine: &Machine, times: Times) {
+        self.tried_at = times.monotonic;
         let began = self.try_begin(machine, times);
         self.log(began);
     }
@@ -143,30 +156,35 @@ impl Journal {
         self.file.is_some()
     }
 
-    /// Whether the file has grown as far as it may.
+    /// Whether it is time for a new file: this one has grown as far as it may, or there has been
+    /// none for a while. `now` is in µs of CLOCK_MONOTONIC.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.len.saturating_sub(self.checkpoint) >= MAX_LEN.max(self.checkpoint)
+    pub fn is_due(&self, now: i64) -> bool {
+        match self.file {
+            Some(_) => self.len.saturating_sub(self.checkpoint) >= MAX_LEN.max(self.checkpoint),
+            None => now >= self.tried_at.saturating_add(RETRY),
+        }
     }
 
     /// A half written record would hide all behind it: from the first failure on nothing is
     /// written until a new file is begun.
     fn log(&mut self, outcome: io::Result<()>) {
+        let broken = outcome.is_err();
         if let Err(e) = outcome {
-            tracing::error!("{}: nothing more is kept: {e}", self.directory.display());
+            if !self.broken {
+                tracing::error!("{}: nothing more is kept: {e}", self.directory.display());
+            }
             self.file = None;
-            self.len = u64::MAX;
         }
+        self.broken = broken;
     }
 }
 
-/// Every record of the journal in `directory`, the oldest first.
-#[must_use]
-pub fn history(directory: &Path) -> Vec<Record> {
+/// Every record of the journal in `directory`, the oldest first, read as it is asked for.
+pub fn history(directory: &Path) -> impl Iterator<Item = Record> {
     let files = [BEFORE, NAME].map(|name| directory.join(name));
-    let read = files.iter().filter_map(|path| read(path).ok());
+    let read = files.into_iter().filter_map(|path| read(&path).ok());
     read.flat_map(|records| records.map_while(Result::ok))
-        .collect()
 }
 
 /// The records of one file, as far as they are whole.

@@ -21,7 +21,7 @@ use crate::rules::{Rules, Sources};
 use device::Device;
 pub use event::{Action, Event, Flag, JobOutcome, UnitActivity, Verb};
 use function::Function;
-use module::Module;
+use module::{Again, Module};
 use unit::{Phase, Unit};
 
 /// How long things may take, in µs.
@@ -113,7 +113,7 @@ impl Machine {
     #[must_use]
     pub fn is_concerned(&self, event: &Event) -> bool {
         match event {
-            Event::ModuleThere(name) | Event::ModuleGone(name) => self.stands_for(name).is_some(),
+            Event::ModuleThere(name) | Event::ModuleGone(name) => !self.stands_for(name).is_empty(),
             _ => true,
         }
     }
@@ -151,6 +151,7 @@ impl Machine {
             Event::Unit(unit, activity) => self.unit(&unit, activity, actions),
             Event::Deadline => self.deadline(now, actions),
             Event::Rules(sources) => self.read_rules(&sources, now, actions),
+            Event::ModulesInstalled => self.ask_everyone(Again::Missing, actions),
             Event::Reconcile => self.reconcile(actions),
             Event::Pause(reason) => self.paused = Some(reason),
             Event::Resume => self.resume(actions),
@@ -175,12 +176,12 @@ impl Machine {
         for module in self.modules.values_mut() {
             module.in_flight = false;
         }
-        self.ask_everyone(false, actions);
+        self.ask_everyone(Again::No, actions);
         self.touch_everyone();
     }
 
-    /// Asks for what somebody wants and nobody has asked for; `again` for everything.
-    fn ask_everyone(&mut self, again: bool, actions: &mut Vec<Action>) {
+    /// Asks for what somebody wants and nobody has asked for, and for what `again` says.
+    fn ask_everyone(&mut self, again: Again, actions: &mut Vec<Action>) {
         let devices = self.devices.keys().map(|index| Subject::Device(*index));
         let functions = self.functions.keys().cloned().map(Subject::Function);
         let subjects: Vec<Subject> = devices.chain(functions).collect();
@@ -193,8 +194,9 @@ impl Machine {
         self.touched.extend(self.devices.keys());
     }
 
-    /// Asks for those modules of a device or function that nobody has asked for yet.
-    fn ask(&mut self, subject: &Subject, again: bool, actions: &mut Vec<Action>) {
+    /// Asks for those modules of a device or function that nobody has asked for yet, and for what
+    /// `again` says.
+    fn ask(&mut self, subject: &Subject, again: Again, actions: &mut Vec<Action>) {
         if self.paused.is_some() {
             return;
         }
@@ -291,7 +293,7 @@ impl Machine {
         };
         self.modules_changed(&wanting);
         if let Some(subject) = wanting.first() {
-            self.ask(subject, false, actions);
+            self.ask(subject, Again::No, actions);
         }
     }
 
@@ -307,7 +309,7 @@ impl Machine {
         }
         let watched: BTreeSet<UnitName> = self.rules.while_active().cloned().collect();
         self.watched.retain(|unit, _| watched.contains(unit));
-        self.ask_everyone(false, actions);
+        self.ask_everyone(Again::No, actions);
     }
 
     /// Compares everything anew. What was answered stays until there is another answer: a device
@@ -316,7 +318,7 @@ impl Machine {
         for module in self.modules.values_mut() {
             module.forget_attempts();
         }
-        self.ask_everyone(true, actions);
+        self.ask_everyone(Again::All, actions);
         for unit in self.units.values_mut() {
             if matches!(unit.phase, Phase::Failed | Phase::Refused | Phase::Stopped) {
                 unit.phase = match unit.wanted_by.is_empty() {
@@ -349,7 +351,9 @@ impl Machine {
         // Not the jobs: many of them are ordered after the start itself.
         let mut functions = self.functions.values();
         let holds = functions.any(|f| f.holds_start(&self.modules, now, self.patience));
-        if self.complete && !unsettled && !holds {
+        // Nothing is done in a pause that could be waited for.
+        let waits = (unsettled || holds) && self.paused.is_none();
+        if self.complete && !waits {
             self.start(actions);
         }
     }

@@ -123,9 +123,10 @@ async fn load_once(
     Ok(())
 }
 
-/// Whether asking again cannot help.
+/// Whether asking again cannot help. Others may hold all connections for a while.
 fn is_final(kind: &ClientErrorKind) -> bool {
-    matches!(kind, ClientErrorKind::Answered { .. })
+    const FULL: &str = "org.rdmahotplug.Loader.TooManyConnections";
+    matches!(kind, ClientErrorKind::Answered { name, .. } if name != FULL)
 }
 
 fn disconnected(socket: &Path, method: &str) -> ClientError {

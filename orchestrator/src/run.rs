@@ -15,6 +15,7 @@ use interfaces::server;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
 
 use crate::bus::{self, Ask};
 use crate::config::Config;
@@ -37,6 +38,9 @@ pub enum Error {
     /// The runtime, the signals or the varlink socket failed.
     #[error("cannot run")]
     Runtime(#[source] io::Error),
+    /// A task that makes up the loop has ended, which none should: it panicked.
+    #[error("a part of the orchestrator has ended: {}", .0.as_ref().map_or_else(String::new, ToString::to_string))]
+    Task(Option<JoinError>),
 }
 
 /// What the loop is told.
@@ -86,31 +90,35 @@ async fn run(config: &Config, endpoint: Endpoint, rules: Sources) -> Result<(), 
     let published = Arc::new(Published::default());
     // Started by a client for itself alone, it says what it is and does nothing: the machine's
     // orchestrator is another one.
+    let mut tasks = JoinSet::new();
     if matches!(endpoint, Endpoint::Listening(_)) {
-        follow_the_world(config, Arc::clone(&published), &messages, queue, rules);
+        let world = (Arc::clone(&published), &messages);
+        follow_the_world(config, world, queue, rules, &mut tasks);
     }
     let service = Arc::new(Orchestrator::new(published, messages, config));
-    server::serve(endpoint, service, &mut wishes, None)
-        .await
-        .map_err(Error::Runtime)
+    tokio::select! {
+        served = server::serve(endpoint, service, &mut wishes, None) => served.map_err(Error::Runtime),
+        // None of them ends as long as this one goes on: whoever restarts the process helps.
+        Some(ended) = tasks.join_next() => Err(Error::Task(ended.err())),
+    }
 }
 
 fn follow_the_world(
     config: &Config,
-    published: Arc<Published>,
-    messages: &UnboundedSender<Message>,
+    (published, messages): (Arc<Published>, &UnboundedSender<Message>),
     queue: UnboundedReceiver<Message>,
     rules: Sources,
+    tasks: &mut JoinSet<()>,
 ) {
     let (events, happened) = unbounded_channel();
     let (asked, asks) = unbounded_channel();
     let (needed, needs) = watch::channel(false);
-    tokio::spawn(forward(happened, messages.clone()));
-    tokio::spawn(peers::follow_detector(
+    tasks.spawn(forward(happened, messages.clone()));
+    tasks.spawn(peers::follow_detector(
         config.detector.clone(),
         events.clone(),
     ));
-    tokio::spawn(bus::follow(config.bus.clone(), needs, asks, events.clone()));
+    tasks.spawn(bus::follow(config.bus.clone(), needs, asks, events.clone()));
     let (journal, resumed) = Journal::open(&config.runtime_directory);
     let hands = Hands {
         loader: config.loader.clone(),
@@ -125,7 +133,7 @@ fn follow_the_world(
         journal,
         hands,
     };
-    tokio::spawn(mind.decide(queue, patience(config), rules));
+    tasks.spawn(mind.decide(queue, patience(config), rules));
 }
 
 fn patience(config: &Config) -> Patience {
@@ -204,7 +212,7 @@ impl Mind {
         let actions = self.machine.step(event, times.monotonic);
         let decisions = actions.iter().filter_map(wire::of_action);
         self.journal.append(times, decisions);
-        if self.journal.is_full() {
+        if self.journal.is_due(times.monotonic) {
             self.journal.begin(&self.machine, times);
         }
         if rules {

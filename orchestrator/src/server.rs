@@ -1,6 +1,7 @@
 //! The orchestrator's varlink methods. Lists and waits are answered from what is published, all
 //! else is asked of the machine. Must never decide anything.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +11,13 @@ use interfaces::names::{DeviceName, ModuleName};
 use interfaces::orchestrator::{
     self, Condition, DescribeArgs, DescribeReply, Device, ExplainArgs, ExplainModuleArgs, Function,
     ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs, ListHistoryReply, ListReply,
-    PauseArgs, PauseReply, ReconcileArgs, ReconcileReply, Record, ResumeArgs, ResumeReply,
+    PauseArgs, PauseReply, ReconcileArgs, ReconcileReply, ResumeArgs, ResumeReply,
     SubscribeStatusArgs, WaitArgs, WaitReply,
 };
 use interfaces::server::{Call, CallError, Feed, Service};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::board::Board;
 use crate::config::Config;
@@ -91,6 +92,8 @@ pub struct Orchestrator {
     rules: Vec<PathBuf>,
     lists: PathBuf,
     runtime_directory: PathBuf,
+    /// Held by who reads the journal.
+    reading: Arc<Semaphore>,
 }
 
 impl Orchestrator {
@@ -107,6 +110,7 @@ impl Orchestrator {
             rules: config.rules.clone(),
             lists: config.lists.clone(),
             runtime_directory: config.runtime_directory.clone(),
+            reading: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -187,17 +191,22 @@ impl Orchestrator {
             None => usize::MAX,
         };
         let directory = self.runtime_directory.clone();
+        // One at a time: each holds what it has read.
+        let permit = Arc::clone(&self.reading).acquire_owned().await;
+        let _permit = permit.map_err(|_| CallError::stopped())?;
         // Megabytes, which nobody else should wait for.
         let told = tokio::task::spawn_blocking(move || {
-            let records = journal::history(&directory);
-            let told = records.iter().filter_map(story::tell);
-            let told: Vec<Record> = told
-                .filter(|record| index.is_none() || record.index == index)
-                .collect();
-            let from = told.len().saturating_sub(limit);
-            told.into_iter().skip(from)
+            let mut told = VecDeque::new();
+            let records = journal::history(&directory).filter_map(|record| story::tell(&record));
+            for record in records.filter(|record| index.is_none() || record.index == index) {
+                if told.len() == limit {
+                    told.pop_front();
+                }
+                told.push_back(record);
+            }
+            told
         });
-        let told = told.await.map_err(|_| CallError::stopped())?;
+        let told = told.await.map_err(|_| CallError::stopped())?.into_iter();
         let replies = told.map(|record| ListHistoryReply { record }).collect();
         let none = CallError::named(orchestrator::NO_SUCH_RECORD);
         call.reply_each(replies, false, none).await
@@ -336,11 +345,15 @@ impl Service for Orchestrator {
             orchestrator::EXPLAIN_MODULE => self.explain_module(call).await,
             orchestrator::WAIT => self.wait(call).await,
             orchestrator::RECONCILE => {
-                let ReconcileArgs {} = call.arguments()?;
+                let ReconcileArgs { only_missing } = call.arguments()?;
                 // A unit of ours asks when modules were installed.
                 let own = rustix::process::geteuid().as_raw();
                 call.peer().is_root_or(Some(own)).granted()?;
-                self.want(call, Event::Reconcile).await?;
+                let event = match only_missing {
+                    Some(true) => Event::ModulesInstalled,
+                    _ => Event::Reconcile,
+                };
+                self.want(call, event).await?;
                 call.reply(&ReconcileReply {}).await
             }
             orchestrator::PAUSE => {

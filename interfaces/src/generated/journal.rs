@@ -37,7 +37,7 @@ pub struct Checkpoint {
 /// What the orchestrator was told.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
-    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20")]
     pub kind: ::core::option::Option<event::Kind>,
 }
 /// Nested message and enum types in `Event`.
@@ -91,6 +91,8 @@ pub mod event {
         /// The kernel module's name.
         #[prost(string, tag = "19")]
         ModuleThere(::prost::alloc::string::String),
+        #[prost(message, tag = "20")]
+        ModulesInstalled(()),
     }
 }
 /// A process began.

@@ -312,7 +312,11 @@ pub struct PauseArgs {
 pub struct ReconcileReply {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ReconcileArgs {}
+pub struct ReconcileArgs {
+    #[serde(rename = "onlyMissing")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_missing: Option<bool>,
+}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumeReply {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -106,7 +106,11 @@ pub enum Command {
         lists: PathBuf,
     },
     /// Compare what is wanted with what is, and ask for everything again. Only for root.
-    Reconcile,
+    Reconcile {
+        /// Only ask again for modules that this kernel did not have, or that failed.
+        #[arg(long)]
+        missing: bool,
+    },
     /// Load and start nothing until 'resume', for maintenance. Only for root.
     #[command(after_help = "Example: rdma-hotplug pause firmware update")]
     Pause {

@@ -4,12 +4,15 @@
 
 use std::io::{self, IsTerminal};
 
-use interfaces::client::{ClientErrorKind, Followed, Subscription};
+use interfaces::client::{Backoff, ClientErrorKind, Followed, Subscription};
 use interfaces::lifecycle;
+use interfaces::log::Chain;
 use interfaces::orchestrator::{
     self, Action, Condition, Device, SUBSCRIBE_STATUS, SubscribeStatusArgs, SubscribeStatusReply,
     WaitArgs, WaitReply,
 };
+
+use tokio::time::Instant;
 
 use super::ask::{Services, is_answer};
 use super::{Error, Out, arguments, style};
@@ -48,7 +51,37 @@ pub(super) async fn run(
     })
 }
 
+/// Asks as often as the orchestrator is restarted meanwhile, each time for what is left.
 async fn answer(services: &Services, args: &WaitArgs) -> Result<WaitReply, Error> {
+    let begin = Instant::now();
+    let mut backoff = Backoff::default();
+    loop {
+        let spent = i64::try_from(begin.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let left = args
+            .timeout_usec
+            .map(|timeout| timeout.saturating_sub(spent).max(0));
+        let args = WaitArgs {
+            timeout_usec: left,
+            ..args.clone()
+        };
+        match ask(services, &args).await {
+            Err(Error::Service(e)) if is_loss(&e.kind) => {
+                if left == Some(0) {
+                    return Err(Error::TimedOut(vec![Chain(&e).to_string()]));
+                }
+                backoff.wait().await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Whether there was no service to answer, which a restart helps.
+fn is_loss(kind: &ClientErrorKind) -> bool {
+    matches!(kind, ClientErrorKind::Io(_) | ClientErrorKind::Disconnected)
+}
+
+async fn ask(services: &Services, args: &WaitArgs) -> Result<WaitReply, Error> {
     let method = orchestrator::WAIT;
     // The service keeps the time: there is no deadline here.
     let mut replies = services

@@ -115,6 +115,7 @@ fn of_event(event: &Event) -> Option<Told> {
             sources.rules.len(),
             sources.lists.len()
         ),
+        Event::ModulesInstalled => "kernel modules were installed".to_owned(),
         Event::Reconcile => "somebody asks to reconcile".to_owned(),
         Event::Pause(reason) => format!("somebody asks to pause: {reason}"),
         Event::Resume => "somebody asks to go on".to_owned(),

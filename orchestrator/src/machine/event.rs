@@ -44,6 +44,8 @@ pub enum Event {
     Deadline,
     /// The rules were read.
     Rules(Sources),
+    /// Kernel modules were installed: what was missing may be there.
+    ModulesInstalled,
     /// Somebody wants everything compared anew.
     Reconcile,
     /// Somebody wants nothing loaded or started, for this reason.

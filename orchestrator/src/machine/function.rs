@@ -8,7 +8,7 @@ use interfaces::names::ModuleName;
 use interfaces::orchestrator::{self, ModuleState};
 use serde::{Deserialize, Serialize};
 
-use super::module::{self, Module};
+use super::module::{self, Again, Module};
 use super::{Action, Machine, Patience, Subject, Timer};
 
 /// A module that a function needs, and the rules file that says so.
@@ -147,7 +147,7 @@ impl Machine {
         };
         self.functions.insert(name.clone(), function);
         self.want_for_function(&name, now, actions);
-        self.ask(&Subject::Function(name), false, actions);
+        self.ask(&Subject::Function(name), Again::No, actions);
     }
 
     /// Takes a function through the rules as they are now.

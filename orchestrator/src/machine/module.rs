@@ -130,17 +130,42 @@ pub(super) fn waiting_for(name: &ModuleName, module: &Module) -> Option<String> 
     }
 }
 
+/// Which modules are asked for although there is an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// None.
+    No,
+    /// Those that were not there: modules were installed.
+    Missing,
+    /// All but what somebody has unloaded: nobody has looked for a while.
+    Unseen,
+    /// All: somebody asks for that.
+    All,
+}
+
+impl Again {
+    fn asks(self, state: ModuleState) -> bool {
+        match self {
+            _ if state == ModuleState::Pending => true,
+            Self::No => false,
+            Self::Missing => matches!(state, ModuleState::Missing | ModuleState::Failed),
+            Self::Unseen => state != ModuleState::Unloaded,
+            Self::All => true,
+        }
+    }
+}
+
 /// Those modules of `wanted` that are to be asked for now, each marked as in flight.
 pub(super) fn take_unasked<'n>(
     modules: &mut BTreeMap<ModuleName, Module>,
     wanted: impl Iterator<Item = &'n ModuleName>,
-    again: bool,
+    again: Again,
 ) -> Vec<ModuleName> {
     let mut asked = Vec::new();
     for name in wanted {
         if let Some(module) = modules.get_mut(name)
             && !module.in_flight
-            && (again || module.state == ModuleState::Pending)
+            && again.asks(module.state)
         {
             module.in_flight = true;
             module.attempts += 1;
@@ -169,52 +194,57 @@ impl Machine {
             self.modules.remove(&name);
         }
         if let Some(subject) = wanting.first().filter(|_| at_once) {
-            self.ask(subject, false, actions);
+            self.ask(subject, Again::No, actions);
         }
         self.modules_changed(&wanting);
         self.publish_functions(&wanting, actions);
     }
 
-    /// The wanted module that the kernel's module of this name stands behind: an alias is known
-    /// by what was loaded for it.
-    pub(super) fn stands_for(&self, name: &ModuleName) -> Option<ModuleName> {
+    /// The wanted modules that the kernel's module of this name stands behind: an alias is known
+    /// by what was loaded for it, and there may be several.
+    pub(super) fn stands_for(&self, name: &ModuleName) -> Vec<ModuleName> {
         let is_it = |(wanted, module): &(&ModuleName, &Module)| {
             let last = module.chain.last();
             *wanted == name || last.is_some_and(|last| last == name.as_str())
         };
-        let found = self.modules.iter().find(is_it);
-        found.map(|(wanted, _)| wanted.clone())
+        let found = self.modules.iter().filter(is_it);
+        found.map(|(wanted, _)| wanted.clone()).collect()
     }
 
     /// A module is in the kernel again: somebody else has put it there.
     pub(super) fn module_there(&mut self, there: &ModuleName, actions: &mut Vec<Action>) {
-        self.turn(there, ModuleState::Unloaded, ModuleState::Live, actions);
+        for name in self.stands_for(there) {
+            self.turn(&name, ModuleState::Unloaded, ModuleState::Live, actions);
+        }
     }
 
     /// A module is no longer in the kernel. Where a rule says so it is put back.
     pub(super) fn module_gone(&mut self, gone: &ModuleName, actions: &mut Vec<Action>) {
-        let name = self.stands_for(gone);
-        let restore = self.devices.values().any(|device| {
+        for name in self.stands_for(gone) {
+            let state = match self.restores_module(&name) {
+                true => ModuleState::Pending,
+                false => ModuleState::Unloaded,
+            };
+            self.turn(&name, ModuleState::Live, state, actions);
+        }
+    }
+
+    fn restores_module(&self, name: &ModuleName) -> bool {
+        self.devices.values().any(|device| {
             let mut wanted = device.modules.iter();
-            wanted.any(|wanted| wanted.restore && Some(&wanted.name) == name.as_ref())
-        });
-        let state = match restore {
-            true => ModuleState::Pending,
-            false => ModuleState::Unloaded,
-        };
-        self.turn(gone, ModuleState::Live, state, actions);
+            wanted.any(|wanted| wanted.restore && wanted.name == *name)
+        })
     }
 
     /// Something outside has changed the state of a module, unless it is being loaded.
     fn turn(
         &mut self,
-        kernel_name: &ModuleName,
+        name: &ModuleName,
         from: ModuleState,
         to: ModuleState,
         actions: &mut Vec<Action>,
     ) {
-        let name = self.stands_for(kernel_name);
-        let Some(module) = name.and_then(|name| self.modules.get_mut(&name)) else {
+        let Some(module) = self.modules.get_mut(name) else {
             return;
         };
         if module.in_flight || module.state != from {
@@ -223,7 +253,7 @@ impl Machine {
         module.state = to;
         let wanting = module.wanted_by.clone();
         if let Some(subject) = wanting.first() {
-            self.ask(subject, false, actions);
+            self.ask(subject, Again::No, actions);
         }
         self.modules_changed(&wanting);
         self.publish_functions(&wanting, actions);

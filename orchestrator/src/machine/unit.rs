@@ -64,6 +64,11 @@ impl Unit {
         ended.contains(&self.phase)
     }
 
+    /// Whether the last job came to nothing.
+    fn is_given_up(&self) -> bool {
+        matches!(self.phase, Phase::Failed | Phase::Refused)
+    }
+
     /// The state as it is shown to those who want it.
     pub(super) fn state(&self) -> UnitState {
         match self.phase {
@@ -110,6 +115,11 @@ impl Unit {
                 self.started = false;
                 Phase::Waiting
             }
+            // Its own Restart= may bring it up yet.
+            (Verb::Start, JobOutcome::Ended(_)) => {
+                self.started = true;
+                Phase::Failed
+            }
             (_, JobOutcome::Ended(_) | JobOutcome::NotBegun(_)) => Phase::Failed,
             (_, JobOutcome::Refused(_)) => Phase::Refused,
         };
@@ -127,7 +137,6 @@ impl Unit {
         };
         if phase != self.phase {
             self.message = (phase == Phase::Failed).then(|| "it has failed since".to_owned());
-            self.started &= phase == Phase::Active;
             self.phase = phase;
         }
     }
@@ -135,6 +144,8 @@ impl Unit {
     /// The service manager cannot be asked any more: what it was asked is to be asked again.
     pub(super) fn lost(&mut self) {
         self.phase = match self.phase {
+            // Nobody needs it any more, and it may have been started.
+            Phase::Starting if self.wanted_by.is_empty() => Phase::ToStop,
             Phase::Starting => Phase::ToStart,
             Phase::Stopping => Phase::ToStop,
             phase => phase,
@@ -304,6 +315,11 @@ impl Machine {
             return;
         };
         unit.activity(activity);
+        if unit.wanted_by.is_empty() && unit.is_given_up() && activity == UnitActivity::Inactive {
+            // Somebody else has stopped what could not be.
+            self.units.remove(name);
+            return;
+        }
         let wanting = unit.wanted_by.clone();
         if unit.phase == Phase::Stopped {
             // Where what it depends on is gone it went with that, and nobody has stopped it.
@@ -353,6 +369,11 @@ impl Machine {
             .units
             .entry(wanted.name.clone())
             .or_insert_with(Unit::new);
+        if unit.wanted_by.is_empty() && unit.is_given_up() {
+            // What became of stopping it for the last one says nothing of this one.
+            unit.phase = Phase::Waiting;
+            unit.message = None;
+        }
         unit.wanted_by.insert(index);
         for watched in &wanted.while_active {
             if !self.watched.contains_key(watched) {

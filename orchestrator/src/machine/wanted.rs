@@ -8,6 +8,7 @@ use interfaces::names::{ModuleName, UnitName};
 use interfaces::orchestrator::ModuleState;
 
 use super::device::{Device, Wanted};
+use super::module::Again;
 use super::unit::Phase;
 use super::{Action, Machine, Subject};
 
@@ -44,7 +45,8 @@ impl Machine {
         if is_new {
             self.want_again(index);
         }
-        self.ask(&Subject::Device(index), unseen, actions);
+        let again = if unseen { Again::Unseen } else { Again::No };
+        self.ask(&Subject::Device(index), again, actions);
     }
 
     /// Takes a device through the rules as they are now.

@@ -209,6 +209,26 @@ fn a_device_that_comes_later_wants_again_what_somebody_has_unloaded() {
 }
 
 #[test]
+fn what_somebody_has_unloaded_stays_so_when_the_detector_comes_back_or_modules_are_installed() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.all([
+        answer("ib_uverbs", Outcome::Missing),
+        answer("rdma_ucm", Outcome::Loaded),
+        Event::ModuleGone(ModuleName::parse("rdma_ucm").unwrap()),
+    ]);
+    let told = script.tell(Event::ModulesInstalled);
+    assert_eq!(decisions(&told), ["load ib_uverbs for a (index 1)"]);
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    let told = script.all([
+        Event::SnapshotBegins,
+        Event::Device(Box::new(whole(1, "a", &[Protocol::Roce]))),
+        Event::SnapshotEnds,
+    ]);
+    assert_eq!(decisions(&told), ["load ib_uverbs for a (index 1)"]);
+}
+
+#[test]
 fn an_alias_is_known_by_the_module_that_was_loaded_for_it() {
     let mut script = Script::started("[[rule]]\nmodules = [\"xprtrdma\"]\n");
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));

@@ -161,3 +161,16 @@ fn a_process_that_begins_anew_takes_up_what_was_not_answered_and_repeats_no_job(
         "{told:?}"
     );
 }
+
+#[test]
+fn a_pause_does_not_hold_the_start() {
+    let mut script = Script::new(RULES);
+    let told = script.all([
+        Event::Pause("firmware".to_owned()),
+        Event::SnapshotBegins,
+        Event::Device(Box::new(device(1, "rxe0", &[Protocol::Roce]))),
+        Event::SnapshotEnds,
+    ]);
+    let ready = "ready: started while these were set up: rxe0";
+    assert_eq!(decisions(&told).last(), Some(&ready));
+}

@@ -69,6 +69,66 @@ fn a_job_under_way_when_the_device_goes_is_undone_when_it_is_known() {
 }
 
 #[test]
+fn a_job_that_was_under_way_when_device_and_bus_went_is_undone_when_the_bus_is_back() {
+    let mut script = Script::started(SHARED);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    let _ = script.tell(Event::DeviceGone(1));
+    let _ = script.tell(Event::ServiceManager(false));
+    let told = script.tell(Event::ServiceManager(true));
+    assert!(
+        told.contains(&"stop shared.service: nobody needs it".to_owned()),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_unit_that_its_own_restart_or_a_person_brought_up_is_still_ours_to_stop() {
+    for started in [
+        job("shared.service", JobOutcome::Ended("failed".to_owned())),
+        job("shared.service", JobOutcome::Done),
+    ] {
+        let mut script = Script::started(SHARED);
+        let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+        let _ = script.answer("ib_uverbs", Outcome::Loaded);
+        let _ = script.tell(started);
+        let _ = script.tell(is("shared.service", UnitActivity::Inactive));
+        let _ = script.tell(is("shared.service", UnitActivity::Active));
+        let told = script.tell(Event::DeviceGone(1));
+        assert!(
+            told.contains(&"stop shared.service: nobody needs it".to_owned()),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
+fn a_unit_that_could_not_be_stopped_is_no_obstacle_for_the_next_device() {
+    let refused = || stop_job("shared.service", JobOutcome::Refused("no".to_owned()));
+    let left = |script: &Script| script.machine.describe().left_behind;
+    let mut script = Script::started(SHARED);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    let _ = script.tell(job("shared.service", JobOutcome::Done));
+    let _ = script.tell(Event::DeviceGone(1));
+    let _ = script.tell(refused());
+    assert!(left(&script).contains(&"shared.service stays up: no".to_owned()));
+    let _ = script.there(whole(2, "a", &[Protocol::Roce]));
+    let told = script.answer("ib_uverbs", Outcome::AlreadyLoaded);
+    assert!(
+        told.contains(&"start shared.service for a (index 2)".to_owned()),
+        "{told:?}"
+    );
+    let _ = script.tell(job("shared.service", JobOutcome::NotNeeded));
+    assert_eq!(script.device(2).state, State::Ready);
+    // It is ours still; and when somebody else stops it, nothing is left behind.
+    let _ = script.tell(Event::DeviceGone(2));
+    let _ = script.tell(refused());
+    let _ = script.tell(is("shared.service", UnitActivity::Inactive));
+    assert!(!left(&script).iter().any(|left| left.contains("shared")));
+}
+
+#[test]
 fn a_replug_while_a_unit_is_stopped_starts_it_again() {
     let mut script = Script::started(SHARED);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));

@@ -102,6 +102,20 @@ impl World {
 
     /// What an event takes with it of what is owed.
     pub fn lose(&mut self, event: &Event) {
+        // Some of it was done, and nobody was told.
+        let done = self.owed.len() * usize::from(self.random.bool());
+        for _ in 0..done {
+            if matches!(event, Event::Begins(_) | Event::ServiceManager(false))
+                && matches!(
+                    self.owed.front(),
+                    Some(Action::StartUnit { .. } | Action::StopUnit { .. })
+                )
+            {
+                let _ = self.answer();
+            } else {
+                self.owed.rotate_left(1.min(self.owed.len()));
+            }
+        }
         match event {
             Event::Begins(_) => self.owed.clear(),
             Event::ServiceManager(false) => {
