@@ -98,7 +98,7 @@ keep status rdma-hotplug status
 keep explain explain test0
 device add 2 test-b roce
 keep second until_true 20 shows test-b '"state":"ready"'
-keep one-job sh -c 'journalctl --no-pager -u rdma-orchestrator.service | grep -c "starting test-shared"'
+keep one-job sh -c 'journalctl --no-pager -u test-shared.service | grep -c "Started"'
 device del 1
 keep ports-stopped until_true 20 is_state test-port@test0:1.service inactive
 keep shared-stays systemctl is-active test-shared.service
