@@ -40,6 +40,7 @@ fn each_device_and_port_has_its_units_and_a_shared_one_is_started_once() {
     assert!(explained.contains("for devices with protocol infiniband, asks for:"));
 }
 
+/// And what nobody had: a service that waits for one device by its name, and not for a target.
 #[test]
 fn the_documented_unit_patterns_hold() {
     assert_all_succeeded("patterns", &[]);

@@ -43,6 +43,25 @@ fn sixty_four_devices_make_one_job_for_a_unit_that_they_share() {
     assert!(told.contains(&"stop shared.service: nobody needs it".to_owned()));
 }
 
+/// facts/rdma.md 3, item 8: a daemon failed because the module that it needs was not there yet.
+#[test]
+fn a_unit_is_started_only_when_its_device_has_the_answers_for_its_modules() {
+    let rules = "[[rule]]\nmodules = [\"ib_umad\", \"opa_vnic\"]\nunits = [\"ibacm.service\"]\n";
+    let mut script = Script::started(rules);
+    let mut told = script.there(whole(1, "a", &[Protocol::Infiniband]));
+    told.extend(script.answer("opa_vnic", Outcome::Missing));
+    assert_eq!(unit_state(&script, 1), UnitState::Waiting);
+    assert!(
+        !told.iter().any(|words| words.starts_with("start")),
+        "{told:?}"
+    );
+    let told = script.answer("ib_umad", Outcome::Loaded);
+    assert!(
+        told.contains(&"start ibacm.service for a (index 1)".to_owned()),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn what_was_active_before_is_not_ours_to_stop() {
     let mut script = Script::started(SHARED);
