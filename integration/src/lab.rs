@@ -199,6 +199,9 @@ impl Lab {
 
     /// Goes on telling what is seen, for ever.
     pub async fn stay(&mut self) {
+        for service in &self.services {
+            tokio::spawn(service.hear());
+        }
         while let Some(seen) = self.observer.seen.recv().await {
             self.observer.see(seen);
         }

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -32,7 +33,7 @@ pub struct Service {
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
     fds: Vec<(&'static str, OwnedFd)>,
-    notify: UnixDatagram,
+    notify: Arc<UnixDatagram>,
     notify_path: PathBuf,
     log: PathBuf,
     child: Option<Child>,
@@ -51,7 +52,7 @@ impl Service {
             arguments: Vec::new(),
             environment: Vec::new(),
             fds: Vec::new(),
-            notify: UnixDatagram::bind(&notify_path)?,
+            notify: Arc::new(UnixDatagram::bind(&notify_path)?),
             notify_path,
             log: log.join(format!("{name}.log")),
             child: None,
@@ -165,6 +166,15 @@ impl Service {
                     return Err(io::Error::other(format!("{name} ended: {}", status?)));
                 }
             }
+        }
+    }
+
+    /// Takes what the service says from here on, for ever: a queue that fills would hold it up.
+    pub fn hear(&self) -> impl Future<Output = ()> + 'static {
+        let notify = Arc::clone(&self.notify);
+        async move {
+            let mut message = [0; 4096];
+            while notify.recv(&mut message).await.is_ok() {}
         }
     }
 
