@@ -49,7 +49,8 @@ pub struct Config {
     /// After how long a function without an RDMA device is stuck, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub stuck_after: Duration,
-    /// How long the start waits for a driver that udev may be loading, in seconds.
+    /// How long the start waits for a function without an RDMA device after something of it has
+    /// changed, in seconds: udev or a driver may be at work.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub driver_grace: Duration,
     /// The address of the bus that the service manager is on.

@@ -31,7 +31,7 @@ pub struct Patience {
     pub start: i64,
     /// A function in one state, until it is stuck.
     pub function: i64,
-    /// At the start, a function that no driver is bound to: udev may be loading it.
+    /// At the start, a function after something of it has changed: udev or a driver may be at work.
     pub driver: i64,
 }
 

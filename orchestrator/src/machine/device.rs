@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Flag;
 use super::module::{self, Module};
 use super::unit::{self, Phase, Unit};
-use crate::rules::protocol_name;
+use crate::rules::{WantedModule, WantedUnit, protocol_name};
 
 /// A module or unit that a device should have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,28 @@ pub(super) struct Wanted<N> {
     pub restore: bool,
     /// Of a unit: it is wanted while all of these are active.
     pub while_active: Vec<UnitName>,
+}
+
+impl From<WantedModule> for Wanted<ModuleName> {
+    fn from(wanted: WantedModule) -> Self {
+        Self {
+            name: wanted.name,
+            file: wanted.file.display().to_string(),
+            restore: wanted.restore,
+            while_active: Vec::new(),
+        }
+    }
+}
+
+impl From<WantedUnit> for Wanted<UnitName> {
+    fn from(wanted: WantedUnit) -> Self {
+        Self {
+            name: wanted.name,
+            file: wanted.file.display().to_string(),
+            restore: wanted.restore,
+            while_active: wanted.while_active,
+        }
+    }
 }
 
 /// One device.

@@ -55,30 +55,12 @@ impl Machine {
             return;
         };
         let wants = self.rules.wanted(&device.record);
-        let modules = wants.modules.into_iter().map(|wanted| Wanted {
-            name: wanted.name,
-            file: wanted.file.display().to_string(),
-            restore: wanted.restore,
-            while_active: Vec::new(),
-        });
-        let units = wants.units.into_iter().map(|wanted| Wanted {
-            name: wanted.name,
-            file: wanted.file.display().to_string(),
-            restore: wanted.restore,
-            while_active: wanted.while_active,
-        });
+        let modules = wants.modules.into_iter().map(Wanted::from);
+        let units = wants.units.into_iter().map(Wanted::from);
         let modules_before = std::mem::replace(&mut device.modules, modules.collect());
         let units_before = std::mem::replace(&mut device.units, units.collect());
         device.unmanaged = wants.unmanaged;
         device.errors = wants.errors;
-        for devices in self.flagged.values_mut() {
-            devices.remove(&index);
-        }
-        if !device.unmanaged {
-            for flag in device.flags() {
-                self.flagged.entry(flag).or_default().insert(index);
-            }
-        }
         let modules: BTreeSet<ModuleName> = device.module_names().cloned().collect();
         let units: Vec<Wanted<UnitName>> = device.units.clone();
         let subject = Subject::Device(index);
@@ -97,7 +79,19 @@ impl Machine {
             }
         }
         self.changed(index);
+        self.flag(index);
         self.lower_flags(actions);
+    }
+
+    /// Notes which flags a device stands for now.
+    fn flag(&mut self, index: i64) {
+        for devices in self.flagged.values_mut() {
+            devices.remove(&index);
+        }
+        let managed = self.devices.get(&index).filter(|device| !device.unmanaged);
+        for flag in managed.iter().flat_map(|device| device.flags()) {
+            self.flagged.entry(flag).or_default().insert(index);
+        }
     }
 
     /// What somebody unloaded or stopped is wanted again by a device that was not there then.
