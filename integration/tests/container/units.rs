@@ -24,6 +24,12 @@ fn assert_all_succeeded(case: &str, but: &[&str]) {
     }
 }
 
+/// What was printed, in one line: where a line is broken depends on its words.
+fn folded(name: &str) -> String {
+    let text = BOOT.text(name);
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn each_device_and_port_has_its_units_and_a_shared_one_is_started_once() {
     assert_all_succeeded("jobs", &["port-2"]);
@@ -35,7 +41,7 @@ fn each_device_and_port_has_its_units_and_a_shared_one_is_started_once() {
         status.contains("test0   infiniband,roce  -       ready  -        3/3"),
         "{status}"
     );
-    let explained = BOOT.text("jobs/explain");
+    let explained = folded("jobs/explain");
     assert!(explained.starts_with("test0 is ready."), "{explained}");
     assert!(explained.contains("for devices with protocol infiniband, asks for:"));
 }
@@ -50,7 +56,7 @@ fn the_documented_unit_patterns_hold() {
 #[test]
 fn a_failed_a_refused_and_an_unknown_unit_are_said_and_a_person_can_help() {
     assert_all_succeeded("failures", &[]);
-    let explained = BOOT.text("failures/explain");
+    let explained = folded("failures/explain");
     assert!(
         explained.starts_with("test0 is not ready. It waits for"),
         "{explained}"
@@ -72,7 +78,7 @@ fn jobs_wait_for_a_bus_that_is_gone_and_go_on_when_it_is_back() {
 #[test]
 fn without_polkit_everything_else_works_and_the_refusal_is_said() {
     assert_all_succeeded("no-polkit", &[]);
-    let explained = BOOT.text("no-polkit/explain");
+    let explained = folded("no-polkit/explain");
     assert!(
         explained.contains("which may not be started"),
         "{explained}"
@@ -82,8 +88,7 @@ fn without_polkit_everything_else_works_and_the_refusal_is_said() {
 #[test]
 fn a_bad_rules_file_is_said_with_its_line_and_the_last_good_one_stays() {
     assert_all_succeeded("bad-rules", &[]);
-    let status = BOOT.text("bad-rules/status");
-    let status = status.split_whitespace().collect::<Vec<_>>().join(" ");
+    let status = folded("bad-rules/status");
     assert!(
         status.contains("50-rdma-core.toml:2: unknown field `untis`")
             && status.contains("did you mean units? (its last good version stays in use)"),
@@ -94,7 +99,7 @@ fn a_bad_rules_file_is_said_with_its_line_and_the_last_good_one_stays() {
 #[test]
 fn a_killed_orchestrator_goes_on_from_its_journal_and_still_stops_what_it_started() {
     assert_all_succeeded("crash", &[]);
-    let history = BOOT.text("crash/history");
+    let history = folded("crash/history");
     for told in [
         "test0 is there: infiniband, roce",
         "→ start test-shared.service for test0 (index 1)",
@@ -103,9 +108,7 @@ fn a_killed_orchestrator_goes_on_from_its_journal_and_still_stops_what_it_starte
         "the service manager cannot be asked",
         "→ stop test-port@test8:9.service: nobody needs it",
     ] {
-        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
-        let history = history.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(history.contains(&told), "{told}: {history}");
+        assert!(history.contains(told), "{told}: {history}");
     }
     let replayed = BOOT.text("crash/replay");
     assert!(
