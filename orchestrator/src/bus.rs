@@ -3,6 +3,8 @@
 //! bus is taken up again. Responsible for telling the outcome of every job that it asked for.
 //! Must never decide which unit is wanted, and never keep the bus's messages waiting for a call.
 
+mod call;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -18,30 +20,17 @@ use zbus::export::ordered_stream::OrderedStreamExt;
 use zbus::fdo::PropertiesChanged;
 use zbus::message::Type;
 use zbus::proxy::CacheProperties;
-use zbus::{DBusError, MatchRule, MessageStream, OwnedObjectPath};
+use zbus::{MatchRule, MessageStream};
 
 use crate::machine::{Event, JobOutcome, UnitActivity, Verb};
+use call::{
+    Answered, JobRemoved, JobRemovedStream, MANAGER, ManagerProxy, UNIT, Wanted, activity, job,
+    watch_unit,
+};
 
-const MANAGER: &str = "org.freedesktop.systemd1";
-const UNIT: &str = "org.freedesktop.systemd1.Unit";
 /// So many messages may wait for being looked at.
 const QUEUE_LEN: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 
-/// Errors that mean that the service manager does not let us.
-const REFUSALS: [&str; 2] = [
-    "org.freedesktop.DBus.Error.AccessDenied",
-    "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired",
-];
-
-/// Errors that the bus answers with when the service manager does not.
-const LOSSES: [&str; 6] = [
-    "org.freedesktop.DBus.Error.Disconnected",
-    "org.freedesktop.DBus.Error.LimitsExceeded",
-    "org.freedesktop.DBus.Error.NameHasNoOwner",
-    "org.freedesktop.DBus.Error.NoReply",
-    "org.freedesktop.DBus.Error.ServiceUnknown",
-    "org.freedesktop.zbus.Error",
-];
 /// So many asks are under way at once: dbus-daemon lets a connection wait for 128 replies.
 const MOST_CALLS: usize = 16;
 /// A connection counts as a good one when it lasted for so long.
@@ -56,20 +45,6 @@ pub enum Ask {
     Stop(UnitName),
     /// Tell the state of this unit, now and whenever it changes.
     Watch(UnitName),
-}
-
-#[zbus::proxy(
-    interface = "org.freedesktop.systemd1.Manager",
-    default_service = "org.freedesktop.systemd1",
-    default_path = "/org/freedesktop/systemd1"
-)]
-trait Manager {
-    fn subscribe(&self) -> zbus::Result<()>;
-    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
-    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
-    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
-    #[zbus(signal)]
-    fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String);
 }
 
 /// Follows the service manager, on the bus at `address`, for ever: asks it what is `asked`, and
@@ -110,27 +85,6 @@ pub async fn follow(
         }
         backoff.wait().await;
     }
-}
-
-/// What a job is wanted for.
-#[derive(Clone, Debug)]
-struct Wanted {
-    unit: UnitName,
-    verb: Verb,
-}
-
-/// A call that has ended.
-enum Answered {
-    /// A job runs, or its outcome is known; and the unit's path and its state before.
-    Job(
-        Wanted,
-        Option<(String, UnitActivity)>,
-        Result<String, JobOutcome>,
-    ),
-    /// A unit's path and its state.
-    Watched(UnitName, String, UnitActivity),
-    /// The bus itself is of no more use.
-    Lost(zbus::Error),
 }
 
 struct Bus {
@@ -337,85 +291,6 @@ fn outcome_of(result: &str) -> JobOutcome {
         "skipped" => JobOutcome::NotNeeded,
         result => JobOutcome::Ended(result.to_owned()),
     }
-}
-
-/// Asks for a job unless the unit is as wanted.
-async fn job(manager: ManagerProxy<'static>, unit: UnitName, verb: Verb) -> Option<Answered> {
-    let before = state(&manager, &unit).await;
-    let asked = match (&before, verb) {
-        (Ok((_, UnitActivity::Active)), Verb::Start)
-        | (Ok((_, UnitActivity::Inactive | UnitActivity::Failed)), Verb::Stop) => {
-            Ok(Err(JobOutcome::NotNeeded))
-        }
-        (Ok(_), Verb::Start) => manager.start_unit(unit.as_str(), "replace").await.map(Ok),
-        (Ok(_), Verb::Stop) => manager.stop_unit(unit.as_str(), "replace").await.map(Ok),
-        (Err(e), _) => Err(e.clone()),
-    };
-    let wanted = Wanted { unit, verb };
-    let before = before.ok();
-    Some(match asked {
-        Ok(Ok(job)) => Answered::Job(wanted, before, Ok(job.to_string())),
-        Ok(Err(outcome)) => Answered::Job(wanted, before, Err(outcome)),
-        Err(e) => match answer(&e) {
-            Some(outcome) => Answered::Job(wanted, before, Err(outcome)),
-            None => Answered::Lost(e),
-        },
-    })
-}
-
-/// A unit that cannot be followed is one whose job says why.
-async fn watch_unit(manager: ManagerProxy<'static>, unit: UnitName) -> Option<Answered> {
-    match state(&manager, &unit).await {
-        Ok((path, activity)) => Some(Answered::Watched(unit, path, activity)),
-        Err(e) if answer(&e).is_some() => None,
-        Err(e) => Some(Answered::Lost(e)),
-    }
-}
-
-async fn state(
-    manager: &ManagerProxy<'static>,
-    unit: &UnitName,
-) -> zbus::Result<(String, UnitActivity)> {
-    let path = manager.load_unit(unit.as_str()).await?;
-    let properties = zbus::fdo::PropertiesProxy::builder(manager.inner().connection())
-        .destination(MANAGER)
-        .path(path.as_ref())
-        .cache_properties(CacheProperties::No)
-        .build()
-        .await?;
-    let interface = zbus::names::InterfaceName::from_static_str(UNIT)?;
-    let state = properties.get(interface, "ActiveState").await?;
-    let state = state.downcast_ref::<String>().unwrap_or_default();
-    Ok((path.to_string(), activity(&state)))
-}
-
-fn activity(state: &str) -> UnitActivity {
-    match state {
-        "active" | "reloading" | "refreshing" => UnitActivity::Active,
-        "inactive" => UnitActivity::Inactive,
-        "failed" => UnitActivity::Failed,
-        _ => UnitActivity::Changing,
-    }
-}
-
-/// What the service manager has answered; nothing of an error of the bus itself.
-fn answer(error: &zbus::Error) -> Option<JobOutcome> {
-    let (name, message) = match error {
-        zbus::Error::MethodError(name, message, _) => (name.to_string(), message.clone()),
-        zbus::Error::FDO(error) => {
-            let message = error.description().map(str::to_owned);
-            (error.name().to_string(), message)
-        }
-        _ => return None,
-    };
-    if LOSSES.contains(&name.as_str()) {
-        return None;
-    }
-    let message = message.unwrap_or_else(|| name.clone());
-    Some(match REFUSALS.contains(&name.as_str()) {
-        true => JobOutcome::Refused(message),
-        false => JobOutcome::NotBegun(message),
-    })
 }
 
 fn disconnected() -> zbus::Error {
