@@ -190,16 +190,9 @@ impl Reader<'_> {
         Ok(DeviceRule {
             selector: Selector {
                 protocol: self.some(rule.protocol, "protocol")?,
-                driver: self.patterns(rule.driver, "driver", selector::is_driver)?,
-                pci_id: self.patterns(rule.pci_id, "pci_id", selector::is_pci_id)?,
-                pci_address: self.patterns(
-                    rule.pci_address,
-                    "pci_address",
-                    selector::is_pci_address,
-                )?,
                 guid: self.patterns(rule.guid, "guid", selector::is_guid)?,
-                name: self.patterns(rule.name, "name", selector::is_name)?,
                 virtual_function: rule.virtual_function,
+                ..self.selector(rule.driver, rule.pci_id, rule.pci_address, rule.name)?
             },
             modules: self.modules(&rule.modules)?,
             list: rule.list.map(|list| self.list(&list)).transpose()?,
@@ -216,17 +209,7 @@ impl Reader<'_> {
         if rule.modules.is_empty() {
             return Err(self.error(&at, "it asks for no modules"));
         }
-        let selector = Selector {
-            driver: self.patterns(rule.driver, "driver", selector::is_driver)?,
-            pci_id: self.patterns(rule.pci_id, "pci_id", selector::is_pci_id)?,
-            pci_address: self.patterns(
-                rule.pci_address,
-                "pci_address",
-                selector::is_pci_address,
-            )?,
-            name: self.patterns(rule.name, "name", selector::is_name)?,
-            ..Selector::default()
-        };
+        let selector = self.selector(rule.driver, rule.pci_id, rule.pci_address, rule.name)?;
         if selector == Selector::default() {
             let message = "it is for every function: name a driver, pci_id, pci_address or name";
             return Err(self.error(&at, message));
@@ -234,6 +217,24 @@ impl Reader<'_> {
         Ok(FunctionRule {
             selector,
             modules: self.modules(&rule.modules)?,
+        })
+    }
+
+    /// What devices and functions can be selected by alike.
+    fn selector(
+        &self,
+        driver: Strings,
+        pci_id: Strings,
+        pci_address: Strings,
+        name: Strings,
+    ) -> Result<Selector, RulesError> {
+        let is_address = selector::is_pci_address;
+        Ok(Selector {
+            driver: self.patterns(driver, "driver", selector::is_driver)?,
+            pci_id: self.patterns(pci_id, "pci_id", selector::is_pci_id)?,
+            pci_address: self.patterns(pci_address, "pci_address", is_address)?,
+            name: self.patterns(name, "name", selector::is_name)?,
+            ..Selector::default()
         })
     }
 
