@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use interfaces::activation::Inherited;
+use interfaces::clock::{now, until};
 use interfaces::lifecycle::{self, Wishes};
 use interfaces::log::Chain;
 use interfaces::server;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::Config;
@@ -264,14 +264,6 @@ async fn readable(socket: Option<&KernelSocket>) -> io::Result<()> {
     }
 }
 
-/// Until a time in µs of CLOCK_MONOTONIC; for ever when there is none.
-async fn until(time: Option<i64>) {
-    match time.map(|time| time.saturating_sub(now()).max(0).cast_unsigned()) {
-        Some(wait) => tokio::time::sleep(Duration::from_micros(wait)).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// What was heard.
 struct Ears {
     pending: Pending,
@@ -370,12 +362,4 @@ impl Ears {
         tracing::warn!("events were lost: reading every device anew");
         self.pending = Pending::everything();
     }
-}
-
-/// µs of CLOCK_MONOTONIC.
-pub(crate) fn now() -> i64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec
-        .saturating_mul(1_000_000)
-        .saturating_add(now.tv_nsec / 1000)
 }

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use interfaces::Interface;
+use interfaces::clock::now;
 use interfaces::detector::{
     self, Action, DescribeArgs, DescribeReply, ListArgs, ListFunctionsArgs, ListFunctionsReply,
     ListReply, SubscribeDevicesArgs,
@@ -12,7 +13,6 @@ use interfaces::server::{Call, CallError, Feed, Service};
 
 use crate::inventory::Inventory;
 use crate::look::{Looked, netns_mode};
-use crate::run::now;
 
 /// What callers can see: the devices, the functions, and the counters.
 pub struct Published {

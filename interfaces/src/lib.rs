@@ -10,6 +10,7 @@
 //! - [`names`]: names that crossed a boundary, validated once.
 //! - [`server`], [`client`]: varlink over `AF_UNIX` stream sockets.
 //! - [`activation`]: the sockets that the service manager hands over.
+//! - [`clock`]: the time between the services.
 //! - [`dropin`]: configuration directories, as systemd merges them.
 //! - [`journal`]: the orchestrator's journal as bytes.
 //! - [`log`]: where log records go.
@@ -17,6 +18,7 @@
 
 pub mod activation;
 pub mod client;
+pub mod clock;
 pub mod detector;
 pub mod dropin;
 mod generated;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use interfaces::activation::{Endpoint, Inherited};
+use interfaces::clock;
 use interfaces::dropin::{self, DropIn};
 use interfaces::lifecycle::{self, Wishes};
 use interfaces::names::ModuleName;
 use interfaces::orchestrator::{DescribeReply, ExplainModuleReply, ExplainReply};
 use interfaces::server;
-use rustix::time::{ClockId, Timespec, clock_gettime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -192,7 +192,7 @@ impl Mind {
         loop {
             let message = tokio::select! {
                 message = queue.recv() => message,
-                () = until(self.machine.next_deadline()) => Some(Message::Event(Event::Deadline)),
+                () = clock::until(self.machine.next_deadline()) => Some(Message::Event(Event::Deadline)),
             };
             match message {
                 Some(Message::Event(event)) => self.take(event),
@@ -289,26 +289,8 @@ impl Hands {
 }
 
 fn times() -> Times {
-    let usec = |now: Timespec| {
-        let seconds = now.tv_sec.saturating_mul(1_000_000);
-        seconds.saturating_add(now.tv_nsec / 1000)
-    };
     Times {
-        monotonic: usec(clock_gettime(ClockId::Monotonic)),
-        realtime: usec(clock_gettime(ClockId::Realtime)),
-    }
-}
-
-/// Until a time in µs of CLOCK_MONOTONIC; for ever when there is none.
-async fn until(time: Option<i64>) {
-    match time {
-        Some(time) => {
-            let wait = time
-                .saturating_sub(times().monotonic)
-                .max(0)
-                .cast_unsigned();
-            tokio::time::sleep(Duration::from_micros(wait)).await;
-        }
-        None => std::future::pending().await,
+        monotonic: clock::now(),
+        realtime: clock::realtime(),
     }
 }
