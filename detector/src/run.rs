@@ -11,7 +11,8 @@ use interfaces::activation::Inherited;
 use interfaces::clock::{now, until};
 use interfaces::lifecycle::{self, Wishes};
 use interfaces::log::Chain;
-use interfaces::server;
+use interfaces::server::{self, Admission, LimitError, Limits};
+use interfaces::user;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::Config;
@@ -30,6 +31,9 @@ pub enum Error {
     /// A socket that was passed, or should have been, cannot be used.
     #[error("cannot use the sockets that were passed")]
     Activation(#[source] io::Error),
+    /// A limit on the command line is invalid.
+    #[error("invalid --limit, or RDMA_HOTPLUG_LIMITS")]
+    Limits(#[source] LimitError),
     /// The uevent socket failed.
     #[error("cannot receive uevents")]
     Uevents(#[source] io::Error),
@@ -61,6 +65,12 @@ pub fn main(config: Config) -> Result<(), Error> {
 
 async fn run(config: Config) -> Result<(), Error> {
     let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
+    let admission = Admission {
+        limits: Limits::parse(&config.limits).map_err(Error::Limits)?,
+        peers: user::uid(&config.orchestrator, &config.passwd)
+            .into_iter()
+            .collect(),
+    };
     let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
     let uevents = match inherited.take("uevent") {
         Some(fd) => KernelSocket::adopt(fd),
@@ -90,7 +100,7 @@ async fn run(config: Config) -> Result<(), Error> {
     let eyes = Eyes::new(Sysfs::new(config.sysfs), rdma);
     let service = Arc::new(Detector::new(published));
     tokio::select! {
-        served = server::serve(endpoint, service, &mut wishes, None) => served.map_err(Error::Runtime),
+        served = server::serve(endpoint, service, &mut wishes, None, admission) => served.map_err(Error::Runtime),
         failed = watch.follow(eyes) => Err(failed),
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use interfaces::Interface;
 use interfaces::clock::now;
 use interfaces::detector::{
-    self, Action, DescribeArgs, DescribeReply, ListArgs, ListFunctionsArgs, ListFunctionsReply,
-    ListReply, SubscribeDevicesArgs,
+    self, Action, DescribeArgs, DescribeReply, Limit, ListArgs, ListFunctionsArgs,
+    ListFunctionsReply, ListReply, SubscribeDevicesArgs,
 };
 use interfaces::server::{Call, CallError, Feed, Service};
 
@@ -38,6 +38,7 @@ impl Default for Published {
                 ib_core: false,
                 monitor: false,
                 netns_mode: None,
+                limits: Vec::new(),
             }),
             asking_since: Mutex::default(),
         }
@@ -132,33 +133,42 @@ impl Detector {
         let one_named = name.is_some() || index.is_some();
         let known = |inventory: &Inventory| inventory.is_complete().then_some(());
         self.published.inventory.until(call, known).await?;
-        let replies = self.published.inventory.read(|inventory| {
-            inventory
-                .devices()
-                .filter(|d| name.as_ref().is_none_or(|name| d.name == *name))
-                .filter(|d| index.is_none_or(|index| d.index == index))
-                .map(|d| ListReply { device: d.clone() })
-                .collect()
-        });
+        let mut last = None;
+        let next = || {
+            self.published.inventory.read(|inventory| {
+                let device = inventory
+                    .devices()
+                    .filter(|d| last.is_none_or(|last| d.index > last))
+                    .filter(|d| name.as_ref().is_none_or(|name| d.name == *name))
+                    .find(|d| index.is_none_or(|index| d.index == index))?;
+                last = Some(device.index);
+                Some(ListReply {
+                    device: device.clone(),
+                })
+            })
+        };
         let none = CallError::named(detector::NO_SUCH_DEVICE);
-        call.reply_each(replies, one_named, none).await
+        call.reply_each(next, one_named, none).await
     }
 
     async fn list_functions(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         let ListFunctionsArgs { name } = call.arguments()?;
         let known = |inventory: &Inventory| inventory.is_complete().then_some(());
         self.published.inventory.until(call, known).await?;
-        let replies = self.published.inventory.read(|inventory| {
-            inventory
-                .functions()
-                .filter(|f| name.as_ref().is_none_or(|name| f.name == *name))
-                .map(|f| ListFunctionsReply {
-                    function: f.clone(),
-                })
-                .collect()
-        });
+        let mut last: Option<String> = None;
+        let next = || {
+            self.published.inventory.read(|inventory| {
+                let function = inventory
+                    .functions()
+                    .filter(|f| last.as_ref().is_none_or(|last| f.name > *last))
+                    .find(|f| name.as_ref().is_none_or(|name| f.name == *name))?
+                    .clone();
+                last = Some(function.name.clone());
+                Some(ListFunctionsReply { function })
+            })
+        };
         let none = CallError::named(detector::NO_SUCH_FUNCTION);
-        call.reply_each(replies, name.is_some(), none).await
+        call.reply_each(next, name.is_some(), none).await
     }
 }
 
@@ -176,7 +186,16 @@ impl Service for Detector {
             }
             detector::DESCRIBE => {
                 let DescribeArgs {} = call.arguments()?;
-                call.reply(&self.published.counters()).await
+                let limits = call.limits().into_iter().map(|limit| Limit {
+                    name: limit.name.to_owned(),
+                    value: limit.value,
+                    refused: limit.refused,
+                });
+                let reply = DescribeReply {
+                    limits: limits.collect(),
+                    ..self.published.counters()
+                };
+                call.reply(&reply).await
             }
             method => Err(CallError::method_not_found(method)),
         }

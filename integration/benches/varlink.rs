@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use interfaces::Interface;
 use interfaces::activation::Endpoint;
 use interfaces::lifecycle::Wishes;
-use interfaces::server::{Call, CallError, Feed, Service, Snapshot, serve};
+use interfaces::server::{Admission, Call, CallError, Feed, Service, Snapshot, serve};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zlink::notified::State as _;
@@ -114,9 +114,15 @@ fn run_ours(socket: &Path) {
         runtime.block_on(async {
             let mut wishes = Wishes::catch().unwrap();
             let service = Arc::new(Ours::default());
-            serve(Endpoint::Listening(listener), service, &mut wishes, None)
-                .await
-                .unwrap();
+            serve(
+                Endpoint::Listening(listener),
+                service,
+                &mut wishes,
+                None,
+                Admission::default(),
+            )
+            .await
+            .unwrap();
         });
     });
 }

@@ -14,6 +14,7 @@
 //! - [`dropin`]: configuration directories, as systemd merges them.
 //! - [`journal`]: the orchestrator's journal as bytes.
 //! - [`log`]: where log records go.
+//! - [`user`]: user names and their numbers.
 //! - [`lifecycle`]: the service manager, and what it wants.
 
 pub mod activation;
@@ -29,6 +30,7 @@ pub mod log;
 pub mod names;
 pub mod orchestrator;
 pub mod server;
+pub mod user;
 
 /// One varlink interface: its name and the text that clients read.
 #[derive(Clone, Copy, Debug)]

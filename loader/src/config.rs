@@ -48,6 +48,14 @@ pub struct Config {
     /// Exit when nobody has been connected for this long, in seconds; 0 for never.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub idle: u64,
+    /// How much is taken from peers, like connections=1024; Describe lists the names. Repeatable.
+    #[arg(
+        long = "limit",
+        value_name = "NAME=VALUE",
+        env = "RDMA_HOTPLUG_LIMITS",
+        value_delimiter = ' '
+    )]
+    pub limits: Vec<String>,
     /// Listen here when no socket was passed.
     #[arg(long, value_name = "PATH", env = "SYSTEMD_VARLINK_LISTEN")]
     pub listen: Option<PathBuf>,

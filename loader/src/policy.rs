@@ -97,17 +97,6 @@ impl Policy {
     }
 }
 
-/// The number of `user`, a number itself or a name in `passwd` (`passwd(5)`).
-#[must_use]
-pub fn uid_of(user: &str, passwd: &str) -> Option<u32> {
-    user.parse().ok().or_else(|| {
-        passwd.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            (fields.next() == Some(user)).then(|| fields.nth(1)?.parse().ok())?
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,14 +132,5 @@ mod tests {
             assert_eq!(policy.refused().len(), 1, "{text}");
             assert!(policy.is_empty());
         }
-    }
-
-    #[test]
-    fn a_user_is_found_by_name_or_number() {
-        let passwd =
-            "root:x:0:0::/root:/bin/sh\nrdma-orchestrator:!*:990:990::/:/usr/sbin/nologin\n";
-        assert_eq!(uid_of("rdma-orchestrator", passwd), Some(990));
-        assert_eq!(uid_of("1000", passwd), Some(1000));
-        assert_eq!(uid_of("rdma", passwd), None);
     }
 }

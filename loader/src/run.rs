@@ -2,7 +2,6 @@
 //! driver's probe takes and can be ended early only by a signal, so it gets threads of its own
 //! on which every signal is blocked. Must never let a client's disconnect end a load.
 
-use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -13,7 +12,8 @@ use std::time::Duration;
 
 use interfaces::activation::{Endpoint, Inherited};
 use interfaces::lifecycle::{self, Wishes};
-use interfaces::server;
+use interfaces::server::{self, Admission, LimitError, Limits};
+use interfaces::user;
 use nix::sys::signal::SigSet;
 
 use crate::config::Config;
@@ -21,7 +21,6 @@ use crate::image::Compression;
 use crate::kernel::Kernel;
 use crate::load::{Loader, Question, Work, read_policy};
 use crate::module_dir::ModuleDir;
-use crate::policy::uid_of;
 use crate::sandbox;
 use crate::server::Server;
 use crate::snapshot::{Reader, Snapshots, Sources};
@@ -36,6 +35,9 @@ pub enum Error {
     /// The sockets that were passed, or should have been, cannot be used.
     #[error("cannot use the sockets that were passed")]
     Activation(#[source] io::Error),
+    /// A limit on the command line is invalid.
+    #[error("invalid --limit, or RDMA_HOTPLUG_LIMITS")]
+    Limits(#[source] LimitError),
     /// A directory of the policy cannot be read.
     #[error("cannot read the policy")]
     Policy(#[source] io::Error),
@@ -58,6 +60,10 @@ pub fn main(config: &Config, kernel: impl Kernel) -> Result<(), Error> {
         .map_err(Error::Activation)?;
     let loader = Arc::new(loader(config, kernel)?);
     let orchestrator = orchestrator(config);
+    let admission = Admission {
+        limits: Limits::parse(&config.limits).map_err(Error::Limits)?,
+        peers: orchestrator.into_iter().collect(),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -66,7 +72,7 @@ pub fn main(config: &Config, kernel: impl Kernel) -> Result<(), Error> {
     sandbox::restrict_files(&readable(config)).map_err(Error::Sandbox)?;
     let (questions, threads) = start_threads(&loader).map_err(Error::Runtime)?;
     let server = Server::new(Arc::clone(&loader), orchestrator, questions);
-    let served = runtime.block_on(serve(config, endpoint, server));
+    let served = runtime.block_on(serve(config, endpoint, server, admission));
     // The end of the process would end every thread, and one that is inside of finit_module(2)
     // would leave a driver half initialised. The server, and with it the queue of requests, is
     // gone: each thread ends when it has done what there is to do.
@@ -106,12 +112,13 @@ async fn serve<K: Kernel>(
     config: &Config,
     endpoint: Endpoint,
     server: Server<K>,
+    admission: Admission,
 ) -> Result<(), Error> {
     let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
     sandbox::restrict_system_calls().map_err(Error::Sandbox)?;
     lifecycle::ready("waiting for requests");
     let idle = (config.idle > 0).then(|| Duration::from_secs(config.idle));
-    server::serve(endpoint, Arc::new(server), &mut wishes, idle)
+    server::serve(endpoint, Arc::new(server), &mut wishes, idle, admission)
         .await
         .map_err(Error::Runtime)
 }
@@ -151,8 +158,7 @@ pub fn running_release() -> String {
 
 /// The orchestrator's user, when there is one.
 fn orchestrator(config: &Config) -> Option<u32> {
-    let passwd = fs::read_to_string(&config.passwd).unwrap_or_default();
-    let uid = uid_of(&config.orchestrator, &passwd);
+    let uid = user::uid(&config.orchestrator, &config.passwd);
     if uid.is_none() {
         tracing::warn!(
             "there is no user {}: only root may load",

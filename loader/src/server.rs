@@ -199,7 +199,8 @@ impl<K: Kernel> Service for Server<K> {
             loader::LIST => {
                 let ListArgs {} = call.arguments()?;
                 let none = CallError::named(loader::NO_MODULES);
-                call.reply_each(self.loader.list(), false, none).await
+                let mut modules = self.loader.list().into_iter();
+                call.reply_each(|| modules.next(), false, none).await
             }
             method => Err(CallError::method_not_found(method)),
         }

@@ -60,6 +60,14 @@ pub struct Config {
         default_value = "unix:path=/run/dbus/system_bus_socket"
     )]
     pub bus: String,
+    /// How much is taken from peers, like connections=1024; Describe lists the names. Repeatable.
+    #[arg(
+        long = "limit",
+        value_name = "NAME=VALUE",
+        env = "RDMA_HOTPLUG_LIMITS",
+        value_delimiter = ' '
+    )]
+    pub limits: Vec<String>,
     /// Listen here when no socket was passed.
     #[arg(long, value_name = "PATH", env = "SYSTEMD_VARLINK_LISTEN")]
     pub listen: Option<PathBuf>,

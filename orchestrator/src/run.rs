@@ -12,9 +12,9 @@ use interfaces::dropin::{self, DropIn};
 use interfaces::lifecycle::{self, Wishes};
 use interfaces::names::ModuleName;
 use interfaces::orchestrator::{DescribeReply, ExplainModuleReply, ExplainReply};
-use interfaces::server;
+use interfaces::server::{self, Admission, LimitError, Limits};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::bus::{self, Ask};
@@ -32,6 +32,9 @@ pub enum Error {
     /// The sockets that were passed, or should have been, cannot be used.
     #[error("cannot use the sockets that were passed")]
     Activation(#[source] io::Error),
+    /// A limit on the command line is invalid.
+    #[error("invalid --limit, or RDMA_HOTPLUG_LIMITS")]
+    Limits(#[source] LimitError),
     /// A directory of rules cannot be read.
     #[error("cannot read the rules")]
     Rules(#[source] io::Error),
@@ -48,8 +51,8 @@ pub enum Error {
 pub enum Message {
     /// Something happened.
     Event(Event),
-    /// Somebody wants to know something.
-    Question(Question),
+    /// A caller wants to know something. The permit is of those that may wait to be answered.
+    Question(Question, Option<OwnedSemaphorePermit>),
 }
 
 /// What only the machine knows.
@@ -65,6 +68,17 @@ pub enum Question {
     ),
     /// One module.
     ExplainModule(ModuleName, oneshot::Sender<Option<ExplainModuleReply>>),
+}
+
+impl Question {
+    /// Whether the caller is gone.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Describe(to) => to.is_closed(),
+            Self::Explain(_, _, to) => to.is_closed(),
+            Self::ExplainModule(_, to) => to.is_closed(),
+        }
+    }
 }
 
 /// Runs the orchestrator until it is told to stop.
@@ -85,6 +99,11 @@ pub fn main(config: &Config) -> Result<(), Error> {
 }
 
 async fn run(config: &Config, endpoint: Endpoint, rules: Sources) -> Result<(), Error> {
+    // Its own user is the only one beside root that changes anything, and has its place as such.
+    let admission = Admission {
+        limits: Limits::parse(&config.limits).map_err(Error::Limits)?,
+        peers: Vec::new(),
+    };
     let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
     let (messages, queue) = unbounded_channel();
     let published = Arc::new(Published::default());
@@ -97,7 +116,7 @@ async fn run(config: &Config, endpoint: Endpoint, rules: Sources) -> Result<(), 
     }
     let service = Arc::new(Orchestrator::new(published, messages, config));
     tokio::select! {
-        served = server::serve(endpoint, service, &mut wishes, None) => served.map_err(Error::Runtime),
+        served = server::serve(endpoint, service, &mut wishes, None, admission) => served.map_err(Error::Runtime),
         // None of them ends as long as this one goes on: whoever restarts the process helps.
         Some(ended) = tasks.join_next() => Err(Error::Task(ended.err())),
     }
@@ -196,7 +215,7 @@ impl Mind {
             };
             match message {
                 Some(Message::Event(event)) => self.take(event),
-                Some(Message::Question(question)) => self.answer(question),
+                Some(Message::Question(question, _permit)) => self.answer(question),
                 None => return,
             }
         }
@@ -229,8 +248,11 @@ impl Mind {
         }
     }
 
-    /// Whoever has gone away meanwhile is not told.
     fn answer(&self, question: Question) {
+        // The work for a call ends with its connection.
+        if question.is_abandoned() {
+            return;
+        }
         match question {
             Question::Describe(to) => drop(to.send(self.machine.describe())),
             Question::Explain(name, index, to) => {

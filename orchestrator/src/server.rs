@@ -1,7 +1,6 @@
 //! The orchestrator's varlink methods. Lists and waits are answered from what is published, all
 //! else is asked of the machine. Must never decide anything.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +9,11 @@ use interfaces::Interface;
 use interfaces::names::{DeviceName, ModuleName};
 use interfaces::orchestrator::{
     self, Condition, DescribeArgs, DescribeReply, Device, ExplainArgs, ExplainModuleArgs, Function,
-    ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs, ListHistoryReply, ListReply,
-    PauseArgs, PauseReply, ReconcileArgs, ReconcileReply, ResumeArgs, ResumeReply,
+    Limit, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs, ListHistoryReply,
+    ListReply, PauseArgs, PauseReply, ReconcileArgs, ReconcileReply, ResumeArgs, ResumeReply,
     SubscribeStatusArgs, WaitArgs, WaitReply,
 };
-use interfaces::server::{Call, CallError, Feed, Service};
+use interfaces::server::{Call, CallError, Feed, Peer, Service};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, oneshot};
@@ -92,9 +91,12 @@ pub struct Orchestrator {
     rules: Vec<PathBuf>,
     lists: PathBuf,
     runtime_directory: PathBuf,
-    /// Held by who reads the journal.
-    reading: Arc<Semaphore>,
+    /// Of questions of callers without a place of their own.
+    questions: Arc<Semaphore>,
 }
+
+/// The most questions of callers without a place of their own that wait for the machine.
+const MAX_QUESTIONS: usize = 64;
 
 impl Orchestrator {
     /// Serves what is published, and tells `messages` what is wanted.
@@ -110,31 +112,42 @@ impl Orchestrator {
             rules: config.rules.clone(),
             lists: config.lists.clone(),
             runtime_directory: config.runtime_directory.clone(),
-            reading: Arc::new(Semaphore::new(1)),
+            questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
         }
     }
 
     async fn list(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         let ListArgs { name, index } = call.arguments()?;
         let one_named = name.is_some() || index.is_some();
-        let replies = self.published.board.read(|board| {
-            let devices = board.devices().filter(|d| is(d, name.as_deref(), index));
-            devices.map(|d| ListReply { device: d.clone() }).collect()
-        });
+        let mut last = None;
+        let next = || {
+            self.published.board.read(|board| {
+                let mut devices = board.devices().filter(|d| is(d, name.as_deref(), index));
+                let device = devices.find(|d| last.is_none_or(|last| d.index > last))?;
+                last = Some(device.index);
+                Some(ListReply {
+                    device: device.clone(),
+                })
+            })
+        };
         let none = CallError::named(orchestrator::NO_SUCH_DEVICE);
-        call.reply_each(replies, one_named, none).await
+        call.reply_each(next, one_named, none).await
     }
 
     async fn list_functions(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         let ListFunctionsArgs {} = call.arguments()?;
-        let replies = self.published.board.read(|board| {
-            let functions = board.functions().cloned();
-            functions
-                .map(|function| ListFunctionsReply { function })
-                .collect()
-        });
+        let mut last: Option<String> = None;
+        let next = || {
+            self.published.board.read(|board| {
+                let mut functions = board.functions();
+                let after = |f: &&Function| last.as_ref().is_none_or(|last| f.name > *last);
+                let function = functions.find(after)?.clone();
+                last = Some(function.name.clone());
+                Some(ListFunctionsReply { function })
+            })
+        };
         let none = CallError::named(orchestrator::NO_SUCH_FUNCTION);
-        call.reply_each(replies, false, none).await
+        call.reply_each(next, false, none).await
     }
 
     async fn explain(&self, call: &mut Call<'_>) -> Result<(), CallError> {
@@ -142,7 +155,9 @@ impl Orchestrator {
         if name.is_none() && index.is_none() {
             return Err(CallError::invalid_parameter("name"));
         }
-        let found = self.ask(|to| Question::Explain(name, index, to)).await?;
+        let found = self
+            .ask(call.peer(), |to| Question::Explain(name, index, to))
+            .await?;
         match found {
             Some(reply) => call.reply(&reply).await,
             None => Err(CallError::named(orchestrator::NO_SUCH_DEVICE)),
@@ -153,7 +168,10 @@ impl Orchestrator {
         let ExplainModuleArgs { module } = call.arguments()?;
         let name =
             ModuleName::parse(&module).map_err(|_| CallError::invalid_parameter("module"))?;
-        match self.ask(|to| Question::ExplainModule(name, to)).await? {
+        match self
+            .ask(call.peer(), |to| Question::ExplainModule(name, to))
+            .await?
+        {
             Some(reply) => call.reply(&reply).await,
             None => Err(CallError::named(orchestrator::NO_SUCH_MODULE)),
         }
@@ -186,51 +204,58 @@ impl Orchestrator {
         let ListHistoryArgs { index, limit } = call.arguments()?;
         call.require_more()?;
         let limit = match limit.map(usize::try_from) {
-            Some(Ok(limit)) if limit > 0 => limit,
+            Some(Ok(limit)) if limit > 0 => Some(limit),
             Some(_) => return Err(CallError::invalid_parameter("limit")),
-            None => usize::MAX,
+            None => None,
         };
-        let directory = self.runtime_directory.clone();
-        // One at a time: each holds what it has read.
-        let permit = Arc::clone(&self.reading).acquire_owned().await;
-        let _permit = permit.map_err(|_| CallError::stopped())?;
-        // Megabytes, which nobody else should wait for.
-        let told = tokio::task::spawn_blocking(move || {
-            let mut told = VecDeque::new();
-            let records = journal::history(&directory).filter_map(|record| story::tell(&record));
-            for record in records.filter(|record| index.is_none() || record.index == index) {
-                if told.len() == limit {
-                    told.pop_front();
-                }
-                told.push_back(record);
+        let records = || {
+            let told = journal::history(&self.runtime_directory).filter_map(|r| story::tell(&r));
+            told.filter(move |record| index.is_none() || record.index == index)
+        };
+        // Read once to be counted and once to be sent: nothing is held for a peer that does not
+        // read. A new file that is begun between the two is seen only the second time.
+        let mut skipped = 0;
+        if let Some(limit) = limit {
+            let mut count = 0_usize;
+            for _ in records() {
+                count += 1;
+                tokio::task::yield_now().await;
             }
-            told
-        });
-        let told = told.await.map_err(|_| CallError::stopped())?.into_iter();
-        let replies = told.map(|record| ListHistoryReply { record }).collect();
+            skipped = count.saturating_sub(limit);
+        }
+        let mut wanted = records().skip(skipped).take(limit.unwrap_or(usize::MAX));
+        let next = || wanted.next().map(|record| ListHistoryReply { record });
         let none = CallError::named(orchestrator::NO_SUCH_RECORD);
-        call.reply_each(replies, false, none).await
+        call.reply_each(next, false, none).await
     }
 
     /// Asks the machine.
     async fn ask<T>(
         &self,
+        peer: Peer,
         question: impl FnOnce(oneshot::Sender<T>) -> Question,
     ) -> Result<T, CallError> {
+        let permit = match peer.privileged {
+            true => None,
+            false => {
+                let permit = Arc::clone(&self.questions).acquire_owned().await;
+                Some(permit.map_err(|_| CallError::stopped())?)
+            }
+        };
         let (to, answer) = oneshot::channel();
-        let _ = self.messages.send(Message::Question(question(to)));
+        let _ = self.messages.send(Message::Question(question(to), permit));
         answer.await.map_err(|_| CallError::stopped())
     }
 
-    async fn describe(&self) -> Result<DescribeReply, CallError> {
-        self.ask(Question::Describe).await
+    async fn describe(&self, peer: Peer) -> Result<DescribeReply, CallError> {
+        self.ask(peer, Question::Describe).await
     }
 
     /// Has the machine do what was asked for, and waits until it has taken that in.
     async fn want(&self, call: &Call<'_>, event: Event) -> Result<(), CallError> {
         tracing::info!(peer.pid = call.peer().pid, "{}", call.method());
         let _ = self.messages.send(Message::Event(event));
-        self.describe().await.map(drop)
+        self.describe(call.peer()).await.map(drop)
     }
 }
 
@@ -338,7 +363,15 @@ impl Service for Orchestrator {
             }
             orchestrator::DESCRIBE => {
                 let DescribeArgs {} = call.arguments()?;
-                let whole = self.describe().await?;
+                let limits = call.limits().into_iter().map(|limit| Limit {
+                    name: limit.name.to_owned(),
+                    value: limit.value,
+                    refused: limit.refused,
+                });
+                let whole = DescribeReply {
+                    limits: limits.collect(),
+                    ..self.describe(call.peer()).await?
+                };
                 call.reply(&whole).await
             }
             orchestrator::EXPLAIN => self.explain(call).await,
@@ -365,7 +398,7 @@ impl Service for Orchestrator {
             orchestrator::RESUME => {
                 let ResumeArgs {} = call.arguments()?;
                 call.peer().is_root_or(None).granted()?;
-                if self.describe().await?.paused.is_none() {
+                if self.describe(call.peer()).await?.paused.is_none() {
                     return Err(CallError::named(orchestrator::NOT_PAUSED));
                 }
                 self.want(call, Event::Resume).await?;

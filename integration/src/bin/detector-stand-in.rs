@@ -14,7 +14,7 @@ use interfaces::detector::{
     SubscribeDevicesReply,
 };
 use interfaces::lifecycle::Wishes;
-use interfaces::server::{self, Call, CallError, Feed, Service, Snapshot};
+use interfaces::server::{self, Admission, Call, CallError, Feed, Service, Snapshot};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 
@@ -128,12 +128,14 @@ impl Service for StandIn {
         match call.method() {
             detector::LIST => {
                 let ListArgs { name, .. } = call.arguments()?;
-                let devices = self.feed.read(|devices| {
+                let devices: Vec<_> = self.feed.read(|devices| {
                     let devices = devices.devices.values().cloned();
                     devices.map(|device| ListReply { device }).collect()
                 });
                 let none = CallError::named(detector::NO_SUCH_DEVICE);
-                call.reply_each(devices, name.is_some(), none).await
+                let mut devices = devices.into_iter();
+                call.reply_each(|| devices.next(), name.is_some(), none)
+                    .await
             }
             detector::SUBSCRIBE_DEVICES => {
                 let SubscribeDevicesArgs {} = call.arguments()?;
@@ -163,5 +165,12 @@ async fn main() -> io::Result<()> {
         }
     });
     let mut wishes = Wishes::catch()?;
-    server::serve(endpoint, Arc::new(StandIn { feed }), &mut wishes, None).await
+    server::serve(
+        endpoint,
+        Arc::new(StandIn { feed }),
+        &mut wishes,
+        None,
+        Admission::default(),
+    )
+    .await
 }

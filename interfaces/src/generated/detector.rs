@@ -114,6 +114,12 @@ pub enum Kind {
     #[serde(rename = "software")]
     Software,
 }
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    pub name: String,
+    pub value: i64,
+    pub refused: i64,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NetnsMode {
     #[serde(rename = "shared")]
@@ -186,6 +192,12 @@ pub struct NoSuchDeviceArgs {}
 pub struct NoSuchFunctionArgs {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct TooManyBytesArgs {
+    #[serde(rename = "limitBytes")]
+    pub limit_bytes: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TooManyConnectionsArgs {
     pub limit: i64,
 }
@@ -218,6 +230,7 @@ pub struct DescribeReply {
     #[serde(rename = "netnsMode")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns_mode: Option<NetnsMode>,
+    pub limits: Vec<Limit>,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -15,6 +15,12 @@ pub enum Denier {
     InstallLine,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    pub name: String,
+    pub value: i64,
+    pub refused: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleResult {
     pub module: String,
     pub outcome: Outcome,
@@ -121,6 +127,12 @@ pub struct NoModulesArgs {}
 #[serde(deny_unknown_fields)]
 pub struct NoPlanArgs {
     pub message: String,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TooManyBytesArgs {
+    #[serde(rename = "limitBytes")]
+    pub limit_bytes: i64,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -81,6 +81,12 @@ pub enum FunctionState {
     Stuck,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    pub name: String,
+    pub value: i64,
+    pub refused: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
     pub name: String,
     pub state: ModuleState,
@@ -198,6 +204,12 @@ pub struct NoSuchRecordArgs {}
 pub struct NotPausedArgs {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct TooManyBytesArgs {
+    #[serde(rename = "limitBytes")]
+    pub limit_bytes: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TooManyConnectionsArgs {
     pub limit: i64,
 }
@@ -230,6 +242,7 @@ pub struct DescribeReply {
     pub rule_files: Vec<String>,
     #[serde(rename = "ruleErrors")]
     pub rule_errors: Vec<String>,
+    pub limits: Vec<Limit>,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

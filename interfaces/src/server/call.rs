@@ -16,8 +16,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::error::CallError;
-use super::limits::{Counter, Pace, Ticket};
-use super::message::{Request, offending_key};
+use super::limits::{Accounts, Full, Hold, LimitState, Pace};
+use super::message::{Request, counted, offending_key};
 use super::peer::Peer;
 use crate::Interface;
 
@@ -28,7 +28,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Context {
     pub peer: Peer,
     pub stopping: watch::Receiver<bool>,
-    pub subscriptions: Arc<Counter>,
+    pub accounts: Arc<Accounts>,
     pub refusals: Arc<Pace>,
     pub interface: Interface,
 }
@@ -39,20 +39,33 @@ pub struct Call<'c> {
     context: &'c Context,
     socket: &'c mut OwnedWriteHalf,
     answered: bool,
+    /// What the request takes, and what its peer has not read yet.
+    _held: Hold,
+    unread: Hold,
 }
 
 impl<'c> Call<'c> {
+    /// A call that is to be answered on `socket`.
+    ///
+    /// # Errors
+    /// When the peer's user holds as much as it may.
     pub(super) fn new(
         request: Request,
         context: &'c Context,
         socket: &'c mut OwnedWriteHalf,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, CallError> {
+        let mut held = context.accounts.bytes(context.peer);
+        // As text, and decoded.
+        let len = counted(request.parameters.len()).saturating_mul(2);
+        held.set(len).map_err(|full| context.full(full))?;
+        Ok(Self {
             request,
             context,
             socket,
             answered: false,
-        }
+            _held: held,
+            unread: context.accounts.bytes(context.peer),
+        })
     }
 
     /// The full name of the method.
@@ -85,21 +98,20 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// Counts this call as a subscription, for as long as the ticket lives.
+    /// Counts this call as a subscription, for as long as the hold lives.
     ///
     /// # Errors
     /// `ExpectedMore`, or `TooManySubscriptions` of the service's own interface.
-    pub(super) fn subscribe(&self) -> Result<Ticket, CallError> {
+    pub(super) fn subscribe(&self) -> Result<Hold, CallError> {
         self.require_more()?;
-        let taken = self.context.subscriptions.take(self.context.peer.uid);
-        taken.map_err(|full| {
-            CallError::limit(
-                self.context.interface,
-                "TooManySubscriptions",
-                "limit",
-                full.0,
-            )
-        })
+        let taken = self.context.accounts.subscription(self.context.peer);
+        taken.map_err(|full| self.context.full(full))
+    }
+
+    /// Every limit of the server, and how often each was reached.
+    #[must_use]
+    pub fn limits(&self) -> Vec<LimitState> {
+        self.context.accounts.states()
     }
 
     /// Completes when the service stops, and with it every subscription.
@@ -141,40 +153,42 @@ impl<'c> Call<'c> {
 
     /// Sends a reply that is encoded already and that others follow.
     pub(super) async fn send_encoded(&mut self, message: &[u8]) -> Result<(), CallError> {
-        send(self.socket, message).await
+        send(self.socket, message, &mut self.unread).await
     }
 
-    /// Sends one reply for each of `replies`, or `empty` when there are none. A caller that
-    /// takes one reply gets `ExpectedMore` unless there is just one and it asked for it.
+    /// Sends one reply for each value of `next`, which is asked when the reply before was sent:
+    /// what a peer does not read is not held. Sends `empty` when there is none. A caller that takes
+    /// one reply gets `ExpectedMore` unless there is just one and it asked for it.
     ///
     /// # Errors
     /// `empty`, `ExpectedMore`, or when the peer is gone or does not read.
     pub async fn reply_each<T: Serialize>(
         &mut self,
-        mut replies: Vec<T>,
+        mut next: impl FnMut() -> Option<T>,
         one_named: bool,
         empty: CallError,
     ) -> Result<(), CallError> {
         if !one_named {
             self.require_more()?;
         }
-        let Some(last) = replies.pop() else {
+        let Some(mut reply) = next() else {
             return Err(empty);
         };
-        if !replies.is_empty() {
+        while let Some(after) = next() {
             self.require_more()?;
+            self.reply_continues(&reply).await?;
+            reply = after;
+            // The others' turn: a long list must not keep them waiting.
+            tokio::task::yield_now().await;
         }
-        for reply in &replies {
-            self.reply_continues(reply).await?;
-        }
-        self.reply(&last).await
+        self.reply(&reply).await
     }
 
     /// Ends the call: sends the error that it ended with, or an empty reply when it has sent
     /// no last one.
     pub(super) async fn finish(mut self, outcome: Result<(), CallError>) -> Result<(), CallError> {
         if outcome.as_ref().is_err_and(CallError::is_refusal) {
-            let Peer { uid, pid } = self.context.peer;
+            let Peer { uid, pid, .. } = self.context.peer;
             if let Some(more) = self.context.refusals.due(Instant::now()) {
                 let method = self.method();
                 tracing::warn!(peer.uid = uid, peer.pid = pid, more, "refused {method}");
@@ -187,7 +201,7 @@ impl<'c> Call<'c> {
                 CallError::Answer { .. } => Ok(()),
                 lost @ CallError::ConnectionLost(_) => Err(lost),
             },
-            Err(error) => answer(self.socket, &error).await,
+            Err(error) => answer(self.socket, &error, &mut self.unread).await,
         }
     }
 
@@ -199,7 +213,19 @@ impl<'c> Call<'c> {
         if self.request.oneway {
             return Ok(());
         }
-        send(self.socket, &encode(parameters, continues)?).await
+        let message = encode(parameters, continues)?;
+        send(self.socket, &message, &mut self.unread).await
+    }
+}
+
+impl Context {
+    /// The error for a limit that was reached, which the log tells once a second at most.
+    pub fn full(&self, full: Full) -> CallError {
+        let Peer { uid, pid, .. } = self.peer;
+        if let Some(more) = self.refusals.due(Instant::now()) {
+            tracing::warn!(peer.uid = uid, peer.pid = pid, more, "refused: {full}");
+        }
+        CallError::full(self.interface, full)
     }
 }
 
@@ -214,22 +240,20 @@ pub(super) fn answer_and_close(stream: &tokio::net::UnixStream, error: &CallErro
     }
 }
 
-/// Sends `error`, when it is one that a peer can be told.
+/// Sends `error`, when it is one that has an answer.
 pub(super) async fn answer(
     socket: &mut OwnedWriteHalf,
     error: &CallError,
+    unread: &mut Hold,
 ) -> Result<(), CallError> {
     match error {
         CallError::Answer { name, parameters } => {
             let parameters = Some(Value::Object(parameters.clone()));
-            write(socket, &Reply::error(name.clone(), parameters)).await
+            let reply = message(&Reply::error(name.clone(), parameters))?;
+            send(socket, &reply, unread).await
         }
         CallError::ConnectionLost(e) => Err(CallError::ConnectionLost(e.kind().into())),
     }
-}
-
-async fn write(socket: &mut OwnedWriteHalf, reply: &Reply) -> Result<(), CallError> {
-    send(socket, &message(reply)?).await
 }
 
 /// A reply with these parameters as it is sent. The same as [`Reply`], which would have to have
@@ -254,7 +278,12 @@ fn message(reply: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(message)
 }
 
-async fn send(socket: &mut OwnedWriteHalf, message: &[u8]) -> Result<(), CallError> {
+/// Sends `message`, and counts in `unread` what the peer does not read at once.
+async fn send(
+    socket: &mut OwnedWriteHalf,
+    message: &[u8],
+    unread: &mut Hold,
+) -> Result<(), CallError> {
     // What the socket takes at once, as it nearly always does, needs no timer.
     let written = match socket.try_write(message) {
         Ok(written) => written,
@@ -265,7 +294,14 @@ async fn send(socket: &mut OwnedWriteHalf, message: &[u8]) -> Result<(), CallErr
     if rest.is_empty() {
         return Ok(());
     }
-    match tokio::time::timeout(WRITE_TIMEOUT, socket.write_all(rest)).await {
+    if unread.set(counted(message.len())).is_err() {
+        // A reply that is cut cannot be followed by an error.
+        return Err(io::Error::from(io::ErrorKind::OutOfMemory).into());
+    }
+    let sent = tokio::time::timeout(WRITE_TIMEOUT, socket.write_all(rest)).await;
+    // Nothing is always taken.
+    let _ = unread.set(0);
+    match sent {
         Ok(written) => Ok(written?),
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }

@@ -5,6 +5,7 @@ use std::io;
 
 use serde_json::{Map, Value};
 
+use super::limits::{Full, Limit};
 use crate::Interface;
 
 /// Why a call did not end with a reply.
@@ -71,7 +72,22 @@ impl CallError {
         }
     }
 
-    /// The service stops: nobody is told, the connection ends.
+    /// The error for a limit that was reached.
+    pub(super) fn full(interface: Interface, full: Full) -> Self {
+        let (error, key) = match full.limit {
+            Limit::Connections | Limit::ConnectionsPerUid | Limit::ConnectionsPrivileged => {
+                ("TooManyConnections", "limit")
+            }
+            Limit::SubscriptionsPerUid => ("TooManySubscriptions", "limit"),
+            Limit::MessageBytes => ("MessageTooLong", "limitBytes"),
+            Limit::Bytes | Limit::BytesPerUid | Limit::BytesPrivileged | Limit::WaitingBytes => {
+                ("TooManyBytes", "limitBytes")
+            }
+        };
+        Self::limit(interface, error, key, full.value)
+    }
+
+    /// The service stops: the connection ends without an answer.
     #[must_use]
     pub fn stopped() -> Self {
         Self::ConnectionLost(io::ErrorKind::Interrupted.into())

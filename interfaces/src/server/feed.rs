@@ -2,7 +2,8 @@
 //! every event after it, and starts over after `resync` when it has fallen too far behind.
 //! Must never wait for a subscriber: the queue is bounded, and one that lags pays alone.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::broadcast;
@@ -13,8 +14,11 @@ use super::{Call, CallError};
 
 /// How many events a subscriber may be behind: a storm of a thousand devices at once.
 const QUEUE_LEN: usize = 2048;
-/// So many bytes of events go out in one write. A storm costs each subscriber few system calls.
+/// At least this many bytes of events go out in one write, where there are as many. A storm costs each subscriber few system calls.
 const WRITE_LEN: usize = 64 * 1024;
+
+/// How long a peer without a place of its own waits between two looks at the state.
+const CHECK_PAUSE: Duration = Duration::from_millis(10);
 
 /// One reply as it is sent, shared by all who get it.
 type Message = Arc<[u8]>;
@@ -33,11 +37,18 @@ pub trait Snapshot {
 
 /// A state and its subscribers.
 pub struct Feed<S: Snapshot> {
-    state: Mutex<S>,
+    state: Mutex<Shared<S>>,
     /// Encoded once, however many subscribers there are.
     events: broadcast::Sender<Message>,
     /// Grows with each change, for those who wait for a state and not for events.
     version: watch::Sender<u64>,
+}
+
+/// The state, and its snapshot as it is being sent: shared by all who subscribe between two
+/// changes, and gone when the last of them has it.
+struct Shared<S> {
+    state: S,
+    snapshot: Weak<[Message]>,
 }
 
 impl<S: Snapshot + Default> Default for Feed<S> {
@@ -50,7 +61,10 @@ impl<S: Snapshot> Feed<S> {
     /// A feed that starts with `state`.
     pub fn new(state: S) -> Self {
         Self {
-            state: Mutex::new(state),
+            state: Mutex::new(Shared {
+                state,
+                snapshot: no_snapshot(),
+            }),
             events: broadcast::Sender::new(QUEUE_LEN),
             version: watch::Sender::new(0),
         }
@@ -58,14 +72,15 @@ impl<S: Snapshot> Feed<S> {
 
     /// Reads the state.
     pub fn read<R>(&self, read: impl FnOnce(&S) -> R) -> R {
-        read(&self.lock())
+        read(&self.lock().state)
     }
 
     /// Changes the state and sends the events that `change` returns, as one step: no subscriber
     /// sees the state without the events, or the events twice.
     pub fn update(&self, change: impl FnOnce(&mut S) -> Vec<S::Event>) {
-        let mut state = self.lock();
-        for event in change(&mut state) {
+        let mut shared = self.lock();
+        shared.snapshot = no_snapshot();
+        for event in change(&mut shared.state) {
             // Without subscribers there is nobody to send to, which is no failure.
             if let Some(event) = encode(&event) {
                 let _ = self.events.send(event);
@@ -94,6 +109,10 @@ impl<S: Snapshot> Feed<S> {
                 changed = version.changed() => changed.map_err(|_| CallError::stopped())?,
                 () = &mut stopping => return Err(CallError::stopped()),
             }
+            if !call.peer().privileged {
+                // Hundreds may wait, and a storm changes the state thousands of times.
+                tokio::time::sleep(CHECK_PAUSE).await;
+            }
         }
     }
 
@@ -103,18 +122,19 @@ impl<S: Snapshot> Feed<S> {
     /// `ExpectedMore`, `TooManySubscriptions`, or when the peer is gone, does not read, or the
     /// service stops.
     pub async fn serve(&self, call: &mut Call<'_>) -> Result<(), CallError> {
-        let _ticket = call.subscribe()?;
+        let _held = call.subscribe()?;
         let stopping = call.stopping();
         tokio::pin!(stopping);
-        let (mut events, mut backlog) = self.subscribe();
+        let mut events = self.begin(call).await?;
+        let mut backlog = Vec::new();
         loop {
-            send(call, &mut backlog).await?;
             let mut event = tokio::select! {
                 event = events.recv() => Some(event),
-                // As in systemd, the connection's end is all that a subscriber is told.
+                // As in systemd, a subscriber sees the end of the connection and nothing else.
                 () = &mut stopping => return Err(CallError::stopped()),
             };
             let mut len = 0;
+            let mut lagged = false;
             while let Some(received) = event.take() {
                 match received {
                     Ok(message) => {
@@ -124,26 +144,39 @@ impl<S: Snapshot> Feed<S> {
                             event = here(&mut events);
                         }
                     }
-                    Err(RecvError::Lagged(_)) => {
-                        backlog.extend(encode(&self.read(S::resync)));
-                        let (anew, snapshot) = self.subscribe();
-                        events = anew;
-                        backlog.extend(snapshot);
-                    }
+                    Err(RecvError::Lagged(_)) => lagged = true,
                     Err(RecvError::Closed) => return Ok(()),
                 }
+            }
+            if lagged {
+                backlog.extend(encode(&self.read(S::resync)));
+            }
+            send(call, &backlog).await?;
+            backlog.clear();
+            if lagged {
+                events = self.begin(call).await?;
             }
         }
     }
 
-    fn subscribe(&self) -> (broadcast::Receiver<Message>, Vec<Message>) {
-        let state = self.lock();
-        let snapshot = state.snapshot();
-        let snapshot = snapshot.iter().filter_map(encode);
-        (self.events.subscribe(), snapshot.collect())
+    /// Sends the snapshot, and says what comes after it.
+    async fn begin(&self, call: &mut Call<'_>) -> Result<broadcast::Receiver<Message>, CallError> {
+        let (events, snapshot) = self.subscribe();
+        send(call, &snapshot).await?;
+        Ok(events)
     }
 
-    fn lock(&self) -> MutexGuard<'_, S> {
+    fn subscribe(&self) -> (broadcast::Receiver<Message>, Arc<[Message]>) {
+        let mut shared = self.lock();
+        let snapshot = shared.snapshot.upgrade().unwrap_or_else(|| {
+            let snapshot = shared.state.snapshot();
+            snapshot.iter().filter_map(encode).collect()
+        });
+        shared.snapshot = Arc::downgrade(&snapshot);
+        (self.events.subscribe(), snapshot)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared<S>> {
         // A change that panicked has left the state as it was between two statements of pure
         // code; serving it is better than serving nobody.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -160,11 +193,16 @@ fn here(events: &mut broadcast::Receiver<Message>) -> Option<Result<Message, Rec
     }
 }
 
-/// Sends all of `backlog`, many in one write.
-async fn send(call: &mut Call<'_>, backlog: &mut Vec<Message>) -> Result<(), CallError> {
+/// A snapshot that does not exist.
+fn no_snapshot() -> Weak<[Message]> {
+    Weak::<[Message; 0]>::new()
+}
+
+/// Sends all of `messages`, many in one write.
+async fn send(call: &mut Call<'_>, messages: &[Message]) -> Result<(), CallError> {
     let mut write = Vec::new();
-    for message in backlog.drain(..) {
-        write.extend_from_slice(&message);
+    for message in messages {
+        write.extend_from_slice(message);
         if write.len() >= WRITE_LEN {
             call.send_encoded(&write).await?;
             write.clear();

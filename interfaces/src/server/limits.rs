@@ -1,84 +1,358 @@
-//! How much a service takes: connections and subscriptions, of one user and in all. Pure
-//! counting behind a lock. Must never know what is counted.
+//! How much a service takes from its peers: connections, subscriptions and bytes, of one user and
+//! of all users together, in one table. Root, the service's own user and its configured peers have
+//! places of their own. Pure counting behind a lock. Must never know what a call means.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The most connections, in all; fewer where the process may not open as many files.
-pub const MAX_CONNECTIONS: usize = 1536;
-/// The most connections of one user.
-pub const MAX_CONNECTIONS_PER_UID: usize = 1280;
-/// The most subscriptions of one user.
-pub const MAX_SUBSCRIPTIONS_PER_UID: usize = 1024;
+use super::peer::Peer;
 
-/// Counts what users have, up to a limit.
-#[derive(Debug)]
-pub struct Counter {
-    total: usize,
-    per_uid: usize,
-    held: Mutex<HashMap<u32, usize>>,
-}
-
-/// One that was counted, until it is dropped.
-#[derive(Debug)]
-pub struct Ticket {
-    counter: Arc<Counter>,
-    uid: u32,
-}
-
-/// The limit that was reached.
+/// What can be limited, in the order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full(pub u64);
+pub enum Limit {
+    /// Connections of all users without a place of their own.
+    Connections,
+    /// Connections of one user without a place of its own.
+    ConnectionsPerUid,
+    /// Connections of root, the service's own user and its configured peers.
+    ConnectionsPrivileged,
+    /// Subscriptions of one user without a place of its own.
+    SubscriptionsPerUid,
+    /// Bytes held for all users without a place of their own.
+    Bytes,
+    /// Bytes held for one user without a place of its own.
+    BytesPerUid,
+    /// Bytes held for root, the service's own user and its configured peers.
+    BytesPrivileged,
+    /// Bytes of one message.
+    MessageBytes,
+    /// Bytes that wait behind a call of the same connection.
+    WaitingBytes,
+}
 
-impl Counter {
-    /// A counter that takes `total` in all and `per_uid` of one user.
-    pub fn new(total: usize, per_uid: usize) -> Arc<Self> {
+/// One row of the table.
+struct Row {
+    limit: Limit,
+    name: &'static str,
+    default: u64,
+}
+
+/// Every limit, its name in `Describe` and in `$RDMA_HOTPLUG_LIMITS`, and its default.
+const TABLE: [Row; 9] = [
+    // Eight users that hold all they can leave no place for a ninth without a place of its own.
+    // Each connection takes a descriptor and up to 10 KiB.
+    Row::new(Limit::Connections, "connections", 512),
+    // A monitoring agent needs one or two, a person's tools a few.
+    Row::new(Limit::ConnectionsPerUid, "connectionsPerUid", 64),
+    // A thousand subscribers of root, and what the services need of each other.
+    Row::new(Limit::ConnectionsPrivileged, "connectionsPrivileged", 1536),
+    // Each subscriber costs a write with every event.
+    Row::new(Limit::SubscriptionsPerUid, "subscriptionsPerUid", 16),
+    // Half of what a service may use at its worst (64 MB).
+    Row::new(Limit::Bytes, "bytes", 32 << 20),
+    // Sixteen messages of the greatest length.
+    Row::new(Limit::BytesPerUid, "bytesPerUid", 4 << 20),
+    // As many for those who are trusted.
+    Row::new(Limit::BytesPrivileged, "bytesPrivileged", 32 << 20),
+    // The longest call that means anything has 64 module names.
+    Row::new(Limit::MessageBytes, "messageBytes", 256 << 10),
+    // Several hundred calls that a client sends before it reads the first answer.
+    Row::new(Limit::WaitingBytes, "waitingBytes", 256 << 10),
+];
+
+impl Row {
+    const fn new(limit: Limit, name: &'static str, default: u64) -> Self {
+        Self {
+            limit,
+            name,
+            default,
+        }
+    }
+}
+
+/// The value of every limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits([u64; TABLE.len()]);
+
+/// An invalid entry of `$RDMA_HOTPLUG_LIMITS`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LimitError {
+    /// The entry is not like NAME=VALUE.
+    #[error("limit {0:?} is not like NAME=VALUE")]
+    Form(String),
+    /// No limit has that name.
+    #[error("limit {0:?} does not exist; the limits are {names}", names = names())]
+    Name(String),
+    /// The value is not a number from 1 on.
+    #[error("limit {0} needs a whole number from 1 on, not {1:?}")]
+    Value(&'static str, String),
+}
+
+fn names() -> String {
+    TABLE.map(|row| row.name).join(", ")
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self(TABLE.map(|row| row.default))
+    }
+}
+
+impl Limits {
+    /// The defaults, with `entries` like `connections=1024` in their place.
+    ///
+    /// # Errors
+    /// When an entry is invalid.
+    pub fn parse(entries: &[String]) -> Result<Self, LimitError> {
+        let mut limits = Self::default();
+        for entry in entries.iter().filter(|entry| !entry.is_empty()) {
+            let form = || LimitError::Form(entry.clone());
+            let (name, value) = entry.split_once('=').ok_or_else(form)?;
+            let row = TABLE.iter().find(|row| row.name == name);
+            let row = row.ok_or_else(|| LimitError::Name(name.to_owned()))?;
+            let parsed = value.parse().ok().filter(|value| *value > 0);
+            let invalid = || LimitError::Value(row.name, value.to_owned());
+            limits.set(row.limit, parsed.ok_or_else(invalid)?);
+        }
+        Ok(limits)
+    }
+
+    /// The value of one limit.
+    #[must_use]
+    pub fn get(&self, limit: Limit) -> u64 {
+        self.0.get(limit as usize).copied().unwrap_or_default()
+    }
+
+    /// Sets one limit.
+    pub fn set(&mut self, limit: Limit, value: u64) {
+        if let Some(slot) = self.0.get_mut(limit as usize) {
+            *slot = value;
+        }
+    }
+}
+
+/// One limit as it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitState {
+    /// The name.
+    pub name: &'static str,
+    /// How much is taken.
+    pub value: i64,
+    /// How often something was refused for it since the start.
+    pub refused: i64,
+}
+
+/// A limit that was reached, and its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// The limit.
+    pub limit: Limit,
+    /// Its value.
+    pub value: u64,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = TABLE.iter().find(|row| row.limit == self.limit);
+        let name = name.map_or("", |row| row.name);
+        write!(f, "the limit {name} of {} is reached", self.value)
+    }
+}
+
+/// What is held by peers, and how often a limit was reached.
+#[derive(Debug)]
+pub struct Accounts {
+    limits: Limits,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    strangers: Account,
+    privileged: Account,
+    by_uid: HashMap<u32, Account>,
+    refused: [i64; TABLE.len()],
+}
+
+/// What one user, or a class of users, holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Account {
+    connections: u64,
+    subscriptions: u64,
+    bytes: u64,
+}
+
+/// What a hold is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resource {
+    Connections,
+    Subscriptions,
+    Bytes,
+}
+
+impl Account {
+    fn of(&mut self, resource: Resource) -> &mut u64 {
+        match resource {
+            Resource::Connections => &mut self.connections,
+            Resource::Subscriptions => &mut self.subscriptions,
+            Resource::Bytes => &mut self.bytes,
+        }
+    }
+}
+
+/// Something that a peer holds, until it is dropped.
+#[derive(Debug)]
+pub struct Hold {
+    accounts: Arc<Accounts>,
+    peer: Peer,
+    resource: Resource,
+    amount: u64,
+}
+
+impl Accounts {
+    /// Accounts in which nothing is held.
+    pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
-            total,
-            per_uid,
+            limits,
             held: Mutex::default(),
         })
     }
 
-    /// Counts one more of `uid`. Root is held to the total alone: who keeps others out must not
-    /// keep the administrator out.
-    pub fn take(self: &Arc<Self>, uid: u32) -> Result<Ticket, Full> {
-        let mut held = self.lock();
-        if held.values().sum::<usize>() >= self.total {
-            return Err(Full(self.total as u64));
-        }
-        let own = held.entry(uid).or_default();
-        if uid != 0 && *own >= self.per_uid {
-            return Err(Full(self.per_uid as u64));
-        }
-        *own += 1;
-        Ok(Ticket {
-            counter: Arc::clone(self),
-            uid,
-        })
+    /// Counts one more connection of `peer`.
+    pub fn connection(self: &Arc<Self>, peer: Peer) -> Result<Hold, Full> {
+        self.hold(peer, Resource::Connections, 1)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, usize>> {
+    /// Counts one more subscription of `peer`.
+    pub fn subscription(self: &Arc<Self>, peer: Peer) -> Result<Hold, Full> {
+        self.hold(peer, Resource::Subscriptions, 1)
+    }
+
+    /// A hold of no bytes yet.
+    pub fn bytes(self: &Arc<Self>, peer: Peer) -> Hold {
+        Hold {
+            accounts: Arc::clone(self),
+            peer,
+            resource: Resource::Bytes,
+            amount: 0,
+        }
+    }
+
+    /// Counts a refusal.
+    fn refused(&self, limit: Limit) -> Full {
+        if let Some(count) = self.lock().refused.get_mut(limit as usize) {
+            *count += 1;
+        }
+        Full {
+            limit,
+            value: self.limits.get(limit),
+        }
+    }
+
+    /// Every limit, and how often it was reached.
+    pub fn states(&self) -> Vec<LimitState> {
+        let refused = self.lock().refused;
+        let rows = TABLE.iter().zip(refused);
+        let state = |(row, refused): (&Row, i64)| LimitState {
+            name: row.name,
+            value: i64::try_from(self.limits.get(row.limit)).unwrap_or(i64::MAX),
+            refused,
+        };
+        rows.map(state).collect()
+    }
+
+    fn hold(self: &Arc<Self>, peer: Peer, resource: Resource, amount: u64) -> Result<Hold, Full> {
+        let mut hold = Hold {
+            accounts: Arc::clone(self),
+            peer,
+            resource,
+            amount: 0,
+        };
+        hold.set(amount)?;
+        Ok(hold)
+    }
+
+    /// The limits that count for a resource: of the peer's class, and of the peer alone.
+    fn limits_of(peer: Peer, resource: Resource) -> (Option<Limit>, Option<Limit>) {
+        match (resource, peer.privileged) {
+            (Resource::Connections, true) => (Some(Limit::ConnectionsPrivileged), None),
+            (Resource::Connections, false) => {
+                (Some(Limit::Connections), Some(Limit::ConnectionsPerUid))
+            }
+            (Resource::Subscriptions, true) => (None, None),
+            (Resource::Subscriptions, false) => (None, Some(Limit::SubscriptionsPerUid)),
+            (Resource::Bytes, true) => (Some(Limit::BytesPrivileged), None),
+            (Resource::Bytes, false) => (Some(Limit::Bytes), Some(Limit::BytesPerUid)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let mut held = self.counter.lock();
-        if let Some(own) = held.get_mut(&self.uid) {
-            *own = own.saturating_sub(1);
-            // A user who has nothing any more leaves nothing behind.
-            if *own == 0 {
-                held.remove(&self.uid);
-            }
+impl Held {
+    fn class(&mut self, peer: Peer) -> &mut Account {
+        match peer.privileged {
+            true => &mut self.privileged,
+            false => &mut self.strangers,
         }
     }
 }
 
-/// How often refusals are logged: whoever is refused a thousand times a second must not push
-/// what matters out of the journal.
+impl Hold {
+    /// The value of a limit.
+    pub fn limit(&self, limit: Limit) -> u64 {
+        self.accounts.limits.get(limit)
+    }
+
+    /// Counts a refusal for a limit that is not of this hold's kind.
+    pub fn refuse(&self, limit: Limit) -> Full {
+        self.accounts.refused(limit)
+    }
+
+    /// Holds `amount` from here on, in the place of what was held. What was held stays where that
+    /// is too much.
+    pub fn set(&mut self, amount: u64) -> Result<(), Full> {
+        let (peer, resource) = (self.peer, self.resource);
+        let (of_all, of_one) = Accounts::limits_of(peer, resource);
+        let mut held = self.accounts.lock();
+        let others = *held.class(peer).of(resource) - self.amount;
+        let account = held.by_uid.entry(peer.uid).or_default();
+        let own = *account.of(resource) - self.amount;
+        let reached = [(of_one, own), (of_all, others)]
+            .into_iter()
+            .filter_map(|(limit, before)| Some((limit?, before)))
+            .find(|(limit, before)| {
+                before.saturating_add(amount) > self.accounts.limits.get(*limit)
+            });
+        // Less than before is always taken.
+        if let Some((limit, _)) = reached.filter(|_| amount > self.amount) {
+            drop(held);
+            return Err(self.accounts.refused(limit));
+        }
+        *account.of(resource) = own + amount;
+        // A user that holds nothing leaves nothing behind.
+        if *account == Account::default() {
+            held.by_uid.remove(&peer.uid);
+        }
+        *held.class(peer).of(resource) = others + amount;
+        self.amount = amount;
+        Ok(())
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // Nothing is always taken.
+        let _ = self.set(0);
+    }
+}
+
+/// How often refusals are logged: a peer that is refused a thousand times a second must not push
+/// what matters out of the log.
 const PACE: Duration = Duration::from_secs(1);
 
 /// Keeps log records apart.
@@ -106,17 +380,109 @@ impl Pace {
 mod tests {
     use super::*;
 
+    fn peer(uid: u32) -> Peer {
+        Peer {
+            uid,
+            pid: None,
+            privileged: uid < 2,
+        }
+    }
+
+    fn accounts(entries: &[&str]) -> Arc<Accounts> {
+        let entries: Vec<String> = entries.iter().map(|&entry| entry.to_owned()).collect();
+        Accounts::new(Limits::parse(&entries).unwrap())
+    }
+
+    fn full(limit: Limit, value: u64) -> Full {
+        Full { limit, value }
+    }
+
+    #[test]
+    fn the_table_has_each_limit_at_its_place() {
+        for (at, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.limit as usize, at, "{}", row.name);
+        }
+    }
+
     #[test]
     fn a_user_and_all_users_together_have_a_limit() {
-        let counter = Counter::new(5, 2);
-        let mut tickets = vec![counter.take(1).unwrap(), counter.take(1).unwrap()];
-        assert_eq!(counter.take(1).unwrap_err(), Full(2));
-        tickets.push(counter.take(2).unwrap());
-        tickets.push(counter.take(0).unwrap());
-        tickets.push(counter.take(0).unwrap());
-        assert_eq!(counter.take(3).unwrap_err(), Full(5));
-        tickets.remove(0);
-        assert!(counter.take(1).is_ok());
+        let accounts = accounts(&["connections=3", "connectionsPerUid=2"]);
+        let mut held = vec![
+            accounts.connection(peer(10)).unwrap(),
+            accounts.connection(peer(10)).unwrap(),
+        ];
+        let refused = accounts.connection(peer(10)).unwrap_err();
+        assert_eq!(refused, full(Limit::ConnectionsPerUid, 2));
+        held.push(accounts.connection(peer(11)).unwrap());
+        let refused = accounts.connection(peer(12)).unwrap_err();
+        assert_eq!(refused, full(Limit::Connections, 3));
+        held.remove(0);
+        assert!(accounts.connection(peer(12)).is_ok());
+        let refused = |name: &str| {
+            let states = accounts.states();
+            states
+                .iter()
+                .find(|state| state.name == name)
+                .unwrap()
+                .refused
+        };
+        assert_eq!(
+            (refused("connections"), refused("connectionsPerUid")),
+            (1, 1)
+        );
+    }
+
+    #[test]
+    fn those_with_a_place_of_their_own_are_not_kept_out_by_others() {
+        let accounts = accounts(&[
+            "connections=2",
+            "connectionsPerUid=2",
+            "connectionsPrivileged=3",
+        ]);
+        let strangers: Vec<Hold> = (0..2)
+            .map(|_| accounts.connection(peer(10)).unwrap())
+            .collect();
+        let privileged: Vec<Hold> = (0..3)
+            .map(|at| accounts.connection(peer(at % 2)).unwrap())
+            .collect();
+        let refused = accounts.connection(peer(0)).unwrap_err();
+        assert_eq!(refused, full(Limit::ConnectionsPrivileged, 3));
+        drop((strangers, privileged));
+        assert!(accounts.lock().by_uid.is_empty());
+        assert_eq!(accounts.lock().strangers, Account::default());
+        assert_eq!(accounts.lock().privileged, Account::default());
+    }
+
+    #[test]
+    fn bytes_grow_and_shrink_and_are_given_back() {
+        let accounts = accounts(&["bytes=100", "bytesPerUid=60"]);
+        let mut one = accounts.bytes(peer(10));
+        let mut two = accounts.bytes(peer(11));
+        one.set(60).unwrap();
+        assert_eq!(one.set(61), Err(full(Limit::BytesPerUid, 60)));
+        assert_eq!(two.set(41), Err(full(Limit::Bytes, 100)));
+        one.set(50).unwrap();
+        two.set(50).unwrap();
+        drop(one);
+        two.set(60).unwrap();
+        drop(two);
+        assert!(accounts.lock().by_uid.is_empty());
+    }
+
+    #[test]
+    fn an_invalid_limit_is_named() {
+        let error = |entry: &str| Limits::parse(&[entry.to_owned()]).unwrap_err().to_string();
+        assert_eq!(error("x"), "limit \"x\" is not like NAME=VALUE");
+        assert!(
+            error("conections=1")
+                .starts_with("limit \"conections\" does not exist; the limits are connections, ")
+        );
+        for value in ["0", "-1", "", "1k", "99999999999999999999"] {
+            assert_eq!(
+                error(&format!("bytes={value}")),
+                format!("limit bytes needs a whole number from 1 on, not {value:?}")
+            );
+        }
     }
 
     #[test]
@@ -128,14 +494,5 @@ mod tests {
             assert_eq!(pace.due(start + PACE / 2), None);
         }
         assert_eq!(pace.due(start + PACE), Some(1000));
-    }
-
-    #[test]
-    fn root_is_held_to_the_total_alone() {
-        let counter = Counter::new(4, 1);
-        let held: Vec<Ticket> = (0..4).map(|_| counter.take(0).unwrap()).collect();
-        assert_eq!(counter.take(0).unwrap_err(), Full(4));
-        drop(held);
-        assert!(counter.lock().is_empty());
     }
 }

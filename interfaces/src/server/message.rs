@@ -1,6 +1,6 @@
 //! Messages of the varlink wire: JSON objects, each ended by one NUL byte. Responsible for
-//! finding where a message ends and for what its envelope may hold; must never look into its
-//! parameters.
+//! finding where a message ends, for what its envelope may hold, and for counting what is read
+//! ahead. Must never look into a message's parameters.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -20,15 +20,17 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 
 use super::CallError;
+use super::limits::{Full, Hold, Limit};
 use crate::Interface;
 
-/// The longest message that is read, in bytes.
-pub const MAX_MESSAGE_LEN: usize = 256 * 1024;
-/// How long a message may take from its first byte to its last.
-pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a message may take from its first byte to its last, and how long a full input may
+/// wait behind a call.
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much is read at once, in bytes: most calls whole. Every idle connection holds as much.
 const READ_LEN: usize = 1024;
+/// How much of a connection's input is not counted, in bytes.
+pub const FREE_LEN: usize = 4 * READ_LEN;
 
 /// How soon the next call has to come for the one after it to be waited for without sleeping,
 /// and for how long that is done. Being woken takes about as long as a call.
@@ -38,15 +40,15 @@ const PROMPT: Duration = Duration::from_micros(100);
 static HAS_PROCESSORS: LazyLock<bool> =
     LazyLock::new(|| thread::available_parallelism().is_ok_and(|count| count.get() > 1));
 
-/// How often a peer that has nothing more to say is looked at.
+/// How often is seen whether a peer that sends nothing more is gone.
 const HANGUP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a message ends its connection.
 #[derive(Debug, thiserror::Error)]
 pub enum Malformed {
-    /// Longer than [`MAX_MESSAGE_LEN`].
-    #[error("a message is longer than {MAX_MESSAGE_LEN} bytes")]
-    TooLong,
+    /// It is too long, or the peer's user holds as much as it may.
+    #[error("{0}")]
+    Full(Full),
     /// The peer went away in the middle of a message.
     #[error("the connection ended within a message")]
     Cut,
@@ -71,10 +73,7 @@ impl Malformed {
     /// What the peer is told before its connection ends.
     pub fn answer(&self, interface: Interface) -> CallError {
         match self {
-            Self::TooLong => {
-                let limit = MAX_MESSAGE_LEN as u64;
-                CallError::limit(interface, "MessageTooLong", "limitBytes", limit)
-            }
+            Self::Full(full) => CallError::full(interface, *full),
             Self::TimedOut => {
                 let limit = u64::try_from(MESSAGE_TIMEOUT.as_micros()).unwrap_or(u64::MAX);
                 CallError::limit(interface, "MessageTimedOut", "timeoutUSec", limit)
@@ -172,17 +171,35 @@ pub struct MessageReader {
     ended: bool,
     /// Whether the last message came promptly.
     prompt: bool,
+    /// What `buffer` takes is counted here.
+    held: Hold,
+    longest: usize,
+    most_waiting: usize,
+}
+
+/// Why a call under way is of no use to its peer any more.
+#[derive(Debug)]
+pub enum Gone {
+    /// The peer cannot receive replies.
+    Peer,
+    /// The peer has sent more than may wait behind a call.
+    Overfull(Full),
 }
 
 impl MessageReader {
-    pub fn new(socket: OwnedReadHalf) -> Self {
+    /// Reads from `socket`, and counts what is held in `held`.
+    pub fn new(socket: OwnedReadHalf, held: Hold) -> Self {
+        let len = |limit| usize::try_from(held.limit(limit)).unwrap_or(usize::MAX);
         Self {
+            longest: len(Limit::MessageBytes),
+            most_waiting: len(Limit::WaitingBytes),
             socket,
             buffer: Vec::new(),
             start: 0,
             searched: 0,
             ended: false,
             prompt: false,
+            held,
         }
     }
 
@@ -208,8 +225,8 @@ impl MessageReader {
             if let Some(message) = self.take() {
                 return Ok(Some(message));
             }
-            if self.pending() > MAX_MESSAGE_LEN {
-                return Err(Malformed::TooLong);
+            if self.pending() > self.longest {
+                return Err(Malformed::Full(self.held.refuse(Limit::MessageBytes)));
             }
             if self.ended {
                 return if self.pending() == 0 {
@@ -240,21 +257,31 @@ impl MessageReader {
         Some(message)
     }
 
-    /// Completes when the peer cannot receive replies any more. Reads ahead meanwhile, because
-    /// the end of the stream stands behind what is still to be read.
+    /// Completes when a call under way is of no use any more: the peer cannot receive replies, or
+    /// more waits behind the call than may. Reads ahead meanwhile, because the end of the stream
+    /// stands behind what is still to be read.
     ///
-    /// A peer that only shut down its sending side still waits for replies and is not gone.
-    pub async fn peer_gone(&mut self) {
-        while !self.ended && self.pending() <= MAX_MESSAGE_LEN {
-            if self.fill().await.is_err() {
-                return;
+    /// A peer that only shut down its sending side still waits for replies and is not gone. A full
+    /// input is given [`MESSAGE_TIMEOUT`]: the peer's own end may be among what is not read, so
+    /// that its end would never be seen (`SCM_RIGHTS`, `unix(7)`).
+    pub async fn gone(&mut self) -> Gone {
+        while !self.ended && self.pending() <= self.most_waiting {
+            match self.fill().await {
+                Ok(()) => {}
+                Err(Malformed::Full(_)) => break,
+                Err(_) => return Gone::Peer,
             }
         }
+        let full_since = (!self.ended).then(Instant::now);
         // The socket stays readable from here on, so that nothing but a look from time to time
         // tells when the other direction ends as well.
         while !hung_up(&self.socket) {
+            if full_since.is_some_and(|since| since.elapsed() >= MESSAGE_TIMEOUT) {
+                return Gone::Overfull(self.held.refuse(Limit::WaitingBytes));
+            }
             tokio::time::sleep(HANGUP_INTERVAL).await;
         }
+        Gone::Peer
     }
 
     /// How much was read and not taken out.
@@ -264,7 +291,7 @@ impl MessageReader {
 
     /// Looks for the next message of a peer that sends one after the other before going to sleep
     /// over it. One that has sent a single message is never waited for in this way.
-    async fn fill_between_messages(&mut self) -> io::Result<()> {
+    async fn fill_between_messages(&mut self) -> Result<(), Malformed> {
         let start = Instant::now();
         let look = self.prompt && *HAS_PROCESSORS;
         let outcome = 'filled: {
@@ -283,15 +310,40 @@ impl MessageReader {
         outcome
     }
 
-    async fn fill(&mut self) -> io::Result<()> {
+    async fn fill(&mut self) -> Result<(), Malformed> {
         // What was taken out goes here and not with each message: a pipeline of small ones
         // would otherwise be moved once for each.
         self.buffer.drain(..self.start);
         self.searched -= self.start;
         self.start = 0;
-        self.buffer.reserve(READ_LEN);
+        self.make_room()?;
         self.ended = self.socket.read_buf(&mut self.buffer).await? == 0;
         Ok(())
+    }
+
+    /// Makes room for the next bytes, and counts it. A buffer that was needed for a long message
+    /// is given back when that is gone.
+    fn make_room(&mut self) -> Result<(), Malformed> {
+        let len = self.buffer.len();
+        if len + READ_LEN <= FREE_LEN && self.buffer.capacity() > FREE_LEN {
+            self.buffer.shrink_to(FREE_LEN);
+        }
+        if self.buffer.capacity() - len < READ_LEN {
+            let capacity = (len + READ_LEN).max(2 * self.buffer.capacity());
+            self.held.set(counted(capacity)).map_err(Malformed::Full)?;
+            self.buffer.reserve_exact(capacity - len);
+        }
+        // Less than before is always taken.
+        let _ = self.held.set(counted(self.buffer.capacity()));
+        Ok(())
+    }
+}
+
+/// What of `len` bytes is counted: what every connection may have is not.
+pub fn counted(len: usize) -> u64 {
+    match len <= FREE_LEN {
+        true => 0,
+        false => len as u64,
     }
 }
 

@@ -10,6 +10,8 @@ pub struct Peer {
     pub uid: u32,
     /// The process, where it is visible from here.
     pub pid: Option<i32>,
+    /// Whether it has a place of its own: root, the service's own user, a configured peer.
+    pub privileged: bool,
 }
 
 /// Whether a caller may do what it asks. Computed apart from the act, and never to be dropped.
@@ -52,7 +54,11 @@ mod tests {
 
     #[test]
     fn root_and_one_named_user_are_granted_and_nobody_else() {
-        let of = |uid| Peer { uid, pid: None };
+        let of = |uid| Peer {
+            uid,
+            pid: None,
+            privileged: false,
+        };
         assert_eq!(of(0).is_root_or(Some(990)), Authorisation::Granted);
         assert_eq!(of(990).is_root_or(Some(990)), Authorisation::Granted);
         assert_eq!(of(65534).is_root_or(Some(990)), Authorisation::Refused);

@@ -154,7 +154,11 @@ impl Rig {
                 .map(|name| ModuleName::parse(name).unwrap())
                 .collect(),
             ordered,
-            peer: Peer { uid: 0, pid: None },
+            peer: Peer {
+                uid: 0,
+                pid: None,
+                privileged: true,
+            },
             reason: "test".to_owned(),
             start: Instant::now(),
             answers,

@@ -30,6 +30,8 @@ impl Machine {
                 .map(|file| file.display().to_string())
                 .collect(),
             rule_errors: errors.collect(),
+            // Of the server, which adds them.
+            limits: Vec::new(),
         }
     }
 
