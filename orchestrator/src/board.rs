@@ -22,6 +22,12 @@ impl Board {
         self.devices.values()
     }
 
+    /// The device with this index.
+    #[must_use]
+    pub fn device(&self, index: i64) -> Option<&Device> {
+        self.devices.get(&index)
+    }
+
     /// The functions in the order of their names.
     pub fn functions(&self) -> impl Iterator<Item = &Function> {
         self.functions.values()

@@ -1,9 +1,11 @@
-//! PID 1 over the system bus: jobs for units and what became of them, and the states of units
-//! (`org.freedesktop.systemd1(5)`). Nothing is connected until somebody wants a unit, and a lost
-//! bus is taken up again. Responsible for telling the outcome of every job that it asked for.
-//! Must never decide which unit is wanted, and never keep the bus's messages waiting for a call.
+//! PID 1 over the system bus: jobs for our targets and what became of them, and the states of these
+//! targets (`org.freedesktop.systemd1(5)`). A connection is made when a target is wanted, and a lost
+//! bus is taken up again. Responsible for reporting the outcome of every job that it asked for.
+//! Must never ask for a unit that this package does not ship, decide which is wanted, or keep the
+//! bus's messages waiting for a call.
 
 mod call;
+mod hanging;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -12,8 +14,9 @@ use std::time::Duration;
 use interfaces::client::Backoff;
 use interfaces::log::Chain;
 use interfaces::names::UnitName;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::watch;
+use interfaces::orchestrator::HangingUnit;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zbus::export::ordered_stream::OrderedStreamExt;
@@ -23,52 +26,74 @@ use zbus::proxy::CacheProperties;
 use zbus::{MatchRule, MessageStream};
 
 use crate::machine::{Event, JobOutcome, UnitActivity, Verb};
+use crate::targets;
 use call::{
     Answered, JobRemoved, JobRemovedStream, MANAGER, ManagerProxy, UNIT, Wanted, activity, job,
-    watch_unit,
 };
 
-/// So many messages may wait for being looked at.
+/// The most messages that wait for being looked at.
 const QUEUE_LEN: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 
-/// So many asks are under way at once: dbus-daemon lets a connection wait for 128 replies.
-const MOST_CALLS: usize = 16;
+/// The most calls that are under way at once: dbus-daemon lets a connection wait for 128 replies.
+const MAX_CALLS: usize = 16;
+/// The most inquiries that wait.
+pub const MAX_INQUIRIES: usize = 16;
 /// A connection counts as a good one when it lasted for so long.
 const LASTED: Duration = Duration::from_secs(5);
 
 /// What is asked of the service manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// Start this unit unless it is active.
+    /// Start this target.
     Start(UnitName),
-    /// Stop this unit.
+    /// Stop this target.
     Stop(UnitName),
-    /// Tell the state of this unit, now and whenever it changes.
-    Watch(UnitName),
 }
 
-/// Follows the service manager, on the bus at `address`, for ever: asks it what is `asked`, and
-/// tells `events`. Connects as soon as it is `needed`.
+/// A caller wants to know which units hang on targets. Without an answer that is not known.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// The targets.
+    pub targets: Vec<UnitName>,
+    /// Where the answer goes. The caller may be gone.
+    pub to: oneshot::Sender<Vec<HangingUnit>>,
+}
+
+/// Where the questions to the service manager come from.
+#[derive(Debug)]
+pub struct Questions {
+    /// Of the machine.
+    pub asks: UnboundedReceiver<Ask>,
+    /// Of callers.
+    pub inquired: Receiver<Inquiry>,
+}
+
+/// Follows the service manager, on the bus at `address`, for ever: asks it the `questions`, and
+/// reports to `events`. Connects as soon as it is `needed`.
 pub async fn follow(
     address: String,
     mut needed: watch::Receiver<bool>,
-    mut asked: UnboundedReceiver<Ask>,
+    mut questions: Questions,
     events: UnboundedSender<Event>,
 ) {
     let mut backoff = Backoff::default();
-    let mut told = false;
+    let mut said = false;
     loop {
-        if needed.wait_for(|needed| *needed).await.is_err() {
+        if questions
+            .drop_until(needed.wait_for(|needed| *needed))
+            .await
+            .is_err()
+        {
             return;
         }
         match Bus::connect(&address).await {
-            Ok(bus) => {
+            Ok((bus, known)) => {
                 let since = Instant::now();
-                told = false;
+                said = false;
                 tracing::info!("the service manager can be asked");
-                let _ = events.send(Event::ServiceManager(true));
-                let ended = bus.serve(&mut asked, &events).await;
-                let _ = events.send(Event::ServiceManager(false));
+                let _ = events.send(Event::Targets(known));
+                let ended = bus.serve(&mut questions, &events).await;
+                let _ = events.send(Event::ServiceManagerLost);
                 if since.elapsed() > LASTED {
                     backoff.reset();
                 }
@@ -78,12 +103,27 @@ pub async fn follow(
                 }
             }
             // Before sysinit.target there is none: said once, and tried again.
-            Err(e) if !std::mem::replace(&mut told, true) => {
+            Err(e) if !std::mem::replace(&mut said, true) => {
                 tracing::info!("the service manager cannot be asked yet: {}", Chain(&e));
             }
             Err(_) => {}
         }
-        backoff.wait().await;
+        questions.drop_until(backoff.wait()).await;
+    }
+}
+
+impl Questions {
+    /// Waits for `end`. What is asked until then has no answer: the machine asks again for jobs when
+    /// it knows the targets.
+    async fn drop_until<T>(&mut self, end: impl Future<Output = T>) -> T {
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                ended = &mut end => return ended,
+                Some(_) = self.asks.recv() => {}
+                Some(_) = self.inquired.recv() => {}
+            }
+        }
     }
 }
 
@@ -94,25 +134,26 @@ struct Bus {
     owner: zbus::proxy::OwnerChangedStream<'static>,
     /// What is not asked yet.
     asks: VecDeque<Ask>,
-    calls: JoinSet<Option<Answered>>,
+    calls: JoinSet<Answered>,
+    /// One at a time.
+    inquiry: JoinSet<()>,
     /// What the jobs that run are wanted for, by the job's path.
     running: BTreeMap<String, Wanted>,
     /// How jobs ended whose start was not answered yet, by their paths.
     early: BTreeMap<String, String>,
-    /// What units have changed to while calls were under way, whose answers may be older.
-    recent: BTreeMap<String, UnitActivity>,
-    /// The units that are followed, and what was told of each last, by their paths.
-    watched: BTreeMap<String, (UnitName, UnitActivity)>,
+    /// What was reported of each target last.
+    reported: BTreeMap<UnitName, UnitActivity>,
 }
 
 impl Bus {
-    async fn connect(address: &str) -> zbus::Result<Self> {
+    /// Connects, and says which of our targets are there.
+    async fn connect(address: &str) -> zbus::Result<(Self, Vec<(UnitName, UnitActivity)>)> {
         let connection = zbus::connection::Builder::address(address).build().await?;
         let manager = ManagerProxy::builder(&connection)
             .cache_properties(CacheProperties::No)
             .build()
             .await?;
-        // Before Subscribe, so that no signal is missed.
+        // Before Subscribe and before the list, so that no change is missed.
         let jobs = manager.receive_job_removed().await?;
         let rule = MatchRule::builder()
             .msg_type(Type::Signal)
@@ -125,32 +166,45 @@ impl Bus {
         let changes = MessageStream::for_match_rule(rule, &connection, Some(QUEUE_LEN)).await?;
         let owner = manager.inner().receive_owner_changed().await?;
         manager.subscribe().await?;
-        Ok(Self {
+        let listed = manager
+            .list_units_by_patterns(&[], &targets::PATTERNS)
+            .await?;
+        let known: Vec<(UnitName, UnitActivity)> = listed
+            .into_iter()
+            .filter(|unit| targets::is_ours(&unit.0))
+            .filter_map(|unit| Some((UnitName::parse(&unit.0).ok()?, activity(&unit.3))))
+            .collect();
+        let bus = Self {
             manager,
             jobs,
             changes,
             owner,
             asks: VecDeque::new(),
             calls: JoinSet::new(),
+            inquiry: JoinSet::new(),
             running: BTreeMap::new(),
             early: BTreeMap::new(),
-            recent: BTreeMap::new(),
-            watched: BTreeMap::new(),
-        })
+            reported: known.iter().cloned().collect(),
+        };
+        Ok((bus, known))
     }
 
-    /// Until the bus is lost; without an error when nobody asks any more.
+    /// Until the bus is lost; without an error when nothing is asked any more.
     async fn serve(
         mut self,
-        asked: &mut UnboundedReceiver<Ask>,
+        questions: &mut Questions,
         events: &UnboundedSender<Event>,
     ) -> zbus::Result<()> {
         loop {
             tokio::select! {
-                ask = asked.recv() => match ask {
+                ask = questions.asks.recv() => match ask {
                     Some(ask) => self.asks.push_back(ask),
                     None => return Ok(()),
                 },
+                Some(inquiry) = questions.inquired.recv(), if self.inquiry.is_empty() => {
+                    let manager = self.manager.clone();
+                    self.inquiry.spawn(hanging::answer(manager, inquiry));
+                }
                 removed = self.jobs.next() => match removed {
                     Some(removed) => self.removed(&removed, events)?,
                     None => return Err(disconnected()),
@@ -159,16 +213,17 @@ impl Bus {
                     Some(message) => self.changed(&message?, events),
                     None => return Err(disconnected()),
                 },
-                // Executed anew, it knows no subscription of ours.
+                // After daemon-reexec it knows no subscription of ours.
                 owner = self.owner.next() => match owner {
                     Some(Some(_)) | None => return Err(disconnected()),
                     Some(None) => {}
                 },
                 Some(answered) = self.calls.join_next() => {
-                    if let Ok(Some(answered)) = answered {
+                    if let Ok(answered) = answered {
                         self.answered(answered, events)?;
                     }
                 }
+                Some(_) = self.inquiry.join_next() => {}
             }
             self.call();
         }
@@ -177,19 +232,17 @@ impl Bus {
     /// Asks what is not asked yet. Calls are tasks of their own: what comes in meanwhile is looked
     /// at, and no queue fills.
     fn call(&mut self) {
-        while self.calls.len() < MOST_CALLS
+        while self.calls.len() < MAX_CALLS
             && let Some(ask) = self.asks.pop_front()
         {
             let manager = self.manager.clone();
             match ask {
                 Ask::Start(unit) => self.calls.spawn(job(manager, unit, Verb::Start)),
                 Ask::Stop(unit) => self.calls.spawn(job(manager, unit, Verb::Stop)),
-                Ask::Watch(unit) => self.calls.spawn(watch_unit(manager, unit)),
             };
         }
         if self.calls.is_empty() {
             self.early.clear();
-            self.recent.clear();
         }
     }
 
@@ -199,24 +252,13 @@ impl Bus {
         events: &UnboundedSender<Event>,
     ) -> zbus::Result<()> {
         match answered {
-            Answered::Job(wanted, unit, outcome) => {
-                if let Some((path, activity)) = unit {
-                    self.watch(path, &wanted.unit, activity);
+            Answered::Job(wanted, Ok(job)) => match self.early.remove(&job) {
+                Some(result) => report(events, wanted, outcome_of(&result)),
+                None => {
+                    self.running.insert(job, wanted);
                 }
-                match outcome {
-                    Ok(job) => match self.early.remove(&job) {
-                        Some(result) => self.tell(events, wanted, outcome_of(&result)),
-                        None => {
-                            self.running.insert(job, wanted);
-                        }
-                    },
-                    Err(outcome) => self.tell(events, wanted, outcome),
-                }
-            }
-            Answered::Watched(unit, path, activity) => {
-                let activity = self.watch(path, &unit, activity);
-                let _ = events.send(Event::Unit(unit, activity));
-            }
+            },
+            Answered::Job(wanted, Err(outcome)) => report(events, wanted, outcome),
             Answered::Lost(e) => return Err(e),
         }
         Ok(())
@@ -229,7 +271,7 @@ impl Bus {
     ) -> zbus::Result<()> {
         let removed = removed.args()?;
         if let Some(wanted) = self.running.remove(removed.job.as_str()) {
-            self.tell(events, wanted, outcome_of(&removed.result));
+            report(events, wanted, outcome_of(&removed.result));
         } else if !self.calls.is_empty() {
             self.early.insert(removed.job.to_string(), removed.result);
         }
@@ -238,12 +280,10 @@ impl Bus {
 
     fn changed(&mut self, message: &zbus::Message, events: &UnboundedSender<Event>) {
         let header = message.header();
-        let Some(path) = header.path().map(|path| path.as_str()) else {
+        let unit = header.path().and_then(|path| call::unit_at(path.as_str()));
+        let Some(unit) = unit.filter(|unit| targets::is_ours(unit.as_str())) else {
             return;
         };
-        if self.calls.is_empty() && !self.watched.contains_key(path) {
-            return;
-        }
         let changed = PropertiesChanged::from_message(message.clone());
         let state = changed.as_ref().and_then(|changed| {
             let args = changed.args().ok()?;
@@ -253,38 +293,27 @@ impl Bus {
         let Some(activity) = state.map(|state| activity(&state)) else {
             return;
         };
-        if !self.calls.is_empty() {
-            self.recent.insert(path.to_owned(), activity);
-        }
         // Every change of any property comes with all that may have changed.
-        if let Some((unit, told)) = self.watched.get_mut(path)
-            && *told != activity
-        {
-            *told = activity;
-            let _ = events.send(Event::Unit(unit.clone(), activity));
+        let before = self.reported.get(&unit).copied();
+        if before.unwrap_or(UnitActivity::Inactive) == activity {
+            return;
         }
-    }
-
-    /// Follows a unit from here on, and says the state that it is in: what it has changed to since
-    /// it was asked for counts more than the answer.
-    fn watch(&mut self, path: String, unit: &UnitName, answered: UnitActivity) -> UnitActivity {
-        let activity = self.recent.get(&path).copied().unwrap_or(answered);
-        self.watched.insert(path, (unit.clone(), activity));
-        activity
-    }
-
-    /// Tells what became of a job. What was started may be over already, or have failed: that is
-    /// told behind it.
-    fn tell(&mut self, events: &UnboundedSender<Event>, wanted: Wanted, outcome: JobOutcome) {
-        let Wanted { unit, verb } = wanted;
-        if verb == Verb::Start && outcome == JobOutcome::Done {
-            self.asks.push_front(Ask::Watch(unit.clone()));
+        match activity {
+            // One that is gone leaves nothing behind.
+            UnitActivity::Inactive => drop(self.reported.remove(&unit)),
+            _ => drop(self.reported.insert(unit.clone(), activity)),
         }
-        let _ = events.send(Event::Job(unit, verb, outcome));
+        let _ = events.send(Event::Target(unit, activity));
     }
 }
 
-/// A job's result, as `JobRemoved` tells it.
+/// Reports what became of a job.
+fn report(events: &UnboundedSender<Event>, wanted: Wanted, outcome: JobOutcome) {
+    let Wanted { unit, verb } = wanted;
+    let _ = events.send(Event::Job(unit, verb, outcome));
+}
+
+/// A job's result, as `JobRemoved` has it.
 fn outcome_of(result: &str) -> JobOutcome {
     match result {
         "done" => JobOutcome::Done,

@@ -6,7 +6,8 @@
 //! job that is ordered after itself.
 //!
 //! In reading order:
-//! - [`rules`]: which modules and units a device should have (pure).
+//! - [`rules`]: which modules and roles a device should have (pure).
+//! - [`targets`]: the names of the targets that stand for a device (pure).
 //! - [`machine`]: events in, actions out (pure).
 //! - [`journal`]: what happened and what was decided, on disk; its replay is pure.
 //! - [`board`]: the status of every device, as subscribers see it (pure).
@@ -30,6 +31,7 @@ pub mod peers;
 pub mod rules;
 pub mod run;
 pub mod server;
+pub mod targets;
 
 use std::process::ExitCode;
 

@@ -8,7 +8,7 @@ mod event;
 mod explain;
 mod function;
 mod module;
-mod unit;
+mod target;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ use device::Device;
 pub use event::{Action, Event, Flag, JobOutcome, UnitActivity, Verb};
 use function::Function;
 use module::{Again, Module};
-use unit::{Phase, Unit};
+use target::Target;
 
 /// How long things may take, in µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Patience {
     /// At the start, a function after something of it has changed: udev or a driver may be at work.
     pub driver: i64,
 }
+
+/// When a flag that could not be written is tried again, in µs.
+const FLAG_RETRY: i64 = 5_000_000;
 
 /// Who wants a module.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,6 +51,8 @@ enum Timer {
     Start,
     Function(String),
     Retry(ModuleName),
+    Target(UnitName),
+    Flag(Flag),
 }
 
 /// The state of the whole.
@@ -59,13 +64,13 @@ pub struct Machine {
     devices: BTreeMap<i64, Device>,
     functions: BTreeMap<String, Function>,
     modules: BTreeMap<ModuleName, Module>,
-    units: BTreeMap<UnitName, Unit>,
-    /// Units that others wait for, and whether each is active.
-    watched: BTreeMap<UnitName, bool>,
+    targets: BTreeMap<UnitName, Target>,
     /// The devices that each flag stands for.
     flagged: BTreeMap<Flag, BTreeSet<i64>>,
     /// The flags that are up.
     announced: BTreeSet<Flag>,
+    /// A sentence for each flag that could not be written or removed.
+    flag_errors: BTreeMap<Flag, String>,
     /// Devices that a module is missing an answer for.
     unsettled: BTreeSet<i64>,
     timers: BTreeSet<(i64, Timer)>,
@@ -80,6 +85,9 @@ pub struct Machine {
     /// Devices whose status may be another one after this step.
     #[serde(skip)]
     touched: BTreeSet<i64>,
+    /// Targets that may need a job after this step.
+    #[serde(skip)]
+    driven: BTreeSet<UnitName>,
 }
 
 mod saved_rules {
@@ -122,10 +130,12 @@ impl Machine {
     pub fn step(&mut self, event: Event, now: i64) -> Vec<Action> {
         let mut actions = Vec::new();
         self.take(event, now, &mut actions);
-        let touched = std::mem::take(&mut self.touched);
-        for index in touched {
-            self.follow_units(index, &mut actions);
-            self.announce(index, &mut actions);
+        for index in self.touched.clone() {
+            self.announce(index, now, &mut actions);
+            self.follow_device(index);
+        }
+        self.drive_targets(now, &mut actions);
+        for index in std::mem::take(&mut self.touched) {
             self.publish(index, now, &mut actions);
         }
         self.settle(now, &mut actions);
@@ -146,9 +156,11 @@ impl Machine {
             // What was known stays until the detector is back and says otherwise.
             Event::DetectorLost => self.connected = false,
             Event::Module(result) => self.answered(&result, now, actions),
-            Event::ServiceManager(there) => self.service_manager(there, actions),
-            Event::Job(unit, verb, outcome) => self.job(&unit, verb, &outcome, actions),
-            Event::Unit(unit, activity) => self.unit(&unit, activity, actions),
+            Event::Targets(known) => self.targets_known(known, now),
+            Event::ServiceManagerLost => self.targets_unknown(),
+            Event::Job(unit, verb, outcome) => self.job(&unit, verb, &outcome, now),
+            Event::Target(unit, activity) => self.target_is(&unit, activity, now),
+            Event::FlagFailed(flag, why) => self.flag_failed(flag, why, now),
             Event::Deadline => self.deadline(now, actions),
             Event::Rules(sources) => self.read_rules(&sources, now, actions),
             Event::ModulesInstalled => self.ask_everyone(Again::Missing, actions),
@@ -169,7 +181,7 @@ impl Machine {
         self.timers.retain(|(_, timer)| *timer != Timer::Start);
         let end = now.saturating_add(self.patience.start);
         self.timers.insert((end, Timer::Start));
-        self.service_manager(false, actions);
+        self.targets_unknown();
         // What was decided last may not have been carried out.
         let announced = self.announced.iter();
         actions.extend(announced.map(|flag| Action::SetFlag(*flag, true)));
@@ -236,6 +248,7 @@ impl Machine {
             self.function_gone(&name, actions);
         }
         if !std::mem::replace(&mut self.complete, true) {
+            self.drive_every_target();
             // An orchestrator before this one may have announced what is gone.
             for flag in Flag::ALL {
                 if !self.announced.contains(&flag) && !self.flagged.contains_key(&flag) {
@@ -245,26 +258,18 @@ impl Machine {
         }
     }
 
-    fn service_manager(&mut self, there: bool, actions: &mut Vec<Action>) {
-        self.service_manager = there;
-        if there {
-            let watched = self.watched.keys();
-            // What became of those meanwhile.
-            let units = self.units.iter().filter(|(_, unit)| unit.was_asked_for());
-            let watched: BTreeSet<&UnitName> = watched.chain(units.map(|(name, _)| name)).collect();
-            actions.extend(watched.into_iter().cloned().map(Action::WatchUnit));
-        } else {
-            for unit in self.units.values_mut() {
-                unit.lost();
-            }
-        }
-        self.drive_units(actions);
-        self.touch_wanting_units();
+    /// Has the targets of a device looked at: it may be so far that they can be started.
+    fn follow_device(&mut self, index: i64) {
+        let device = self.devices.get(&index);
+        let claims = device.iter().flat_map(|device| &device.claims);
+        self.driven.extend(claims.map(|claim| claim.name.clone()));
     }
 
-    fn touch_wanting_units(&mut self) {
-        let wanting = self.units.values().flat_map(|unit| &unit.wanted_by);
-        self.touched.extend(wanting);
+    /// A flag could not be written or removed: it is tried again.
+    fn flag_failed(&mut self, flag: Flag, why: String, now: i64) {
+        self.flag_errors.insert(flag, why);
+        let retry = now.saturating_add(FLAG_RETRY);
+        self.timers.insert((retry, Timer::Flag(flag)));
     }
 
     fn deadline(&mut self, now: i64, actions: &mut Vec<Action>) {
@@ -277,6 +282,11 @@ impl Machine {
                 Timer::Start => self.start(actions),
                 Timer::Function(name) => self.function_deadline(&name, now, actions),
                 Timer::Retry(name) => self.retry(&name, time, actions),
+                Timer::Target(name) => self.retry_target(&name, time),
+                Timer::Flag(flag) => {
+                    self.flag_errors.remove(&flag);
+                    actions.push(Action::SetFlag(flag, self.announced.contains(&flag)));
+                }
             }
         }
     }
@@ -307,8 +317,6 @@ impl Machine {
         for name in functions {
             self.want_for_function(&name, now, actions);
         }
-        let watched: BTreeSet<UnitName> = self.rules.while_active().cloned().collect();
-        self.watched.retain(|unit, _| watched.contains(unit));
         self.ask_everyone(Again::No, actions);
     }
 
@@ -319,15 +327,7 @@ impl Machine {
             module.forget_attempts();
         }
         self.ask_everyone(Again::All, actions);
-        for unit in self.units.values_mut() {
-            if matches!(unit.phase, Phase::Failed | Phase::Refused | Phase::Stopped) {
-                unit.phase = match unit.wanted_by.is_empty() {
-                    true => Phase::ToStop,
-                    false => Phase::Waiting,
-                };
-            }
-        }
-        self.drive_units(actions);
+        self.reconcile_targets();
         self.touch_everyone();
     }
 
@@ -341,7 +341,7 @@ impl Machine {
     fn settle(&mut self, now: i64, actions: &mut Vec<Action>) {
         let unsettled = !self.unsettled.is_empty();
         let loading = unsettled || self.modules.values().any(|module| module.in_flight);
-        let job = self.units.values().any(Unit::is_pending);
+        let job = self.targets.values().any(Target::is_pending);
         let mut functions = self.functions.values();
         let settled = self.complete && !loading && !job && functions.all(Function::is_settled);
         if settled != self.settled {

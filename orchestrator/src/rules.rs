@@ -1,4 +1,4 @@
-//! Rules: which modules and units a device should have, and which modules a function needs before
+//! Rules: which modules and roles a device should have, and which modules a function needs before
 //! there is a device. Pure: files come in as text. Must never let one bad file take another one
 //! down: of a file that cannot be read any more its last good version stays.
 
@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use interfaces::detector::{Device, Function};
-use interfaces::names::{ModuleName, UnitName};
+use interfaces::names::ModuleName;
 use serde::{Deserialize, Serialize};
 
+use file::FunctionRule;
 pub use file::RulesError;
-use file::{FunctionRule, UnitPattern};
 pub use list::parse as parse_list;
 pub use selector::{Selector, protocol_name};
+
+use crate::targets::Role;
 
 /// One file as it was read: its text, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,30 +77,15 @@ pub struct WantedModule {
     pub restore: bool,
 }
 
-/// A unit that a device should have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WantedUnit {
-    /// The unit.
-    pub name: UnitName,
-    /// The rules file that says so.
-    pub file: Arc<Path>,
-    /// It is wanted only while all of these are active.
-    pub while_active: Vec<UnitName>,
-    /// Whether it is put back when somebody stops it.
-    pub restore: bool,
-}
-
 /// What one device should have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
     /// The modules, each once, in the order of the rules.
     pub modules: Vec<WantedModule>,
-    /// The units, each once, in the order of the rules.
-    pub units: Vec<WantedUnit>,
+    /// The roles, each once, in the order of the rules.
+    pub roles: Vec<Role>,
     /// A rule says that the device is left alone.
     pub unmanaged: bool,
-    /// Units that the rules ask for and that cannot be: a sentence each.
-    pub errors: Vec<String>,
 }
 
 impl Rules {
@@ -184,12 +171,9 @@ impl Rules {
             for name in modules {
                 add_module(&mut wants.modules, name, file, rule.text.restore);
             }
-            for pattern in &rule.text.units {
-                for name in rule.text.selector.expand(pattern, device) {
-                    match name {
-                        Ok(name) => rule.add_unit(&mut wants.units, name),
-                        Err(e) => wants.errors.push(e.to_string()),
-                    }
+            for role in &rule.text.roles {
+                if !wants.roles.contains(role) {
+                    wants.roles.push(role.clone());
                 }
             }
         }
@@ -233,11 +217,6 @@ impl Rules {
     pub fn selecting(&self, device: &Device) -> impl Iterator<Item = &Rule> {
         let rules = self.rules.iter();
         rules.filter(|rule| rule.text.selector.selects(device))
-    }
-
-    /// The units that others wait for to be active.
-    pub fn while_active(&self) -> impl Iterator<Item = &UnitName> {
-        self.rules.iter().flat_map(|rule| &rule.text.while_active)
     }
 
     /// The files in use, in their order.
@@ -302,30 +281,16 @@ impl Rule {
         &self.text.selector
     }
 
-    /// The units that it asks for, for this device.
-    pub fn units_for(&self, device: &Device) -> impl Iterator<Item = UnitName> {
-        let patterns = self.text.units.iter();
-        patterns.flat_map(|pattern: &UnitPattern| {
-            let names = self.text.selector.expand(pattern, device);
-            names.into_iter().filter_map(Result::ok)
-        })
+    /// The roles that it gives.
+    #[must_use]
+    pub fn roles(&self) -> &[Role] {
+        &self.text.roles
     }
 
     /// Whether it leaves a device to be managed.
     #[must_use]
     pub fn manages(&self) -> bool {
         self.text.manage
-    }
-
-    fn add_unit(&self, wanted: &mut Vec<WantedUnit>, name: UnitName) {
-        if wanted.iter().all(|unit| unit.name != name) {
-            wanted.push(WantedUnit {
-                name,
-                file: Arc::clone(&self.file),
-                while_active: self.text.while_active.clone(),
-                restore: self.text.restore,
-            });
-        }
     }
 }
 

@@ -10,14 +10,14 @@ use interfaces::activation::{Endpoint, Inherited};
 use interfaces::clock;
 use interfaces::dropin::{self, DropIn};
 use interfaces::lifecycle::{self, Wishes};
-use interfaces::names::ModuleName;
+use interfaces::names::{ModuleName, UnitName};
 use interfaces::orchestrator::{DescribeReply, ExplainModuleReply, ExplainReply};
 use interfaces::server::{self, Admission, LimitError, Limits};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::bus::{self, Ask};
+use crate::bus::{self, Ask, Inquiry};
 use crate::config::Config;
 use crate::jobs::Flags;
 use crate::journal::{Journal, Times, wire};
@@ -66,6 +66,8 @@ pub enum Question {
         Option<i64>,
         oneshot::Sender<Option<ExplainReply>>,
     ),
+    /// The targets that stand for a device, by its name, its index or both.
+    Targets(Option<String>, Option<i64>, oneshot::Sender<Vec<UnitName>>),
     /// One module.
     ExplainModule(ModuleName, oneshot::Sender<Option<ExplainModuleReply>>),
 }
@@ -76,6 +78,7 @@ impl Question {
         match self {
             Self::Describe(to) => to.is_closed(),
             Self::Explain(_, _, to) => to.is_closed(),
+            Self::Targets(_, _, to) => to.is_closed(),
             Self::ExplainModule(_, to) => to.is_closed(),
         }
     }
@@ -110,11 +113,12 @@ async fn run(config: &Config, endpoint: Endpoint, rules: Sources) -> Result<(), 
     // Started by a client for itself alone, it says what it is and does nothing: the machine's
     // orchestrator is another one.
     let mut tasks = JoinSet::new();
+    let (inquiries, inquired) = channel(bus::MAX_INQUIRIES);
     if matches!(endpoint, Endpoint::Listening(_)) {
         let world = (Arc::clone(&published), &messages);
-        follow_the_world(config, world, queue, rules, &mut tasks);
+        follow_the_world(config, world, queue, inquired, rules, &mut tasks);
     }
-    let service = Arc::new(Orchestrator::new(published, messages, config));
+    let service = Arc::new(Orchestrator::new(published, messages, inquiries, config));
     tokio::select! {
         served = server::serve(endpoint, service, &mut wishes, None, admission) => served.map_err(Error::Runtime),
         // None of them ends as long as this one goes on: whoever restarts the process helps.
@@ -126,6 +130,7 @@ fn follow_the_world(
     config: &Config,
     (published, messages): (Arc<Published>, &UnboundedSender<Message>),
     queue: UnboundedReceiver<Message>,
+    inquired: Receiver<Inquiry>,
     rules: Sources,
     tasks: &mut JoinSet<()>,
 ) {
@@ -137,7 +142,13 @@ fn follow_the_world(
         config.detector.clone(),
         events.clone(),
     ));
-    tasks.spawn(bus::follow(config.bus.clone(), needs, asks, events.clone()));
+    let questions = bus::Questions { asks, inquired };
+    tasks.spawn(bus::follow(
+        config.bus.clone(),
+        needs,
+        questions,
+        events.clone(),
+    ));
     let (journal, resumed) = Journal::open(&config.runtime_directory);
     let hands = Hands {
         loader: config.loader.clone(),
@@ -258,6 +269,9 @@ impl Mind {
             Question::Explain(name, index, to) => {
                 drop(to.send(self.machine.explain(name.as_deref(), index)));
             }
+            Question::Targets(name, index, to) => {
+                drop(to.send(self.machine.targets_of(name.as_deref(), index)));
+            }
             Question::ExplainModule(name, to) => {
                 drop(to.send(self.machine.explain_module(&name)));
             }
@@ -290,11 +304,11 @@ impl Hands {
                 tracing::info!("stopping {unit}: {reason}");
                 let _ = self.asked.send(Ask::Stop(unit));
             }
-            Action::WatchUnit(unit) => drop(self.asked.send(Ask::Watch(unit))),
             Action::SetFlag(flag, up) => {
                 tracing::debug!("{flag:?}: {up}");
                 if let Err(e) = self.flags.set(flag, up) {
                     tracing::error!("{} cannot follow the hardware: {e}", flag.target());
+                    let _ = self.events.send(Event::FlagFailed(flag, e.to_string()));
                 }
             }
             Action::Started { status } => {

@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use interfaces::Interface;
-use interfaces::names::{DeviceName, ModuleName};
+use interfaces::names::{DeviceName, ModuleName, UnitName};
 use interfaces::orchestrator::{
     self, Condition, DescribeArgs, DescribeReply, Device, ExplainArgs, ExplainModuleArgs, Function,
-    Limit, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs, ListHistoryReply,
-    ListReply, PauseArgs, PauseReply, ReconcileArgs, ReconcileReply, ResumeArgs, ResumeReply,
-    SubscribeStatusArgs, WaitArgs, WaitReply,
+    HangingUnit, Limit, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs,
+    ListHistoryReply, ListReply, PauseArgs, PauseReply, ReconcileArgs, ReconcileReply, ResumeArgs,
+    ResumeReply, SubscribeStatusArgs, WaitArgs, WaitReply,
 };
 use interfaces::server::{Call, CallError, Feed, Peer, Service};
 use serde_json::json;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::board::Board;
+use crate::bus::Inquiry;
 use crate::config::Config;
 use crate::journal::{self, story};
 use crate::machine::Event;
@@ -34,11 +35,14 @@ impl Published {
     /// Shows a device's status.
     pub fn put(&self, device: Device) {
         self.board.update(|board| {
-            let (name, state) = (device.name.clone(), device.state);
-            let waiting_for = device.waiting_for.join("; ");
+            let says = |device: &Device| (device.state, device.waiting_for.clone());
+            let before = board.device(device.index).map(says);
+            let now = says(&device);
+            let name = device.name.clone();
             let event = board.put(device);
-            if event.is_some() {
-                tracing::info!(waiting_for, "{name} is {state:?}");
+            if before.as_ref() != Some(&now) {
+                let (state, waiting_for) = now;
+                tracing::info!(waiting_for = waiting_for.join("; "), "{name} is {state:?}");
             }
             event.into_iter().collect()
         });
@@ -88,6 +92,7 @@ impl Published {
 pub struct Orchestrator {
     published: Arc<Published>,
     messages: UnboundedSender<Message>,
+    inquiries: Sender<Inquiry>,
     rules: Vec<PathBuf>,
     lists: PathBuf,
     runtime_directory: PathBuf,
@@ -95,20 +100,25 @@ pub struct Orchestrator {
     questions: Arc<Semaphore>,
 }
 
+/// How long the service manager may take to say what hangs on a target.
+const INQUIRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most questions of callers without a place of their own that wait for the machine.
 const MAX_QUESTIONS: usize = 64;
 
 impl Orchestrator {
-    /// Serves what is published, and tells `messages` what is wanted.
+    /// Serves what is published, sends what is wanted to `messages`, and asks the service manager
+    /// by `inquiries`.
     #[must_use]
     pub fn new(
         published: Arc<Published>,
         messages: UnboundedSender<Message>,
+        inquiries: Sender<Inquiry>,
         config: &Config,
     ) -> Self {
         Self {
             published,
             messages,
+            inquiries,
             rules: config.rules.clone(),
             lists: config.lists.clone(),
             runtime_directory: config.runtime_directory.clone(),
@@ -155,13 +165,25 @@ impl Orchestrator {
         if name.is_none() && index.is_none() {
             return Err(CallError::invalid_parameter("name"));
         }
-        let found = self
-            .ask(call.peer(), |to| Question::Explain(name, index, to))
-            .await?;
-        match found {
-            Some(reply) => call.reply(&reply).await,
-            None => Err(CallError::named(orchestrator::NO_SUCH_DEVICE)),
-        }
+        let peer = call.peer();
+        let (of, at) = (name.clone(), index);
+        let found = self.ask(peer, |to| Question::Explain(of, at, to)).await?;
+        let Some(mut reply) = found else {
+            return Err(CallError::named(orchestrator::NO_SUCH_DEVICE));
+        };
+        let asked = self.ask(peer, |to| Question::Targets(name, index, to));
+        reply.hanging = self.hanging(asked.await?).await;
+        call.reply(&reply).await
+    }
+
+    /// The units that hang on `targets`; nothing where the service manager cannot be asked.
+    async fn hanging(&self, targets: Vec<UnitName>) -> Option<Vec<HangingUnit>> {
+        let (to, answer) = oneshot::channel();
+        self.inquiries.try_send(Inquiry { targets, to }).ok()?;
+        tokio::time::timeout(INQUIRY_TIMEOUT, answer)
+            .await
+            .ok()?
+            .ok()
     }
 
     async fn explain_module(&self, call: &mut Call<'_>) -> Result<(), CallError> {

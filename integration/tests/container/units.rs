@@ -1,5 +1,5 @@
-//! What becomes of the units that rules name, under a real systemd: jobs and their results, units
-//! bound to devices, a bus that comes and goes, and polkit that refuses or is not there.
+//! What becomes of targets and of the units that hang on them, under a real systemd: whoever starts
+//! and stops them, a bus that comes and goes, and what the orchestrator's user may ask for.
 
 use std::fs;
 
@@ -31,57 +31,136 @@ fn folded(name: &str) -> String {
 }
 
 #[test]
-fn each_device_and_port_has_its_units_and_a_shared_one_is_started_once() {
-    assert_all_succeeded("jobs", &["port-2"]);
-    // The RoCE port in the middle has none.
-    assert!(!BOOT.succeeded("jobs/port-2"));
-    assert_eq!(BOOT.text("jobs/one-job"), "1");
-    let status = BOOT.text("jobs/status");
+fn what_hangs_on_a_device_a_port_and_a_role_comes_and_goes_with_them() {
+    assert_all_succeeded("targets", &[]);
+    assert_eq!(BOOT.text("targets/one-job"), "1");
+    let status = BOOT.text("targets/status");
     assert!(
-        status.contains("test0   infiniband,roce  -       ready  -        3/3"),
+        status.contains("test0   infiniband,roce  -       ready  -        6/6"),
         "{status}"
     );
-    let explained = folded("jobs/explain");
-    assert!(explained.starts_with("test0 is ready."), "{explained}");
-    assert!(explained.contains("for devices with protocol infiniband, asks for:"));
-}
-
-/// And what nobody had: a service that waits for one device by its name, and not for a target.
-#[test]
-fn the_documented_unit_patterns_hold() {
-    assert_all_succeeded("patterns", &[]);
-    assert_eq!(BOOT.text("patterns/load-list-user"), "rdma-orchestrator");
-}
-
-#[test]
-fn a_failed_a_refused_and_an_unknown_unit_are_said_and_a_person_can_help() {
-    assert_all_succeeded("failures", &[]);
-    let explained = folded("failures/explain");
-    assert!(
-        explained.starts_with("test0 is not ready. It waits for"),
-        "{explained}"
-    );
+    let explained = folded("targets/explain");
     for said in [
-        "its job ended with 'failed'",
-        "which may not be started",
-        "test-nosuch.service",
+        "test0 is ready.",
+        "for devices with protocol infiniband, gives the role fabric.",
+        "rdma-device@test0.target active test-device@test0.service active",
+        "rdma-port@test0:2.target active test-port@test0:2.service active",
+        "rdma-role@storage.target test-storage.service active",
     ] {
         assert!(explained.contains(said), "{said}: {explained}");
     }
 }
 
+/// And what was missing: a service that waits for one device by its name, and not for a target.
+#[test]
+fn the_documented_unit_patterns_hold() {
+    assert_all_succeeded("patterns", &[]);
+    assert_eq!(BOOT.text("patterns/load-list-user"), "rdma-orchestrator");
+    // cases.md U8: a job without an end would keep the system in the state 'starting'.
+    assert_eq!(BOOT.text("patterns/other-ends"), "2min");
+}
+
+/// cases.md U1 and U2.
+#[test]
+fn a_unit_that_waits_for_its_restart_goes_with_its_device() {
+    assert_all_succeeded("restarts", &[]);
+}
+
+/// cases.md U3.
+#[test]
+fn what_a_person_starts_and_stops_is_brought_back_to_what_the_devices_want() {
+    assert_all_succeeded("by-hand", &[]);
+}
+
+/// cases.md U4.
+#[test]
+fn a_device_that_takes_the_name_of_another_gets_its_units_started_again() {
+    assert_all_succeeded("exchange", &[]);
+}
+
+/// cases.md U5.
+#[test]
+fn a_device_that_goes_while_the_orchestrator_is_stopped_leaves_nothing_behind() {
+    assert_all_succeeded("stopped-meanwhile", &[]);
+}
+
+/// cases.md U6.
+#[test]
+fn after_isolate_and_back_everything_is_there_again() {
+    assert_all_succeeded("isolate", &[]);
+}
+
+/// cases.md U7.
+#[test]
+fn a_flag_that_could_not_be_written_for_a_moment_is_said_and_written_later() {
+    assert_all_succeeded("flags", &[]);
+}
+
+/// cases.md U9.
+#[test]
+fn without_an_orchestrator_nothing_waits_for_it_and_nothing_fails() {
+    assert_all_succeeded("no-orchestrator", &[]);
+    let failed = BOOT.text("no-orchestrator/failed-units");
+    assert!(
+        !failed.contains("rdma-settled") && !failed.contains("rdma-hotplug"),
+        "{failed}"
+    );
+}
+
+/// cases.md A12: on systemd 257 a transient unit passes polkit by its name.
+#[test]
+fn the_orchestrators_user_can_have_our_targets_started_and_nothing_else() {
+    assert_eq!(BOOT.text("attack/id"), "rdma-orchestrator");
+    let attempts = [
+        "transient",
+        "transient-own",
+        "transient-target",
+        "transient-kind",
+        "start-other",
+        "stop-other",
+        "start-service",
+        "start-hw",
+        "restart",
+        "enqueue",
+        "properties",
+        "reload",
+        "reexecute",
+        "kill",
+        "environment",
+        "link",
+        "enable",
+        "start-path",
+        "start-link",
+        "isolate",
+        "hostname",
+        "polkit",
+    ];
+    for attempt in attempts {
+        let case = format!("attack/{attempt}");
+        let errors = BOOT.text(&format!("{case}.err"));
+        println!("{attempt}: {errors}");
+        assert!(!BOOT.succeeded(&case), "{attempt}: {}", BOOT.text(&case));
+    }
+    assert_all_succeeded("attack", &attempts);
+}
+
 #[test]
 fn jobs_wait_for_a_bus_that_is_gone_and_go_on_when_it_is_back() {
     assert_all_succeeded("bus", &[]);
+    let explained = folded("bus/explain-unknown");
+    assert!(
+        explained.contains("What hangs on them is not known: the service manager cannot be asked."),
+        "{explained}"
+    );
 }
 
 #[test]
 fn without_polkit_everything_else_works_and_the_refusal_is_said() {
     assert_all_succeeded("no-polkit", &[]);
-    let explained = folded("no-polkit/explain");
+    let status = folded("no-polkit/status");
     assert!(
-        explained.contains("which may not be started"),
-        "{explained}"
+        status.contains("rdma-device@test8.target is refused"),
+        "{status}"
     );
 }
 
@@ -90,23 +169,20 @@ fn a_bad_rules_file_is_said_with_its_line_and_the_last_good_one_stays() {
     assert_all_succeeded("bad-rules", &[]);
     let status = folded("bad-rules/status");
     assert!(
-        status.contains("50-rdma-core.toml:2: unknown field `untis`")
-            && status.contains("did you mean units? (its last good version stays in use)"),
+        status.contains("50-rdma-core.toml:2: unknown field `rolse`")
+            && status.contains("did you mean roles? (its last good version stays in use)"),
         "{status}"
     );
 }
 
 #[test]
-fn a_killed_orchestrator_goes_on_from_its_journal_and_still_stops_what_it_started() {
+fn a_killed_orchestrator_goes_on_from_its_journal_and_still_stops_targets() {
     assert_all_succeeded("crash", &[]);
     let history = folded("crash/history");
     for told in [
-        "test0 is there: infiniband, roce",
-        "→ start test-shared.service for test0 (index 1)",
-        "the job to start test-shared.service is done",
-        "the job to start test-fails.service ended with 'failed'",
-        "the service manager cannot be asked",
-        "→ stop test-port@test8:9.service: nobody needs it",
+        "→ start rdma-device@test8.target for test8 (index 12)",
+        "the job to start rdma-device@test8.target is done",
+        "→ stop rdma-device@test8.target: no device needs it",
     ] {
         assert!(history.contains(told), "{told}: {history}");
     }

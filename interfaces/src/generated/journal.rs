@@ -37,7 +37,7 @@ pub struct Checkpoint {
 /// What the orchestrator was told.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
-    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20")]
+    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23")]
     pub kind: ::core::option::Option<event::Kind>,
 }
 /// Nested message and enum types in `Event`.
@@ -70,9 +70,7 @@ pub mod event {
         /// org.rdmahotplug.Loader: ModuleResult
         #[prost(string, tag = "10")]
         Module(::prost::alloc::string::String),
-        /// Whether the service manager can be asked.
-        #[prost(bool, tag = "11")]
-        ServiceManager(bool),
+        /// 11 was whether the service manager can be asked.
         #[prost(message, tag = "12")]
         Job(super::Job),
         #[prost(message, tag = "13")]
@@ -93,7 +91,30 @@ pub mod event {
         ModuleThere(::prost::alloc::string::String),
         #[prost(message, tag = "20")]
         ModulesInstalled(()),
+        /// The service manager can be asked, and these of our targets are there.
+        #[prost(message, tag = "21")]
+        Targets(super::Units),
+        #[prost(message, tag = "22")]
+        FlagFailed(super::FlagFailed),
+        /// The service manager cannot be asked any more.
+        #[prost(message, tag = "23")]
+        ServiceManagerLost(()),
     }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Units {
+    #[prost(message, repeated, tag = "1")]
+    pub units: ::prost::alloc::vec::Vec<Unit>,
+}
+/// A flag could not be written or removed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlagFailed {
+    /// The name of its file.
+    #[prost(string, tag = "1")]
+    pub flag: ::prost::alloc::string::String,
+    /// Why.
+    #[prost(string, tag = "2")]
+    pub error: ::prost::alloc::string::String,
 }
 /// A process began.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -240,7 +261,7 @@ pub mod source {
 /// What the orchestrator decided.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Decision {
-    #[prost(oneof = "decision::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "decision::Kind", tags = "1, 2, 3, 5, 6")]
     pub kind: ::core::option::Option<decision::Kind>,
 }
 /// Nested message and enum types in `Decision`.
@@ -253,9 +274,6 @@ pub mod decision {
         StartUnit(super::UnitJob),
         #[prost(message, tag = "3")]
         StopUnit(super::UnitJob),
-        /// The unit whose state is followed.
-        #[prost(string, tag = "4")]
-        WatchUnit(::prost::alloc::string::String),
         #[prost(message, tag = "5")]
         SetFlag(super::SetFlag),
         /// The status at the end of the start.

@@ -30,8 +30,8 @@ pub enum Condition {
     Cm,
     #[serde(rename = "netdev")]
     Netdev,
-    #[serde(rename = "units")]
-    Units,
+    #[serde(rename = "targets")]
+    Targets,
     #[serde(rename = "ready")]
     Ready,
 }
@@ -49,7 +49,7 @@ pub struct Device {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci_address: Option<String>,
     pub modules: Vec<Module>,
-    pub units: Vec<Unit>,
+    pub targets: Vec<Target>,
     pub conditions: Vec<DeviceCondition>,
     #[serde(rename = "waitingFor")]
     pub waiting_for: Vec<String>,
@@ -79,6 +79,13 @@ pub enum FunctionState {
     Personality,
     #[serde(rename = "stuck")]
     Stuck,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HangingUnit {
+    pub name: String,
+    pub target: String,
+    #[serde(rename = "activeState")]
+    pub active_state: String,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
@@ -138,7 +145,7 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list: Option<String>,
     pub modules: Vec<Module>,
-    pub units: Vec<Unit>,
+    pub roles: Vec<String>,
     pub manage: bool,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,29 +158,30 @@ pub enum State {
     Unmanaged,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unit {
+pub struct Target {
     pub name: String,
-    pub state: UnitState,
-    pub rule: String,
+    pub state: TargetState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum UnitState {
+pub enum TargetState {
     #[serde(rename = "waiting")]
     Waiting,
-    #[serde(rename = "queued")]
-    Queued,
+    #[serde(rename = "unknown")]
+    Unknown,
+    #[serde(rename = "inactive")]
+    Inactive,
     #[serde(rename = "starting")]
     Starting,
     #[serde(rename = "active")]
     Active,
+    #[serde(rename = "stopping")]
+    Stopping,
     #[serde(rename = "failed")]
     Failed,
     #[serde(rename = "refused")]
     Refused,
-    #[serde(rename = "stopped")]
-    Stopped,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -251,6 +259,8 @@ pub struct DescribeArgs {}
 pub struct ExplainReply {
     pub device: Device,
     pub rules: Vec<Rule>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hanging: Option<Vec<HangingUnit>>,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

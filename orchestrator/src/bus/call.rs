@@ -1,14 +1,16 @@
-//! The calls that the service manager is asked by, each to its end: of a job the path or the
-//! refusal, of a unit its state. Must never keep anything between two calls.
+//! The calls that the service manager is asked by, each to its end, and how it names units. Must
+//! never keep anything between two calls.
 
 use interfaces::names::UnitName;
-use zbus::proxy::CacheProperties;
 use zbus::{DBusError, OwnedObjectPath};
 
 use crate::machine::{JobOutcome, UnitActivity, Verb};
 
 pub(super) const MANAGER: &str = "org.freedesktop.systemd1";
 pub(super) const UNIT: &str = "org.freedesktop.systemd1.Unit";
+
+/// The error for a unit that is not loaded.
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
 /// Errors that mean that the service manager does not let us.
 const REFUSALS: [&str; 2] = [
@@ -26,6 +28,21 @@ const LOSSES: [&str; 6] = [
     "org.freedesktop.zbus.Error",
 ];
 
+/// One unit of a list of units (`ListUnitsByPatterns`): its name, description, load state, active
+/// state, sub state, the unit that it follows, its path, and its job.
+pub(super) type Listed = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
+
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
     default_service = "org.freedesktop.systemd1",
@@ -33,7 +50,12 @@ const LOSSES: [&str; 6] = [
 )]
 pub(super) trait Manager {
     fn subscribe(&self) -> zbus::Result<()>;
-    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    fn list_units_by_patterns(
+        &self,
+        states: &[&str],
+        patterns: &[&str],
+    ) -> zbus::Result<Vec<Listed>>;
+    fn list_units_by_names(&self, names: &[&str]) -> zbus::Result<Vec<Listed>>;
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     #[zbus(signal)]
@@ -49,70 +71,64 @@ pub(super) struct Wanted {
 
 /// A call that has ended.
 pub(super) enum Answered {
-    /// A job runs, or its outcome is known; and the unit's path and its state before.
-    Job(
-        Wanted,
-        Option<(String, UnitActivity)>,
-        Result<String, JobOutcome>,
-    ),
-    /// A unit's path and its state.
-    Watched(UnitName, String, UnitActivity),
+    /// A job runs, which is given by its path, or its outcome is known.
+    Job(Wanted, Result<String, JobOutcome>),
     /// The bus itself is of no more use.
     Lost(zbus::Error),
 }
 
-/// Asks for a job unless the unit is as wanted.
-pub(super) async fn job(
-    manager: ManagerProxy<'static>,
-    unit: UnitName,
-    verb: Verb,
-) -> Option<Answered> {
-    let before = state(&manager, &unit).await;
-    let asked = match (&before, verb) {
-        (Ok((_, UnitActivity::Active)), Verb::Start)
-        | (Ok((_, UnitActivity::Inactive | UnitActivity::Failed)), Verb::Stop) => {
-            Ok(Err(JobOutcome::NotNeeded))
-        }
-        (Ok(_), Verb::Start) => manager.start_unit(unit.as_str(), "replace").await.map(Ok),
-        (Ok(_), Verb::Stop) => manager.stop_unit(unit.as_str(), "replace").await.map(Ok),
-        (Err(e), _) => Err(e.clone()),
+/// Asks for a job.
+pub(super) async fn job(manager: ManagerProxy<'static>, unit: UnitName, verb: Verb) -> Answered {
+    let asked = match verb {
+        Verb::Start => manager.start_unit(unit.as_str(), "replace").await,
+        Verb::Stop => manager.stop_unit(unit.as_str(), "replace").await,
     };
     let wanted = Wanted { unit, verb };
-    let before = before.ok();
-    Some(match asked {
-        Ok(Ok(job)) => Answered::Job(wanted, before, Ok(job.to_string())),
-        Ok(Err(outcome)) => Answered::Job(wanted, before, Err(outcome)),
+    match asked {
+        Ok(job) => Answered::Job(wanted, Ok(job.to_string())),
+        // One that is not loaded is stopped.
+        Err(zbus::Error::MethodError(name, ..)) if verb == Verb::Stop && name == NO_SUCH_UNIT => {
+            Answered::Job(wanted, Err(JobOutcome::NotNeeded))
+        }
         Err(e) => match answer(&e) {
-            Some(outcome) => Answered::Job(wanted, before, Err(outcome)),
+            Some(outcome) => Answered::Job(wanted, Err(outcome)),
             None => Answered::Lost(e),
         },
-    })
-}
-
-/// A unit that cannot be followed is one whose job says why.
-pub(super) async fn watch_unit(manager: ManagerProxy<'static>, unit: UnitName) -> Option<Answered> {
-    match state(&manager, &unit).await {
-        Ok((path, activity)) => Some(Answered::Watched(unit, path, activity)),
-        Err(e) if answer(&e).is_some() => None,
-        Err(e) => Some(Answered::Lost(e)),
     }
 }
 
-async fn state(
-    manager: &ManagerProxy<'static>,
-    unit: &UnitName,
-) -> zbus::Result<(String, UnitActivity)> {
-    let path = manager.load_unit(unit.as_str()).await?;
-    let properties = zbus::fdo::PropertiesProxy::builder(manager.inner().connection())
-        .destination(MANAGER)
-        .path(path.as_ref())
-        .cache_properties(CacheProperties::No)
-        .build()
-        .await?;
-    let interface = zbus::names::InterfaceName::from_static_str(UNIT)?;
-    let state = properties.get(interface, "ActiveState").await?;
-    let state = state.downcast_ref::<String>().unwrap_or_default();
-    Ok((path.to_string(), activity(&state)))
+/// The prefix of the paths of units.
+const UNIT_PATH: &str = "/org/freedesktop/systemd1/unit/";
+
+/// The unit at an object path, whose last part has every byte but letters and digits escaped
+/// (`sd_bus_path_encode(3)`).
+pub(super) fn unit_at(path: &str) -> Option<UnitName> {
+    let mut bytes = path.strip_prefix(UNIT_PATH)?.bytes();
+    let mut name = String::new();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'_' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                let (high, low) = (digit()?, digit()?);
+                name.push(char::from_u32(high * 16 + low)?);
+            }
+            byte => name.push(byte.into()),
+        }
+    }
+    UnitName::parse(&name).ok()
+}
+
+/// The object path of a unit.
+pub(super) fn path_of(unit: &UnitName) -> String {
+    let mut path = UNIT_PATH.to_owned();
+    for (at, byte) in unit.as_str().bytes().enumerate() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' => path.push(byte.into()),
+            b'0'..=b'9' if at > 0 => path.push(byte.into()),
+            byte => path.push_str(&format!("_{byte:02x}")),
+        }
+    }
+    path
 }
 
 pub(super) fn activity(state: &str) -> UnitActivity {
@@ -142,4 +158,37 @@ fn answer(error: &zbus::Error) -> Option<JobOutcome> {
         true => JobOutcome::Refused(message),
         false => JobOutcome::NotBegun(message),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_units_path_is_its_name_escaped_and_back() {
+        for name in [
+            "rdma-device@mlx5_0.target",
+            r"rdma-port@ib\x2dfixed:1.target",
+            "1a.target",
+        ] {
+            let unit = UnitName::parse(name).unwrap();
+            let path = path_of(&unit);
+            let escaped = path.strip_prefix(UNIT_PATH).unwrap();
+            assert!(
+                escaped
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || c == '_')
+            );
+            assert_eq!(unit_at(&path), Some(unit));
+        }
+        let seen = "/org/freedesktop/systemd1/unit/rdma_2ddevice_40mlx5_5f0_2etarget";
+        assert_eq!(unit_at(seen).unwrap().as_str(), "rdma-device@mlx5_0.target");
+        for path in [
+            "/",
+            "/org/freedesktop/systemd1/unit/_",
+            "/org/freedesktop/systemd1/unit/a_2",
+        ] {
+            assert_eq!(unit_at(path), None);
+        }
+    }
 }

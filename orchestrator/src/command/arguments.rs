@@ -169,9 +169,9 @@ pub enum WaitCondition {
     Cm,
     /// its network interfaces are there
     Netdev,
-    /// its units are active
-    Units,
-    /// all of that, as far as it concerns it
+    /// its targets are active
+    Targets,
+    /// all of that but netdev and targets, as far as it concerns it
     Ready,
 }
 
@@ -184,7 +184,7 @@ impl From<WaitCondition> for Condition {
             WaitCondition::Umad => Self::Umad,
             WaitCondition::Cm => Self::Cm,
             WaitCondition::Netdev => Self::Netdev,
-            WaitCondition::Units => Self::Units,
+            WaitCondition::Targets => Self::Targets,
             WaitCondition::Ready => Self::Ready,
         }
     }

@@ -3,7 +3,7 @@
 
 use interfaces::loader::{self, Outcome};
 use interfaces::orchestrator::{
-    ExplainModuleReply, ExplainReply, Function, Module, ModuleState, Rule, State, Unit,
+    ExplainModuleReply, ExplainReply, Function, Module, ModuleState, Rule, State, Target,
 };
 use serde::Serialize;
 
@@ -84,7 +84,56 @@ fn device(reply: &ExplainReply, style: &Style) -> String {
     if reply.rules.is_empty() {
         text.push_str("\nNo rule selects it.\n");
     }
+    text.push_str(&targets(reply, style));
     text
+}
+
+/// The targets that stand for a device, and what hangs on them.
+fn targets(reply: &ExplainReply, style: &Style) -> String {
+    if reply.device.targets.is_empty() {
+        return String::new();
+    }
+    let mut text = "\nIts targets, and the units that hang on them:\n".to_owned();
+    let own: Vec<&str> = reply
+        .device
+        .targets
+        .iter()
+        .map(|t| t.name.as_str())
+        .collect();
+    for target in &reply.device.targets {
+        text.push_str(&of_target(target, style));
+        text.push_str(&hanging_on(&target.name, reply, style));
+    }
+    // A role's own target is shared with other devices.
+    let mut shared: Vec<&str> = Vec::new();
+    for unit in reply.hanging.iter().flatten() {
+        let target = unit.target.as_str();
+        if !own.contains(&target) && !shared.contains(&target) {
+            shared.push(target);
+        }
+    }
+    for target in shared {
+        text.push_str(&style.wrap("  ", "    ", target));
+        text.push_str(&hanging_on(target, reply, style));
+    }
+    if reply.hanging.is_none() {
+        let says = "What hangs on them is not known: the service manager cannot be asked.";
+        text.push_str(&style.wrap("  ", "  ", says));
+    }
+    text
+}
+
+fn hanging_on(target: &str, reply: &ExplainReply, style: &Style) -> String {
+    let units = reply.hanging.iter().flatten();
+    let hanging = units.filter(|unit| unit.target == target);
+    let lines = hanging.map(|unit| {
+        style.wrap(
+            "    ",
+            "      ",
+            &format!("{} {}", unit.name, unit.active_state),
+        )
+    });
+    lines.collect()
 }
 
 fn of_rule(rule: &Rule, style: &Style) -> String {
@@ -92,23 +141,30 @@ fn of_rule(rule: &Rule, style: &Style) -> String {
         [] => "every device".to_owned(),
         selector => format!("devices with {}", selector.join(", ")),
     };
-    let nothing = rule.modules.is_empty() && rule.units.is_empty();
     let asks = match (rule.manage, &rule.list) {
         (false, _) => "leaves it alone.".to_owned(),
-        (true, _) if nothing => "asks for nothing here.".to_owned(),
+        (true, _) if rule.modules.is_empty() && !rule.roles.is_empty() => String::new(),
+        (true, _) if rule.modules.is_empty() => "asks for nothing here.".to_owned(),
         (true, Some(list)) => format!("asks for the modules of {list}:"),
         (true, None) => "asks for:".to_owned(),
     };
+    let gives = match rule.roles.as_slice() {
+        [] => String::new(),
+        [role] => format!("gives the role {role}"),
+        roles => format!("gives the roles {}", roles.join(", ")),
+    };
+    let says = match (gives.is_empty(), asks.is_empty()) {
+        (true, _) => asks,
+        (false, true) => format!("{gives}."),
+        (false, false) => format!("{gives} and {asks}"),
+    };
     let head = format!(
-        "Rule {} of {}, for {selects}, {asks}",
+        "Rule {} of {}, for {selects}, {says}",
         rule.number, rule.file
     );
     let mut text = style.wrap("", "  ", &head);
     for module in &rule.modules {
         text.push_str(&of_module(module, style));
-    }
-    for unit in &rule.units {
-        text.push_str(&of_unit(unit, style));
     }
     text
 }
@@ -118,9 +174,9 @@ fn of_module(module: &Module, style: &Style) -> String {
     line(&module.name, word, tone, module.message.as_deref(), style)
 }
 
-fn of_unit(unit: &Unit, style: &Style) -> String {
-    let (word, tone) = style::unit_state(unit.state);
-    line(&unit.name, word, tone, unit.message.as_deref(), style)
+fn of_target(target: &Target, style: &Style) -> String {
+    let (word, tone) = style::target_state(target.state);
+    line(&target.name, word, tone, target.message.as_deref(), style)
 }
 
 fn line(name: &str, word: &str, tone: style::Tone, message: Option<&str>, style: &Style) -> String {

@@ -1,6 +1,6 @@
 //! What `rdma-hotplug monitor` prints of each change. Pure. Must never hide that changes were lost.
 
-use interfaces::orchestrator::{Action, SubscribeStatusReply};
+use interfaces::orchestrator::{Action, SubscribeStatusReply, TargetState};
 use jiff::ZonedDateTime;
 
 use super::style::{self, Style};
@@ -34,7 +34,17 @@ pub fn render(reply: &SubscribeStatusReply, time: &ZonedDateTime, style: &Style)
                 [] => String::new(),
                 missing => format!(", waits for {}", missing.join("; ")),
             };
-            (format!("{} {word}{missing}", device.name), word, tone)
+            let targets = &device.targets;
+            let active = targets
+                .iter()
+                .filter(|t| t.state == TargetState::Active)
+                .count();
+            let targets = match targets.len() {
+                0 => String::new(),
+                all => format!(", {active} of {all} targets active"),
+            };
+            let what = format!("{} {word}{targets}{missing}", device.name);
+            (what, word, tone)
         }
         (None, Some(function), _) if reply.action == Action::Remove => (
             format!("{} waits no more", function.name),

@@ -2,7 +2,7 @@
 
 use interfaces::loader::{ModuleResult, Outcome};
 use interfaces::orchestrator::{
-    DescribeReply, Device, Function, Module, ModuleState, Unit, UnitState,
+    DescribeReply, Device, Function, Module, ModuleState, Target, TargetState,
 };
 use serde::Serialize;
 
@@ -27,7 +27,9 @@ pub fn render(status: &Status, style: &Style) -> String {
     if status.devices.is_empty() {
         text.push_str("no RDMA devices\n");
     } else {
-        let heads = ["DEVICE", "PROTOCOL", "DRIVER", "STATE", "MODULES", "UNITS"];
+        let heads = [
+            "DEVICE", "PROTOCOL", "DRIVER", "STATE", "MODULES", "TARGETS",
+        ];
         let heads = heads.iter().map(|head| Cell::plain(*head)).collect();
         let rows = status.devices.iter().map(row);
         let rows: Vec<Vec<Cell>> = [heads].into_iter().chain(rows).collect();
@@ -63,6 +65,15 @@ fn notes(status: &Status) -> Vec<String> {
         let things = device.waiting_for.iter();
         things.map(|thing| format!("{} waits for {thing}", device.name))
     });
+    let targets = status.devices.iter().flat_map(|device| {
+        let failed = device.targets.iter().filter_map(|target| {
+            let (word, _) = style::target_state(target.state);
+            let message = target.message.as_deref()?;
+            Some(format!("{} is {word}: {message}", target.name))
+        });
+        failed.collect::<Vec<_>>()
+    });
+    let devices = devices.chain(targets);
     let functions = status.functions.iter();
     let functions = functions.map(|f| format!("{} waits for {}", f.name, f.waiting_for));
     let mut notes: Vec<String> = devices.chain(functions).collect();
@@ -92,7 +103,7 @@ fn row(device: &Device) -> Vec<Cell> {
         Cell::plain(device.driver.as_deref().unwrap_or("-")),
         Cell::new(style::state(device.state)),
         modules(&device.modules),
-        units(&device.units),
+        targets(&device.targets),
     ]
 }
 
@@ -109,17 +120,16 @@ fn modules(modules: &[Module]) -> Cell {
     share(live, shipped)
 }
 
-/// How many are active, of those that are wanted now.
-fn units(units: &[Unit]) -> Cell {
-    let active = units
-        .iter()
-        .filter(|u| u.state == UnitState::Active)
-        .count();
-    let wanted = units
-        .iter()
-        .filter(|u| u.state != UnitState::Waiting)
-        .count();
-    share(active, wanted)
+/// How many are active, of all that stand for the device.
+fn targets(targets: &[Target]) -> Cell {
+    let mut states = targets.iter().map(|target| target.state);
+    if states.clone().any(|state| state == TargetState::Unknown) {
+        return Cell::plain("?");
+    }
+    let active = states
+        .by_ref()
+        .filter(|state| *state == TargetState::Active);
+    share(active.count(), targets.len())
 }
 
 fn share(part: usize, whole: usize) -> Cell {

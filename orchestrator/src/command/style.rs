@@ -1,7 +1,7 @@
 //! How text looks: on a terminal in colour, everywhere in a width. Pure. Must never say anything
 //! by colour alone.
 
-use interfaces::orchestrator::{FunctionState, ModuleState, State, UnitState};
+use interfaces::orchestrator::{FunctionState, ModuleState, State, TargetState};
 
 /// How text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,16 +159,17 @@ pub fn module_state(state: ModuleState) -> (&'static str, Tone) {
     }
 }
 
-/// A unit's state as a word.
+/// A target's state in words.
 #[must_use]
-pub fn unit_state(state: UnitState) -> (&'static str, Tone) {
+pub fn target_state(state: TargetState) -> (&'static str, Tone) {
     match state {
-        UnitState::Waiting => ("waiting", Tone::Plain),
-        UnitState::Queued => ("queued", Tone::Pending),
-        UnitState::Starting => ("starting", Tone::Pending),
-        UnitState::Active => ("active", Tone::Good),
-        UnitState::Failed => ("failed", Tone::Bad),
-        UnitState::Refused => ("refused", Tone::Bad),
-        UnitState::Stopped => ("stopped", Tone::Pending),
+        TargetState::Waiting => ("waiting", Tone::Plain),
+        TargetState::Unknown => ("not known", Tone::Pending),
+        TargetState::Inactive => ("inactive", Tone::Pending),
+        TargetState::Starting => ("starting", Tone::Pending),
+        TargetState::Active => ("active", Tone::Good),
+        TargetState::Stopping => ("stopping", Tone::Pending),
+        TargetState::Failed => ("failed", Tone::Bad),
+        TargetState::Refused => ("refused", Tone::Bad),
     }
 }

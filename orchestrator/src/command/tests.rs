@@ -17,9 +17,9 @@ use super::{explain, history, monitor, status};
 use crate::board::Board;
 use crate::journal::{Times, story, wire};
 use crate::machine::tests::{
-    PATIENCE, SECOND, Script, answer, device, function, job, sources, whole,
+    PATIENCE, SECOND, Script, answer, device, function, is, job, sources, whole,
 };
-use crate::machine::{Action, Event, JobOutcome, Machine};
+use crate::machine::{Action, Event, JobOutcome, Machine, UnitActivity};
 
 const RULES: &str = r#"
 [[rule]]
@@ -27,7 +27,7 @@ modules = ["ib_uverbs", "rdma_ucm", "xprtrdma"]
 [[rule]]
 protocol = ["infiniband"]
 modules = ["ib_umad", "opa_vnic"]
-units = ["srp_daemon_port@{name}:{port}.service"]
+roles = ["fabric"]
 [[rule]]
 name = ["spare*"]
 manage = false
@@ -55,7 +55,7 @@ fn check(name: &str, text: &str) {
 
 /// Two HCAs of which one is ready, a device that is left alone, and a function that is stuck.
 fn story() -> (Script, Vec<(Event, Vec<Action>)>) {
-    let mut script = Script::started(RULES);
+    let mut script = Script::with_bus(RULES);
     let denied = {
         let mut result = ModuleResult::new("ib_umad", Outcome::Denied);
         result.message = Some("it is blacklisted by /etc/modprobe.d/local.conf:3".to_owned());
@@ -80,9 +80,13 @@ fn story() -> (Script, Vec<(Event, Vec<Action>)>) {
         Event::Device(Box::new(ib)),
         denied,
         answer("opa_vnic", Outcome::Missing),
+        is("rdma-hotplug-hardware.target", UnitActivity::Active),
+        job("rdma-device@mlx5_0.target", JobOutcome::Done),
+        job("rdma-port@mlx5_0:1.target", JobOutcome::Done),
+        job("rdma-device@ibp65s0.target", JobOutcome::Done),
         job(
-            "srp_daemon_port@ibp65s0:1.service",
-            JobOutcome::Ended("timeout".to_owned()),
+            "rdma-role@fabric:ibp65s0.target",
+            JobOutcome::Refused("Access denied".to_owned()),
         ),
         Event::Device(Box::new(whole(5, "spare0", &[Protocol::Roce]))),
         function(
@@ -146,7 +150,7 @@ fn status_of_a_machine_without_rdma_is_one_line() {
 #[test]
 fn status_says_what_is_wrong_with_the_whole() {
     let mut script = Script::started(RULES);
-    let bad = "[[rule]]\nuntis = [\"x.service\"]\n";
+    let bad = "[[rule]]\nrolse = [\"x\"]\n";
     let _ = script.all([
         Event::Rules(sources(bad)),
         Event::Pause("replacing the switch in rack 12".to_owned()),

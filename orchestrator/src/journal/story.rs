@@ -92,8 +92,14 @@ fn of_event(event: &Event) -> Option<Told> {
                 ..of_result(result).into()
             });
         }
-        Event::ServiceManager(true) => "the service manager can be asked".to_owned(),
-        Event::ServiceManager(false) => "the service manager cannot be asked".to_owned(),
+        Event::Targets(known) => {
+            let active = known.iter().filter(|(_, is)| *is == UnitActivity::Active);
+            format!(
+                "the service manager can be asked; {} targets are active",
+                active.count()
+            )
+        }
+        Event::ServiceManagerLost => "the service manager cannot be asked".to_owned(),
         Event::Job(unit, verb, outcome) => {
             let verb = match verb {
                 Verb::Start => "start",
@@ -107,9 +113,10 @@ fn of_event(event: &Event) -> Option<Told> {
                 JobOutcome::Refused(why) => format!("it is refused to {verb} {unit}: {why}"),
             }
         }
-        Event::Unit(unit, UnitActivity::Active) => format!("{unit} is active"),
-        Event::Unit(unit, UnitActivity::Inactive) => format!("{unit} is inactive"),
-        Event::Unit(unit, UnitActivity::Failed) => format!("{unit} has failed"),
+        Event::Target(unit, UnitActivity::Active) => format!("{unit} is active"),
+        Event::Target(unit, UnitActivity::Inactive) => format!("{unit} is inactive"),
+        Event::Target(unit, UnitActivity::Failed) => format!("{unit} has failed"),
+        Event::FlagFailed(flag, why) => format!("{} cannot be asked for: {why}", flag.target()),
         Event::Rules(sources) => format!(
             "{} rules files and {} lists were read",
             sources.rules.len(),
@@ -122,7 +129,7 @@ fn of_event(event: &Event) -> Option<Told> {
         Event::SnapshotBegins
         | Event::SnapshotEnds
         | Event::Deadline
-        | Event::Unit(_, UnitActivity::Changing) => return None,
+        | Event::Target(_, UnitActivity::Changing) => return None,
     };
     Some(told.into())
 }
@@ -170,7 +177,6 @@ pub fn say(action: &Action) -> Option<String> {
         }
         Action::StartUnit { unit, reason } => format!("start {unit} for {reason}"),
         Action::StopUnit { unit, reason } => format!("stop {unit}: {reason}"),
-        Action::WatchUnit(unit) => format!("follow {unit}"),
         Action::SetFlag(flag, true) => format!("have {} started", flag.target()),
         Action::SetFlag(flag, false) => format!("no longer ask for {}", flag.target()),
         Action::Started { status } => format!("ready: {status}"),

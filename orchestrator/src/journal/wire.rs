@@ -8,8 +8,9 @@ use interfaces::journal::job::Verb as VerbRecord;
 use interfaces::journal::record::What;
 use interfaces::journal::unit::Activity;
 use interfaces::journal::{
-    Begins, Checkpoint, Decision, Event as EventRecord, Job, Load, SetFlag, Source as SourceRecord,
-    Sources as SourcesRecord, Unit, UnitJob, decision, event, job, source,
+    Begins, Checkpoint, Decision, Event as EventRecord, FlagFailed, Job, Load, SetFlag,
+    Source as SourceRecord, Sources as SourcesRecord, Unit, UnitJob, Units, decision, event, job,
+    source,
 };
 use interfaces::names::{ModuleName, NameError, UnitName};
 use serde::Serialize;
@@ -70,7 +71,10 @@ pub fn of_event(event: &Event) -> What {
         Event::SnapshotEnds => Kind::SnapshotEnds(()),
         Event::DetectorLost => Kind::DetectorLost(()),
         Event::Module(result) => Kind::Module(json(result)),
-        Event::ServiceManager(there) => Kind::ServiceManager(*there),
+        Event::Targets(known) => Kind::Targets(Units {
+            units: known.iter().map(|(unit, is)| of_unit(unit, *is)).collect(),
+        }),
+        Event::ServiceManagerLost => Kind::ServiceManagerLost(()),
         Event::Job(unit, verb, outcome) => Kind::Job(Job {
             unit: unit.to_string(),
             verb: match verb {
@@ -79,9 +83,10 @@ pub fn of_event(event: &Event) -> What {
             },
             outcome: Some(of_outcome(outcome)),
         }),
-        Event::Unit(unit, activity) => Kind::Unit(Unit {
-            unit: unit.to_string(),
-            activity: of_activity(*activity).into(),
+        Event::Target(unit, activity) => Kind::Unit(of_unit(unit, *activity)),
+        Event::FlagFailed(flag, why) => Kind::FlagFailed(FlagFailed {
+            flag: flag.name().to_owned(),
+            error: why.clone(),
         }),
         Event::Deadline => Kind::Deadline(()),
         Event::Rules(sources) => Kind::Rules(SourcesRecord {
@@ -108,6 +113,13 @@ fn of_outcome(outcome: &JobOutcome) -> job::Outcome {
         JobOutcome::Ended(result) => job::Outcome::Ended(result.clone()),
         JobOutcome::NotBegun(why) => job::Outcome::NotBegun(why.clone()),
         JobOutcome::Refused(why) => job::Outcome::Refused(why.clone()),
+    }
+}
+
+fn of_unit(unit: &UnitName, activity: UnitActivity) -> Unit {
+    Unit {
+        unit: unit.to_string(),
+        activity: of_activity(activity).into(),
     }
 }
 
@@ -154,9 +166,19 @@ pub fn event(record: &EventRecord) -> Result<Event, WireError> {
             Kind::SnapshotEnds(()) => Event::SnapshotEnds,
             Kind::DetectorLost(()) => Event::DetectorLost,
             Kind::Module(json) => Event::Module(serde_json::from_str(json)?),
-            Kind::ServiceManager(there) => Event::ServiceManager(*there),
+            Kind::Targets(known) => {
+                let known = known.units.iter().map(unit);
+                Event::Targets(known.collect::<Result<_, _>>()?)
+            }
+            Kind::ServiceManagerLost(()) => Event::ServiceManagerLost,
             Kind::Job(job) => Event::Job(UnitName::parse(&job.unit)?, verb(job)?, outcome(job)?),
-            Kind::Unit(unit) => Event::Unit(UnitName::parse(&unit.unit)?, activity(unit)?),
+            Kind::Unit(record) => {
+                let (unit, activity) = unit(record)?;
+                Event::Target(unit, activity)
+            }
+            Kind::FlagFailed(failed) => {
+                Event::FlagFailed(flag(&failed.flag)?, failed.error.clone())
+            }
             Kind::Deadline(()) => Event::Deadline,
             Kind::Rules(sources) => Event::Rules(Sources {
                 rules: sources.rules.iter().map(source).collect::<Result<_, _>>()?,
@@ -188,6 +210,16 @@ fn outcome(job: &Job) -> Result<JobOutcome, WireError> {
             job::Outcome::Refused(why) => JobOutcome::Refused(why.clone()),
         },
     )
+}
+
+fn unit(unit: &Unit) -> Result<(UnitName, UnitActivity), WireError> {
+    Ok((UnitName::parse(&unit.unit)?, activity(unit)?))
+}
+
+fn flag(name: &str) -> Result<Flag, WireError> {
+    let mut flags = Flag::ALL.into_iter();
+    let flag = flags.find(|flag| flag.name() == name);
+    flag.ok_or(WireError::Unknown("flag"))
 }
 
 fn activity(unit: &Unit) -> Result<UnitActivity, WireError> {
@@ -226,7 +258,6 @@ pub fn of_action(action: &Action) -> Option<What> {
         }),
         Action::StartUnit { unit, reason } => Kind::StartUnit(job(unit, reason)),
         Action::StopUnit { unit, reason } => Kind::StopUnit(job(unit, reason)),
-        Action::WatchUnit(unit) => Kind::WatchUnit(unit.to_string()),
         Action::SetFlag(flag, up) => Kind::SetFlag(SetFlag {
             flag: flag.name().to_owned(),
             up: *up,
@@ -264,12 +295,7 @@ pub fn action(record: &Decision) -> Result<Action, WireError> {
             unit: UnitName::parse(&job.unit)?,
             reason: job.reason.clone(),
         },
-        Kind::WatchUnit(unit) => Action::WatchUnit(UnitName::parse(unit)?),
-        Kind::SetFlag(set) => {
-            let mut flags = Flag::ALL.into_iter();
-            let flag = flags.find(|flag| flag.name() == set.flag);
-            Action::SetFlag(flag.ok_or(WireError::Unknown("flag"))?, set.up)
-        }
+        Kind::SetFlag(set) => Action::SetFlag(flag(&set.flag)?, set.up),
         Kind::Started(status) => Action::Started {
             status: status.clone(),
         },

@@ -6,45 +6,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use interfaces::detector::{self, Protocol};
-use interfaces::names::{ModuleName, UnitName};
-use interfaces::orchestrator::{self, Condition, DeviceCondition, ModuleState, State};
+use interfaces::names::ModuleName;
+use interfaces::orchestrator::{
+    self, Condition, DeviceCondition, ModuleState, State, Target, TargetState,
+};
 use serde::{Deserialize, Serialize};
 
 use super::Flag;
 use super::module::{self, Module};
-use super::unit::{self, Phase, Unit};
-use crate::rules::{WantedModule, WantedUnit, protocol_name};
+use crate::rules::{WantedModule, protocol_name};
+use crate::targets::Claim;
 
-/// A module or unit that a device should have.
+/// A module that a device should have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Wanted<N> {
-    pub name: N,
+pub(super) struct Wanted {
+    pub name: ModuleName,
     /// The file that says so.
     pub file: String,
-    /// Whether it is put back when somebody takes it away.
+    /// Whether it is put back when it is unloaded.
     pub restore: bool,
-    /// Of a unit: it is wanted while all of these are active.
-    pub while_active: Vec<UnitName>,
 }
 
-impl From<WantedModule> for Wanted<ModuleName> {
+impl From<WantedModule> for Wanted {
     fn from(wanted: WantedModule) -> Self {
         Self {
             name: wanted.name,
             file: wanted.file.display().to_string(),
             restore: wanted.restore,
-            while_active: Vec::new(),
-        }
-    }
-}
-
-impl From<WantedUnit> for Wanted<UnitName> {
-    fn from(wanted: WantedUnit) -> Self {
-        Self {
-            name: wanted.name,
-            file: wanted.file.display().to_string(),
-            restore: wanted.restore,
-            while_active: wanted.while_active,
         }
     }
 }
@@ -53,12 +41,13 @@ impl From<WantedUnit> for Wanted<UnitName> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Device {
     pub record: detector::Device,
-    pub modules: Vec<Wanted<ModuleName>>,
-    pub units: Vec<Wanted<UnitName>>,
+    pub modules: Vec<Wanted>,
+    /// The targets that stand for it.
+    pub claims: Vec<Claim>,
+    /// A sentence for each target that cannot be named.
+    pub unnamed: Vec<String>,
     /// A rule says that it is left alone.
     pub unmanaged: bool,
-    /// What the rules ask for and what cannot be: a sentence each.
-    pub errors: Vec<String>,
     /// Whether the detector's present snapshot has shown it.
     pub confirmed: bool,
     pub state: State,
@@ -73,16 +62,15 @@ impl fmt::Display for Device {
 }
 
 type Modules = BTreeMap<ModuleName, Module>;
-type Units = BTreeMap<UnitName, Unit>;
 
 impl Device {
     pub(super) fn new(record: detector::Device, now: i64) -> Self {
         Self {
             record,
             modules: Vec::new(),
-            units: Vec::new(),
+            claims: Vec::new(),
+            unnamed: Vec::new(),
             unmanaged: false,
-            errors: Vec::new(),
             confirmed: true,
             state: State::Registered,
             since: now,
@@ -107,7 +95,7 @@ impl Device {
     }
 
     /// What concerns it, in the order of becoming true.
-    pub(super) fn conditions(&self, modules: &Modules, units: &Units) -> Vec<DeviceCondition> {
+    pub(super) fn conditions(&self, modules: &Modules, targets: &[Target]) -> Vec<DeviceCondition> {
         let mut conditions = Vec::new();
         let mut is = |condition, met| conditions.push(DeviceCondition { condition, met });
         // A module that the kernel does not ship makes nothing that could be waited for.
@@ -144,23 +132,22 @@ impl Device {
                 ethernet.all(|port| port.netdev.is_some()),
             );
         }
-        if !self.units.is_empty() {
-            let mut wanted = self
-                .units
-                .iter()
-                .filter_map(|wanted| units.get(&wanted.name));
+        if !targets.is_empty() {
+            let mut targets = targets.iter();
             is(
-                Condition::Units,
-                wanted.all(|unit| matches!(unit.phase, Phase::Active | Phase::Waiting)),
+                Condition::Targets,
+                targets.all(|target| target.state == TargetState::Active),
             );
         }
-        // The network interface may be in another network namespace than ours, for good.
+        // The network interface may be in another network namespace than ours, for good. And a unit
+        // on a target may wait for the device to be ready.
+        let apart = [Condition::Netdev, Condition::Targets];
         let ready = conditions
             .iter()
-            .all(|c| c.met || c.condition == Condition::Netdev);
+            .all(|c| c.met || apart.contains(&c.condition));
         conditions.push(DeviceCondition {
             condition: Condition::Ready,
-            met: ready && self.errors.is_empty(),
+            met: ready,
         });
         conditions
     }
@@ -173,12 +160,7 @@ impl Device {
     }
 
     /// A sentence for each thing that keeps it from being ready.
-    fn waiting_for(
-        &self,
-        conditions: &[DeviceCondition],
-        modules: &Modules,
-        units: &Units,
-    ) -> Vec<String> {
+    fn waiting_for(&self, conditions: &[DeviceCondition], modules: &Modules) -> Vec<String> {
         let mut missing: Vec<String> = self
             .module_names()
             .filter_map(|name| module::waiting_for(name, modules.get(name)?))
@@ -200,12 +182,6 @@ impl Device {
                 _ => {}
             }
         }
-        let wanted = self.units.iter();
-        missing.extend(wanted.filter_map(|wanted| {
-            let unit = units.get(&wanted.name)?;
-            unit::waiting_for(&wanted.name, unit)
-        }));
-        missing.extend(self.errors.iter().cloned());
         missing
     }
 
@@ -235,24 +211,9 @@ impl Device {
         shown.collect()
     }
 
-    /// Its units as they are shown.
-    pub(super) fn shown_units(&self, units: &Units) -> Vec<orchestrator::Unit> {
-        let wanted = self.units.iter();
-        let shown = wanted.filter_map(|wanted| {
-            let known = units.get(&wanted.name)?;
-            Some(orchestrator::Unit {
-                name: wanted.name.to_string(),
-                state: known.state(),
-                rule: wanted.file.clone(),
-                message: known.message.clone(),
-            })
-        });
-        shown.collect()
-    }
-
-    /// Its status.
-    pub(super) fn status(&self, modules: &Modules, units: &Units) -> orchestrator::Device {
-        let conditions = self.conditions(modules, units);
+    /// Its status, with the targets that stand for it.
+    pub(super) fn status(&self, modules: &Modules, targets: Vec<Target>) -> orchestrator::Device {
+        let conditions = self.conditions(modules, &targets);
         let mut protocols: Vec<String> = Vec::new();
         for port in &self.record.ports {
             let protocol = protocol_name(port.protocol).to_owned();
@@ -269,8 +230,8 @@ impl Device {
             driver: self.record.driver.clone(),
             pci_address: self.record.pci_address.clone(),
             modules: self.shown_modules(modules),
-            units: self.shown_units(units),
-            waiting_for: self.waiting_for(&conditions, modules, units),
+            targets,
+            waiting_for: self.waiting_for(&conditions, modules),
             conditions,
         }
     }

@@ -5,6 +5,7 @@ use interfaces::detector;
 use interfaces::loader::ModuleResult;
 use interfaces::names::{ModuleName, UnitName};
 use interfaces::orchestrator::{Device, Function};
+use serde::{Deserialize, Serialize};
 
 use super::Patience;
 use crate::rules::Sources;
@@ -34,12 +35,16 @@ pub enum Event {
     DetectorLost,
     /// The loader's answer for a module.
     Module(Box<ModuleResult>),
-    /// The service manager can be asked, or cannot any more.
-    ServiceManager(bool),
-    /// What became of a job for a unit.
+    /// The service manager can be asked, and has these of our targets; all others are inactive.
+    Targets(Vec<(UnitName, UnitActivity)>),
+    /// The service manager cannot be asked any more.
+    ServiceManagerLost,
+    /// What became of a job for one of our targets.
     Job(UnitName, Verb, JobOutcome),
-    /// The state that a unit is in now.
-    Unit(UnitName, UnitActivity),
+    /// The state that one of our targets is in now.
+    Target(UnitName, UnitActivity),
+    /// A flag could not be written or removed, and why.
+    FlagFailed(Flag, String),
     /// A time has come that [`Machine::next_deadline`](super::Machine::next_deadline) named.
     Deadline,
     /// The rules were read.
@@ -55,7 +60,7 @@ pub enum Event {
 }
 
 /// What a job is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verb {
     /// To start the unit.
     Start,
@@ -80,7 +85,7 @@ pub enum JobOutcome {
 }
 
 /// What the machine has to know of a unit's `ActiveState` (`org.freedesktop.systemd1(5)`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnitActivity {
     /// `active`, `reloading`, `refreshing`.
     Active,
@@ -93,9 +98,7 @@ pub enum UnitActivity {
 }
 
 /// What PID 1 is told by a file that a path unit watches.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Flag {
     /// There is RDMA hardware, of whatever kind.
     Hardware,
@@ -121,22 +124,20 @@ pub enum Action {
         /// Why, for the loader's log.
         reason: String,
     },
-    /// Have this unit started unless it is active, and tell the machine what became of that.
+    /// Have this target of ours started, and tell the machine what became of that.
     StartUnit {
-        /// The unit.
+        /// The target.
         unit: UnitName,
         /// Why, for the log.
         reason: String,
     },
-    /// Have this unit stopped, and tell the machine what became of that.
+    /// Have this target of ours stopped, and tell the machine what became of that.
     StopUnit {
-        /// The unit.
+        /// The target.
         unit: UnitName,
         /// Why, for the log.
         reason: String,
     },
-    /// Tell the machine the state of this unit, now and whenever it changes.
-    WatchUnit(UnitName),
     /// Write this flag, or take it away.
     SetFlag(Flag, bool),
     /// Tell the service manager that the start is complete.

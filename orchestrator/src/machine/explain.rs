@@ -1,11 +1,12 @@
 //! What the machine says of itself when it is asked: the whole, one device, one module. Pure.
 //! Must never decide anything.
 
-use interfaces::names::ModuleName;
+use interfaces::names::{ModuleName, UnitName};
 use interfaces::orchestrator::{
-    self, DescribeReply, ExplainModuleReply, ExplainReply, Module, Rule, Unit,
+    self, DescribeReply, ExplainModuleReply, ExplainReply, Module, Rule,
 };
 
+use super::device::Device;
 use super::{Machine, Subject};
 use crate::rules;
 
@@ -23,7 +24,7 @@ impl Machine {
             settled: self.settled,
             hardware_announced: self.announced.contains(&super::Flag::Hardware),
             paused: self.paused.clone(),
-            left_behind: self.left_behind().collect(),
+            left_behind: self.problems(),
             rule_files: self
                 .rules
                 .files()
@@ -35,34 +36,52 @@ impl Machine {
         }
     }
 
+    /// A sentence for everything of the service manager that is not as it should be.
+    fn problems(&self) -> Vec<String> {
+        let devices = self.devices.values();
+        let unnamed = devices.flat_map(|device| {
+            let unnamed = device.unnamed.iter();
+            unnamed.map(move |unnamed| format!("{device}: {unnamed}"))
+        });
+        let flags = self.flag_errors.iter();
+        let flags = flags.map(|(flag, why)| format!("{} is not followed: {why}", flag.target()));
+        self.left_behind().chain(flags).chain(unnamed).collect()
+    }
+
     /// Whether there is anything to ask the service manager for.
     #[must_use]
     pub fn needs_service_manager(&self) -> bool {
-        !self.units.is_empty()
+        !self.targets.is_empty()
+    }
+
+    /// The targets that stand for a device, as long as it is there.
+    #[must_use]
+    pub fn targets_of(&self, name: Option<&str>, index: Option<i64>) -> Vec<UnitName> {
+        let device = self.find(name, index);
+        let claims = device.iter().flat_map(|device| &device.claims);
+        let claims = claims.filter(|claim| claim.flag.is_none());
+        claims.map(|claim| claim.name.clone()).collect()
+    }
+
+    fn find(&self, name: Option<&str>, index: Option<i64>) -> Option<&Device> {
+        let mut devices = self.devices.values();
+        devices.find(|device| {
+            name.is_none_or(|name| device.record.name == name)
+                && index.is_none_or(|index| device.record.index == index)
+        })
     }
 
     /// Which rules select a device, and what became of what each asks for.
     #[must_use]
     pub fn explain(&self, name: Option<&str>, index: Option<i64>) -> Option<ExplainReply> {
-        let mut devices = self.devices.values();
-        let device = devices.find(|device| {
-            name.is_none_or(|name| device.record.name == name)
-                && index.is_none_or(|index| device.record.index == index)
-        })?;
+        let device = self.find(name, index)?;
         let modules = device.shown_modules(&self.modules);
-        let units = device.shown_units(&self.units);
         let rule = |rule: &rules::Rule| {
             let (_, asked) = self.rules.modules_of(rule);
             let of_module = |name: &ModuleName| -> Option<Module> {
                 modules
                     .iter()
                     .find(|module| module.name == name.as_str())
-                    .cloned()
-            };
-            let of_unit = |name: interfaces::names::UnitName| -> Option<Unit> {
-                units
-                    .iter()
-                    .find(|unit| unit.name == name.as_str())
                     .cloned()
             };
             Rule {
@@ -74,12 +93,18 @@ impl Machine {
                     .list_file(rule)
                     .map(|file| file.display().to_string()),
                 modules: asked.iter().filter_map(of_module).collect(),
-                units: rule.units_for(&device.record).filter_map(of_unit).collect(),
+                roles: rule
+                    .roles()
+                    .iter()
+                    .map(|role| role.as_str().to_owned())
+                    .collect(),
                 manage: rule.manages(),
             }
         };
         Some(ExplainReply {
-            device: device.status(&self.modules, &self.units),
+            device: device.status(&self.modules, self.shown_targets(device.record.index)),
+            // Of the service manager, which is asked for it.
+            hanging: None,
             rules: self.rules.selecting(&device.record).map(rule).collect(),
         })
     }

@@ -5,7 +5,7 @@ mod functions;
 mod modules;
 mod start;
 mod tables;
-mod units;
+mod targets;
 pub mod world;
 
 use std::path::PathBuf;
@@ -113,12 +113,18 @@ impl Script {
         script
     }
 
-    /// A machine whose start is over, without a device, and that can ask the service manager.
+    /// A machine whose start is over, without a device. The service manager cannot be asked yet.
     pub fn started(rules: &str) -> Self {
         let mut script = Self::new(rules);
         script.tell(Event::SnapshotBegins);
         script.tell(Event::SnapshotEnds);
-        script.tell(Event::ServiceManager(true));
+        script
+    }
+
+    /// A machine whose start is over, without a device, and that can ask the service manager.
+    pub fn with_bus(rules: &str) -> Self {
+        let mut script = Self::started(rules);
+        script.tell(Event::Targets(Vec::new()));
         script
     }
 
@@ -225,7 +231,7 @@ pub fn stop_job(unit: &str, outcome: JobOutcome) -> Event {
 }
 
 pub fn is(unit: &str, activity: UnitActivity) -> Event {
-    Event::Unit(UnitName::parse(unit).unwrap(), activity)
+    Event::Target(UnitName::parse(unit).unwrap(), activity)
 }
 
 pub fn function(

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 
 use interfaces::detector;
-use interfaces::names::{ModuleName, UnitName};
+use interfaces::names::ModuleName;
 use interfaces::orchestrator::ModuleState;
 
 use super::device::{Device, Wanted};
 use super::module::Again;
-use super::unit::Phase;
-use super::{Action, Machine, Subject};
+use super::{Action, Flag, Machine, Subject, Timer};
+use crate::targets;
 
 /// Whether two records are of one device: the hardware is the same.
 fn is_same(one: &detector::Device, other: &detector::Device) -> bool {
@@ -56,13 +56,15 @@ impl Machine {
         };
         let wants = self.rules.wanted(&device.record);
         let modules = wants.modules.into_iter().map(Wanted::from);
-        let units = wants.units.into_iter().map(Wanted::from);
         let modules_before = std::mem::replace(&mut device.modules, modules.collect());
-        let units_before = std::mem::replace(&mut device.units, units.collect());
         device.unmanaged = wants.unmanaged;
-        device.errors = wants.errors;
+        let (claims, unnamed) = match wants.unmanaged {
+            true => (Vec::new(), Vec::new()),
+            false => targets::of_device(&device.record, &wants.roles, device.flags()),
+        };
+        let claims_before = std::mem::replace(&mut device.claims, claims);
+        device.unnamed = unnamed;
         let modules: BTreeSet<ModuleName> = device.module_names().cloned().collect();
-        let units: Vec<Wanted<UnitName>> = device.units.clone();
         let subject = Subject::Device(index);
         for name in &modules {
             self.want_module(name, &subject);
@@ -70,14 +72,7 @@ impl Machine {
         for wanted in modules_before.iter().filter(|w| !modules.contains(&w.name)) {
             self.unwant_module(&wanted.name, &subject);
         }
-        for wanted in &units {
-            self.want_unit(index, wanted, actions);
-        }
-        for before in units_before {
-            if units.iter().all(|wanted| wanted.name != before.name) {
-                self.unwant_unit(index, &before.name, actions);
-            }
-        }
+        self.claim_targets(index, &claims_before);
         self.changed(index);
         self.flag(index);
         self.lower_flags(actions);
@@ -94,7 +89,7 @@ impl Machine {
         }
     }
 
-    /// What somebody unloaded or stopped is wanted again by a device that was not there then.
+    /// What was unloaded is wanted again by a device that was not there then.
     fn want_again(&mut self, index: i64) {
         let Some(device) = self.devices.get(&index) else {
             return;
@@ -108,13 +103,6 @@ impl Machine {
                 changed.extend(module.wanted_by.iter().cloned());
             }
         }
-        for wanted in &device.units {
-            if let Some(unit) = self.units.get_mut(&wanted.name)
-                && unit.phase == Phase::Stopped
-            {
-                unit.phase = Phase::Waiting;
-            }
-        }
         self.modules_changed(&changed);
     }
 
@@ -126,8 +114,8 @@ impl Machine {
         for wanted in &device.modules {
             self.unwant_module(&wanted.name, &subject);
         }
-        for wanted in &device.units {
-            self.unwant_unit(index, &wanted.name, actions);
+        for claim in &device.claims {
+            self.leave_target(index, &claim.name);
         }
         for devices in self.flagged.values_mut() {
             devices.remove(&index);
@@ -152,20 +140,21 @@ impl Machine {
 
     /// Shows a device's status.
     pub(super) fn publish(&mut self, index: i64, now: i64, actions: &mut Vec<Action>) {
+        let targets = self.shown_targets(index);
         let Some(device) = self.devices.get_mut(&index) else {
             return;
         };
-        let conditions = device.conditions(&self.modules, &self.units);
+        let conditions = device.conditions(&self.modules, &targets);
         let state = device.state(&conditions);
         if state != device.state {
             device.state = state;
             device.since = now;
         }
-        let status = device.status(&self.modules, &self.units);
+        let status = device.status(&self.modules, targets);
         actions.push(Action::Publish(Box::new(status)));
     }
 
-    /// Takes down the flags that no device stands for any more, and their targets.
+    /// Takes down the flags that no device stands for any more.
     fn lower_flags(&mut self, actions: &mut Vec<Action>) {
         self.flagged.retain(|_, devices| !devices.is_empty());
         let announced = std::mem::take(&mut self.announced);
@@ -174,14 +163,13 @@ impl Machine {
             .partition(|flag| self.flagged.contains_key(flag));
         self.announced = stay;
         for flag in gone {
-            actions.push(Action::SetFlag(flag, false));
-            self.take_down(flag, actions);
+            self.set_flag(flag, false, actions);
         }
     }
 
     /// A flag goes up as soon as one of its devices has got all the answers: a module that was
     /// refused keeps that device from being ready, but not the machine from having RDMA.
-    pub(super) fn announce(&mut self, index: i64, actions: &mut Vec<Action>) {
+    pub(super) fn announce(&mut self, index: i64, now: i64, actions: &mut Vec<Action>) {
         let Some(device) = self.devices.get(&index) else {
             return;
         };
@@ -191,46 +179,15 @@ impl Machine {
         }
         for flag in device.flags() {
             if self.announced.insert(flag) {
-                actions.push(Action::SetFlag(flag, true));
-                self.put_up(flag);
+                self.set_flag(flag, true, actions);
+                self.expect_target(flag, now);
             }
         }
     }
 
-    /// Whether one of the devices that want `unit` says that it is put back.
-    pub(super) fn restores_unit(&self, name: &UnitName, wanted_by: &BTreeSet<i64>) -> bool {
-        let mut devices = wanted_by.iter().filter_map(|index| self.devices.get(index));
-        devices.any(|device| {
-            let mut wanted = device.units.iter();
-            wanted.any(|wanted| wanted.restore && wanted.name == *name)
-        })
-    }
-
-    /// Whether a device that wants `unit` has its modules, and what the unit waits for is active.
-    pub(super) fn may_start(&self, name: &UnitName, wanted_by: &BTreeSet<i64>) -> bool {
-        let mut settled = wanted_by
-            .iter()
-            .filter(|index| !self.unsettled.contains(index));
-        settled.any(|index| self.has_leaders_of(name, *index))
-    }
-
-    /// Whether what `unit` waits for is active, for one of the devices that want it.
-    pub(super) fn has_leaders(&self, name: &UnitName, wanted_by: &BTreeSet<i64>) -> bool {
-        let mut wanting = wanted_by.iter();
-        wanting.any(|index| self.has_leaders_of(name, *index))
-    }
-
-    fn has_leaders_of(&self, name: &UnitName, index: i64) -> bool {
-        let is_active = |unit: &UnitName| self.watched.get(unit) == Some(&true);
-        let device = self.devices.get(&index);
-        let mut wanted = device.iter().flat_map(|device| &device.units);
-        wanted.any(|wanted| wanted.name == *name && wanted.while_active.iter().all(is_active))
-    }
-
-    /// The units of a device.
-    pub(super) fn units_of(&self, index: i64) -> Vec<UnitName> {
-        let device = self.devices.get(&index);
-        let units = device.iter().flat_map(|device| &device.units);
-        units.map(|wanted| wanted.name.clone()).collect()
+    /// Has a flag written or taken away. What could not be done before is forgotten.
+    pub(super) fn set_flag(&mut self, flag: Flag, up: bool, actions: &mut Vec<Action>) {
+        self.timers.retain(|(_, timer)| *timer != Timer::Flag(flag));
+        actions.push(Action::SetFlag(flag, up));
     }
 }

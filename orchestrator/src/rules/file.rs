@@ -6,11 +6,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use interfaces::detector::Protocol;
-use interfaces::names::{DeviceName, ModuleName, UnitName};
+use interfaces::names::ModuleName;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::selector::{self, Selector};
+use crate::targets::Role;
 
 /// Names further apart than so many changes are not taken for one another.
 const MOST_TYPOS: usize = 3;
@@ -91,8 +92,7 @@ pub(super) struct DeviceRule {
     pub modules: Vec<ModuleName>,
     /// The name of the list of rdma-core that takes the place of `modules` where it is there.
     pub list: Option<String>,
-    pub units: Vec<UnitPattern>,
-    pub while_active: Vec<UnitName>,
+    pub roles: Vec<Role>,
     pub restore: bool,
     pub manage: bool,
 }
@@ -103,10 +103,6 @@ pub(super) struct FunctionRule {
     pub selector: Selector,
     pub modules: Vec<ModuleName>,
 }
-
-/// A unit's name with places for what a device is called: `{name}`, `{index}`, `{port}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct UnitPattern(pub String);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,9 +129,7 @@ struct RuleText {
     modules: Vec<Spanned<String>>,
     list: Option<Spanned<String>>,
     #[serde(default)]
-    units: Vec<Spanned<String>>,
-    #[serde(default)]
-    while_active: Vec<Spanned<String>>,
+    roles: Vec<Spanned<String>>,
     #[serde(default)]
     restore: bool,
     manage: Option<bool>,
@@ -174,18 +168,15 @@ impl Reader<'_> {
         let at = rule.span();
         let rule = rule.into_inner();
         let manage = rule.manage.unwrap_or(true);
-        let asks = !rule.modules.is_empty() || !rule.units.is_empty() || rule.list.is_some();
+        let asks = !rule.modules.is_empty() || !rule.roles.is_empty() || rule.list.is_some();
         if asks && !manage {
             return Err(self.error(&at, "it leaves devices alone and asks for something, too"));
         }
         if !asks && manage {
             return Err(self.error(
                 &at,
-                "it asks for nothing: no modules, list, units or manage",
+                "it asks for nothing: no modules, list, roles or manage",
             ));
-        }
-        if rule.units.is_empty() && !rule.while_active.is_empty() {
-            return Err(self.error(&at, "while_active is for units, and it asks for none"));
         }
         Ok(DeviceRule {
             selector: Selector {
@@ -196,8 +187,7 @@ impl Reader<'_> {
             },
             modules: self.modules(&rule.modules)?,
             list: rule.list.map(|list| self.list(&list)).transpose()?,
-            units: self.units(&rule.units)?,
-            while_active: self.unit_names(&rule.while_active)?,
+            roles: self.roles(&rule.roles)?,
             restore: rule.restore,
             manage,
         })
@@ -278,9 +268,9 @@ impl Reader<'_> {
         names.iter().map(parse).collect()
     }
 
-    fn unit_names(&self, names: &[Spanned<String>]) -> Result<Vec<UnitName>, RulesError> {
+    fn roles(&self, names: &[Spanned<String>]) -> Result<Vec<Role>, RulesError> {
         let parse = |name: &Spanned<String>| {
-            UnitName::parse(name.get_ref()).map_err(|e| self.error(&name.span(), e.to_string()))
+            Role::parse(name.get_ref()).map_err(|e| self.error(&name.span(), e))
         };
         names.iter().map(parse).collect()
     }
@@ -296,25 +286,6 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes a pattern whose name, with a device's put in, is that of a unit.
-    fn units(&self, patterns: &[Spanned<String>]) -> Result<Vec<UnitPattern>, RulesError> {
-        let parse = |pattern: &Spanned<String>| {
-            let made = UnitPattern(pattern.get_ref().clone());
-            let device = DeviceName::parse("mlx5_0").map_err(|e| e.to_string());
-            let name = device.map(|device| made.fill(device.as_str(), 1, 1));
-            match name.map(|name| UnitName::parse(&name)) {
-                Ok(Ok(_)) => Ok(made),
-                Ok(Err(e)) if pattern.get_ref().contains('{') => {
-                    let message = format!("{e}; {{name}}, {{index}} and {{port}} are filled in");
-                    Err(self.error(&pattern.span(), message))
-                }
-                Ok(Err(e)) => Err(self.error(&pattern.span(), e.to_string())),
-                Err(e) => Err(self.error(&pattern.span(), e)),
-            }
-        };
-        patterns.iter().map(parse).collect()
-    }
-
     fn error(&self, span: &Range<usize>, message: impl Into<String>) -> RulesError {
         RulesError::new(self.path, Some(self.line(span)), message)
     }
@@ -327,7 +298,7 @@ impl Reader<'_> {
     fn toml(&self, error: &toml::de::Error) -> RulesError {
         let line = error.span().map(|span| self.line(&span));
         let message = error.message().trim_end().replace('\n', "; ");
-        let hint = nearest(&message);
+        let hint = gone(&message).or_else(|| nearest(&message));
         // With one name all the others are noise.
         let short = message
             .split(", expected")
@@ -340,34 +311,11 @@ impl Reader<'_> {
     }
 }
 
-impl UnitPattern {
-    /// Whether it is for each port of a device.
-    pub fn has_port(&self) -> bool {
-        self.0.contains("{port}")
-    }
-
-    /// The unit's name for a device, which is escaped as in `systemd-escape(1)`.
-    pub fn fill(&self, name: &str, index: i64, port: i64) -> String {
-        self.0
-            .replace("{index}", &index.to_string())
-            .replace("{port}", &port.to_string())
-            .replace("{name}", &escape(name))
-    }
-}
-
-/// A string as it stands in a unit's name (`systemd.unit(5)`, "String Escaping for Inclusion in
-/// Unit Names").
-fn escape(text: &str) -> String {
-    let mut escaped = String::new();
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            b'/' => escaped.push('-'),
-            b'.' if at > 0 => escaped.push('.'),
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b':' | b'_' => escaped.push(byte.into()),
-            byte => escaped.push_str(&format!("\\x{byte:02x}")),
-        }
-    }
-    escaped
+/// What takes the place of a key that rules no longer have.
+fn gone(message: &str) -> Option<String> {
+    let units = ["unknown field `units`", "unknown field `while_active`"];
+    let is_gone = units.iter().any(|field| message.starts_with(field));
+    is_gone.then(|| "roles, with the unit hung on rdma-role@ROLE.target by WantedBy=".to_owned())
 }
 
 /// Of a message like "unknown field `a`, expected one of `b`, `c`" the expected name that is

@@ -3,10 +3,8 @@
 //! did not tell.
 
 use interfaces::detector::{Device, Function, Kind, Protocol};
-use interfaces::names::{DeviceName, NameError, UnitName};
+use interfaces::names::DeviceName;
 use wildmatch::WildMatch;
-
-use super::file::UnitPattern;
 
 /// A selector. In patterns `*` stands for any characters and `?` for one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,27 +52,8 @@ impl Selector {
 
     fn selects_port_of(&self, device: &Device) -> bool {
         let mut ports = device.ports.iter();
-        self.protocol.is_none() || ports.any(|port| self.selects_protocol(port.protocol))
-    }
-
-    fn selects_protocol(&self, protocol: Protocol) -> bool {
         let wanted = self.protocol.as_ref();
-        wanted.is_none_or(|wanted| wanted.contains(&protocol))
-    }
-
-    /// The names that a pattern has for `device`: one, or one for each port that is selected.
-    pub(super) fn expand(
-        &self,
-        pattern: &UnitPattern,
-        device: &Device,
-    ) -> Vec<Result<UnitName, NameError>> {
-        let named = |port| UnitName::parse(&pattern.fill(&device.name, device.index, port));
-        if !pattern.has_port() {
-            return vec![named(0)];
-        }
-        let ports = device.ports.iter();
-        let selected = ports.filter(|port| self.selects_protocol(port.protocol));
-        selected.map(|port| named(port.number)).collect()
+        wanted.is_none_or(|wanted| ports.any(|port| wanted.contains(&port.protocol)))
     }
 
     /// What it selects by, as its file says it.

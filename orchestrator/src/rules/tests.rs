@@ -110,20 +110,16 @@ fn what_can_never_be_is_refused_with_its_line_and_why() {
             ":2: guid \"0x2c903\" can never match: it is not like 0002:c903:0012:3456, in lower case",
         ),
         (
-            "[[rule]]\n\nunits = [\n\"a.service\",\n\"b.servise\"]\n",
-            ":5: \"b.servise\" is not a unit name: it does not end in a type of unit",
+            "[[rule]]\n\nroles = [\n\"storage\",\n\"a-b\"]\n",
+            ":5: \"a-b\" is not a role: 1 to 64 of A-Z, a-z, 0-9 and '_'",
         ),
         (
-            "[[rule]]\nunits = [\"a@%i.service\"]\n",
-            ":2: \"a@%i.service\" is not a unit name: only A-Z, a-z, 0-9 and :-_.\\@ may stand in it",
+            "[[rule]]\nroles = [\"../a.service\"]\n",
+            ":2: \"../a.service\" is not a role: 1 to 64 of A-Z, a-z, 0-9 and '_'",
         ),
         (
-            "[[rule]]\nunits = [\"a@{nmae}.service\"]\n",
-            ":2: \"a@{nmae}.service\" is not a unit name: only A-Z, a-z, 0-9 and :-_.\\@ may stand in it; {name}, {index} and {port} are filled in",
-        ),
-        (
-            "[[rule]]\nunits = [\"../a.service\"]\n",
-            ":2: \"../a.service\" is not a unit name: only A-Z, a-z, 0-9 and :-_.\\@ may stand in it",
+            "[[rule]]\nunits = [\"a.service\"]\n",
+            ":2: unknown field `units`; did you mean roles, with the unit hung on rdma-role@ROLE.target by WantedBy=?",
         ),
         (
             "[[rule]]\nmodules = [\"/tmp/x.ko\"]\n",
@@ -135,15 +131,11 @@ fn what_can_never_be_is_refused_with_its_line_and_why() {
         ),
         (
             "[[rule]]\nprotocol = [\"roce\"]\n",
-            ":1: it asks for nothing: no modules, list, units or manage",
+            ":1: it asks for nothing: no modules, list, roles or manage",
         ),
         (
             "[[rule]]\nmanage = false\nmodules = [\"ib_core\"]\n",
             ":1: it leaves devices alone and asks for something, too",
-        ),
-        (
-            "[[rule]]\nmodules = [\"a\"]\nwhile_active = [\"a.service\"]\n",
-            ":1: while_active is for units, and it asks for none",
         ),
         (
             "[[function]]\nmodules = [\"a\"]\n",
@@ -272,15 +264,16 @@ fn a_bad_line_of_a_list_is_said_and_the_others_count() {
 }
 
 #[test]
-fn a_unit_whose_name_becomes_too_long_is_said_and_takes_nothing_else_away() {
+fn the_roles_of_a_device_are_those_of_all_rules_that_select_it_each_once() {
     let rules = read(&[(
         "x.toml",
-        "[[rule]]\nmodules = [\"ib_core\"]\nunits = [\"a@{name}.service\"]\n",
+        "[[rule]]\nroles = [\"storage\", \"mpi\"]\n\
+         [[rule]]\nprotocol = [\"roce\"]\nroles = [\"lossless\", \"mpi\"]\n\
+         [[rule]]\nprotocol = [\"opa\"]\nroles = [\"other\"]\n",
     )]);
-    let name = "-".repeat(63);
-    let wants = rules.wanted(&device(1, &name, &[Protocol::Roce]));
-    assert_eq!(wants.modules.len(), 1);
-    assert_eq!((wants.units.len(), wants.errors.len()), (0, 1));
+    let wants = rules.wanted(&device(1, "a", &[Protocol::Roce]));
+    let roles: Vec<&str> = wants.roles.iter().map(Role::as_str).collect();
+    assert_eq!(roles, ["storage", "mpi", "lossless"]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The start: held exactly while something is being set up, and bounded.
 
+use interfaces::orchestrator::TargetState;
+
 use super::*;
 
 #[test]
@@ -59,7 +61,7 @@ fn boot_is_not_held_for_longer_than_its_deadline() {
 
 #[test]
 fn boot_never_waits_for_a_job_which_may_be_ordered_after_it() {
-    let rules = "[[rule]]\nmodules = [\"ib_uverbs\"]\nunits = [\"late.service\"]\n";
+    let rules = "[[rule]]\nmodules = [\"ib_uverbs\"]\n";
     let mut script = Script::new(rules);
     let _ = script.all([
         Event::SnapshotBegins,
@@ -71,9 +73,11 @@ fn boot_never_waits_for_a_job_which_may_be_ordered_after_it() {
         told.contains(&"ready: 1 devices set up at the start".to_owned()),
         "{told:?}"
     );
-    assert_eq!(
-        script.waiting_for(1),
-        "late.service, until the service manager can be asked"
+    let targets = script.device(1).targets;
+    assert!(
+        targets
+            .iter()
+            .all(|target| target.state == TargetState::Unknown)
     );
 }
 
@@ -124,41 +128,44 @@ fn boot_waits_for_a_driver_at_work_and_gives_udev_a_moment_to_load_one() {
 
 #[test]
 fn a_process_that_begins_anew_takes_up_what_was_not_answered_and_repeats_no_job() {
-    let rules = "[[rule]]\nmodules = [\"ib_uverbs\"]\nunits = [\"a.service\", \"b.service\"]\n";
-    let mut script = Script::started(rules);
+    let rules = "[[rule]]\nmodules = [\"ib_uverbs\"]\n";
+    let mut script = Script::with_bus(rules);
     let _ = script.there(whole(1, "rxe0", &[Protocol::Roce]));
     let told = script.answer("ib_uverbs", Outcome::Loaded);
     assert_eq!(
         decisions(&told),
         [
-            "start a.service for rxe0 (index 1)",
-            "start b.service for rxe0 (index 1)",
             "flag hardware true",
             "flag roce true",
+            "start rdma-device@rxe0.target for rxe0 (index 1)",
+            "start rdma-port@rxe0:1.target for rxe0 (index 1)",
         ]
     );
-    let _ = script.tell(job("a.service", JobOutcome::Done));
+    let _ = script.tell(job("rdma-device@rxe0.target", JobOutcome::Done));
     // Killed here.
     assert_eq!(
         decisions(&script.tell(Event::Begins(PATIENCE))),
         ["flag hardware true", "flag roce true"]
     );
-    assert_eq!(
-        decisions(&script.tell(Event::ServiceManager(true))),
-        ["follow a.service", "start b.service for rxe0 (index 1)"]
-    );
-    // It was started by the job before: it is ours to stop.
-    let _ = script.tell(job("b.service", JobOutcome::NotNeeded));
-    let _ = script.all([
+    let active = |unit| (UnitName::parse(unit).unwrap(), UnitActivity::Active);
+    let told = script.tell(Event::Targets(vec![
+        active("rdma-device@rxe0.target"),
+        active("rdma-hotplug-hardware.target"),
+        active("rdma-hotplug@roce.target"),
+    ]));
+    assert!(decisions(&told).is_empty(), "{told:?}");
+    let told = script.all([
         Event::SnapshotBegins,
         Event::Device(Box::new(whole(1, "rxe0", &[Protocol::Roce]))),
         Event::SnapshotEnds,
         answer("ib_uverbs", Outcome::AlreadyLoaded),
     ]);
-    let told = script.tell(Event::DeviceGone(1));
-    assert!(
-        told.contains(&"stop b.service: nobody needs it".to_owned()),
-        "{told:?}"
+    let starts = decisions(&told)
+        .into_iter()
+        .filter(|words| words.starts_with("start "));
+    assert_eq!(
+        starts.collect::<Vec<_>>(),
+        ["start rdma-port@rxe0:1.target for rxe0 (index 1)"]
     );
 }
 

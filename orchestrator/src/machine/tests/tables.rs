@@ -1,7 +1,7 @@
 //! The shipped rules are rdma-core's: its lists of modules and its daemons, row by row.
 
 use super::*;
-use crate::rules::tests::{SHIPPED, shipped};
+use crate::rules::tests::SHIPPED;
 
 const EVERY: [&str; 5] = ["ib_iser", "ib_uverbs", "rdma_ucm", "xprtrdma", "svcrdma"];
 
@@ -75,14 +75,4 @@ fn the_drivers_that_no_alias_leads_to_are_loaded_for_their_functions() {
             [format!("load {module} for 0000:c1:00.0")]
         );
     }
-}
-
-#[test]
-fn srp_daemons_ports_are_started_for_infiniband_ports_where_srp_daemon_is_active() {
-    let rules = shipped(&[]);
-    let device = whole(1, "mlx5_0", &[Protocol::Infiniband, Protocol::Roce]);
-    let units = rules.wanted(&device).units;
-    let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
-    assert_eq!(names, ["srp_daemon_port@mlx5_0:1.service"]);
-    assert_eq!(units[0].while_active[0].as_str(), "srp_daemon.service");
 }

@@ -9,24 +9,22 @@ use interfaces::orchestrator::State;
 pub const RULES: &str = r#"
 [[rule]]
 modules = ["ib_uverbs", "rdma_ucm"]
-units = ["shared.service"]
+roles = ["shared"]
 [[rule]]
 protocol = ["infiniband"]
 modules = ["ib_umad"]
-units = ["port@{name}:{port}.service"]
+roles = ["fabric"]
 [[function]]
 driver = ["cxgb4"]
 modules = ["iw_cxgb4"]
 "#;
-const OTHER_RULES: &str = "[[rule]]\nmodules = [\"ib_uverbs\"]\nunits = [\"shared.service\", \"other@{index}.service\"]\n";
+const OTHER_RULES: &str = "[[rule]]\nmodules = [\"ib_uverbs\"]\nroles = [\"shared\", \"other\"]\n";
 
 /// Everything outside of the orchestrator's process. It outlives the process.
 pub struct World {
     pub random: fastrand::Rng,
     pub devices: BTreeMap<i64, detector::Device>,
     pub active: BTreeSet<UnitName>,
-    /// How often each unit was started while it was not active.
-    pub starts: BTreeMap<UnitName, u32>,
     rules: &'static str,
     next_index: i64,
     /// What was asked for and is not answered. It dies with the process.
@@ -40,7 +38,6 @@ impl World {
             random: fastrand::Rng::with_seed(seed),
             devices: BTreeMap::new(),
             active: BTreeSet::new(),
-            starts: BTreeMap::new(),
             rules: RULES,
             next_index: 1,
             owed: VecDeque::new(),
@@ -58,14 +55,42 @@ impl World {
             Event::SnapshotBegins,
         ];
         events.extend(devices);
-        events.extend([Event::SnapshotEnds, Event::ServiceManager(true)]);
+        events.extend([Event::SnapshotEnds, self.targets()]);
         events
+    }
+
+    /// What the service manager says when it can be asked.
+    fn targets(&self) -> Event {
+        let active = self.active.iter().cloned();
+        Event::Targets(active.map(|unit| (unit, UnitActivity::Active)).collect())
+    }
+
+    /// An event as it is by the time that it is told: jobs may have ended since it was made.
+    pub fn fresh(&self, event: Event) -> Event {
+        match event {
+            Event::Targets(_) => self.targets(),
+            event => event,
+        }
+    }
+
+    /// A person, or another unit, starts or stops one of our targets.
+    fn meddle(&mut self) -> Option<Event> {
+        let known: Vec<UnitName> = self.active.union(&self.wanted()).cloned().collect();
+        let unit = self.random.choice(known)?;
+        let activity = match self.active.remove(&unit) {
+            true => UnitActivity::Inactive,
+            false => {
+                self.active.insert(unit.clone());
+                UnitActivity::Active
+            }
+        };
+        Some(Event::Target(unit, activity))
     }
 
     /// Something that happens by itself.
     pub fn chance(&mut self) -> Vec<Event> {
         self.now += self.random.i64(1..3 * SECOND);
-        match self.random.u32(0..20) {
+        match self.random.u32(0..21) {
             0..6 => vec![self.plug()],
             6..9 => self.unplug().into_iter().collect(),
             9..11 => self.rename().into_iter().collect(),
@@ -80,7 +105,8 @@ impl World {
             12 => vec![Event::Reconcile],
             13 => vec![Event::Pause("chance".to_owned()), Event::Resume],
             // The bus is lost, and with it what it was asked for; or the process.
-            14 => vec![Event::ServiceManager(false), Event::ServiceManager(true)],
+            14 => vec![Event::ServiceManagerLost, self.targets()],
+            19 => self.meddle().into_iter().collect(),
             18 => self.beginning(),
             15 => {
                 let name = ModuleName::parse("rdma_ucm").unwrap();
@@ -105,7 +131,7 @@ impl World {
         // Some of it was done, and nobody was told.
         let done = self.owed.len() * usize::from(self.random.bool());
         for _ in 0..done {
-            if matches!(event, Event::Begins(_) | Event::ServiceManager(false))
+            if matches!(event, Event::Begins(_) | Event::ServiceManagerLost)
                 && matches!(
                     self.owed.front(),
                     Some(Action::StartUnit { .. } | Action::StopUnit { .. })
@@ -118,7 +144,7 @@ impl World {
         }
         match event {
             Event::Begins(_) => self.owed.clear(),
-            Event::ServiceManager(false) => {
+            Event::ServiceManagerLost => {
                 let is_load = |action: &Action| matches!(action, Action::Load { .. });
                 self.owed.retain(is_load);
             }
@@ -172,14 +198,8 @@ impl World {
                 names.map(|name| answer(name, Outcome::Loaded)).collect()
             }
             Some(Action::StartUnit { unit, .. }) => {
-                let outcome = match self.active.insert(unit.clone()) {
-                    true => {
-                        *self.starts.entry(unit.clone()).or_default() += 1;
-                        JobOutcome::Done
-                    }
-                    false => JobOutcome::NotNeeded,
-                };
-                vec![Event::Job(unit, Verb::Start, outcome)]
+                self.active.insert(unit.clone());
+                vec![Event::Job(unit, Verb::Start, JobOutcome::Done)]
             }
             Some(Action::StopUnit { unit, .. }) => {
                 let outcome = match self.active.remove(&unit) {
@@ -188,12 +208,11 @@ impl World {
                 };
                 vec![Event::Job(unit, Verb::Stop, outcome)]
             }
-            Some(Action::WatchUnit(unit)) => {
-                let activity = match self.active.contains(&unit) {
-                    true => UnitActivity::Active,
-                    false => UnitActivity::Inactive,
-                };
-                vec![Event::Unit(unit, activity)]
+            // A path unit starts the target.
+            Some(Action::SetFlag(flag, true)) => {
+                let unit = UnitName::parse(&flag.target()).unwrap();
+                self.active.insert(unit.clone());
+                vec![Event::Target(unit, UnitActivity::Active)]
             }
             Some(_) => Vec::new(),
         }
@@ -205,22 +224,28 @@ impl World {
         self.owed.extend(decided.cloned());
     }
 
-    /// The units that the devices of the present should have.
+    /// The targets that the devices of the present should have.
     pub fn wanted(&self) -> BTreeSet<UnitName> {
         let rules = Rules::read(&sources(self.rules), &Rules::default());
-        let wanted = self
-            .devices
-            .values()
-            .flat_map(|device| rules.wanted(device).units);
-        wanted.map(|unit| unit.name).collect()
+        let wanted = self.devices.values().flat_map(|device| {
+            let ports = device.ports.iter();
+            let flags = ports.filter_map(|port| Flag::of(port.protocol));
+            let flags = flags.chain([Flag::Hardware]);
+            crate::targets::of_device(device, &rules.wanted(device).roles, flags).0
+        });
+        wanted.map(|claim| claim.name).collect()
     }
 
     /// Tells a machine everything that is owed, until nothing is.
     pub fn settle(&mut self, machine: &mut Machine) {
         for _ in 0..100_000 {
-            let answers = self.answer();
+            let mut answers = self.answer();
             if answers.is_empty() && self.owed.is_empty() {
-                return;
+                let Some(deadline) = machine.next_deadline() else {
+                    return;
+                };
+                self.now = self.now.max(deadline);
+                answers.push(Event::Deadline);
             }
             for event in answers {
                 let actions = machine.step(event, self.now);

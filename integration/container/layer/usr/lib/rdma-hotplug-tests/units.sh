@@ -1,5 +1,6 @@
-# units.sh: devices that come and go, by a stand-in for the detector, and what becomes of the units
-# that rules name, under a real systemd with its bus and polkit; sourced by scenario.
+# units.sh: devices that come and go, by a stand-in for the detector, and what becomes of their
+# targets and of the units that hang on them, under a real systemd with its bus and polkit; sourced
+# by scenario.
 #
 # Responsible for: making things happen and keeping evidence. Must never judge: the tests do.
 # shellcheck shell=sh
@@ -47,21 +48,36 @@ rules() {
     systemctl reload rdma-orchestrator.service
 }
 
-# What the tests' rules name, as an administrator permits it.
-cat >/etc/polkit-1/rules.d/60-test.rules <<'POLKIT'
-polkit.addRule(function (action, subject) {
-    if (action.id === "org.freedesktop.systemd1.manage-units" &&
-        subject.user === "rdma-orchestrator" &&
-        action.lookup("unit").indexOf("test-") === 0) {
-        return polkit.Result.YES;
-    }
-});
-POLKIT
+# target NAME STATE: whether the orchestrator shows that target in that state.
+shows_target() {
+    call Orchestrator Explain "{\"name\":\"$1\"}" | grep -q "\"name\":\"$2\",\"state\":\"$3\""
+}
+
+# as_orchestrator COMMAND...: as the orchestrator's user, outside of its sandbox.
+as_orchestrator() {
+    setpriv --reuid=rdma-orchestrator --regid=rdma-orchestrator --clear-groups "$@"
+}
+
+# manager METHOD SIGNATURE ARGUMENT...: a call of systemd's over the bus, as that user.
+manager() {
+    as_orchestrator busctl --system call org.freedesktop.systemd1 /org/freedesktop/systemd1 \
+        org.freedesktop.systemd1.Manager "$@"
+}
+
+# What an administrator hangs on the targets.
 sleeps='ExecStart=/usr/bin/sleep infinity'
-unit test-shared.service '[Service]' "$sleeps"
-unit test-port@.service '[Service]' "$sleeps"
-unit test-fails.service '[Service]' Type=oneshot ExecStart=/usr/bin/false
-unit denied.service '[Service]' "$sleeps"
+unit test-device@.service '[Unit]' PartOf=rdma-device@%i.target '[Service]' "$sleeps" \
+    '[Install]' WantedBy=rdma-device@.target
+unit test-port@.service '[Unit]' PartOf=rdma-port@%i.target '[Service]' "$sleeps" \
+    '[Install]' WantedBy=rdma-port@.target
+unit test-storage.service '[Unit]' PartOf=rdma-role@storage.target '[Service]' "$sleeps" \
+    '[Install]' WantedBy=rdma-role@storage.target
+# One that is killed and waits for its restart when its device goes; one that never starts.
+unit test-restarts@.service '[Unit]' PartOf=rdma-device@%i.target '[Service]' "$sleeps" \
+    Restart=on-failure RestartSec=3s '[Install]' WantedBy=rdma-device@.target
+unit test-fails@.service '[Unit]' PartOf=rdma-device@%i.target StartLimitIntervalSec=0 \
+    '[Service]' Type=notify ExecStart=/usr/bin/false Restart=on-failure RestartSec=1s \
+    '[Install]' WantedBy=rdma-device@.target
 unit test-early@.service '[Service]' "$sleeps" '[Install]' 'WantedBy=rdma-hotplug@iwarp.target'
 unit test-hardware.service '[Unit]' Requires=rdma-hw.target After=rdma-hw.target \
     '[Service]' "$sleeps" '[Install]' WantedBy=rdma-hw.target
@@ -70,7 +86,9 @@ unit test-bound.service '[Unit]' 'BindsTo=rdma-wait@test0.service' \
 unit test-legacy.service '[Unit]' Wants=rdma-settled.service After=rdma-settled.service \
     '[Service]' "$sleeps"
 systemctl daemon-reload
-systemctl enable --runtime --quiet test-hardware.service test-early@x.service
+systemctl enable --runtime --quiet test-hardware.service test-early@x.service \
+    test-device@.service test-port@.service test-storage.service test-restarts@.service \
+    test-fails@.service
 
 mkfifo $devices
 systemctl stop rdma-detector.socket rdma-detector-uevent.socket rdma-detector.service
@@ -79,34 +97,37 @@ SYSTEMD_VARLINK_LISTEN=$run_dir/org.rdmahotplug.Detector $tests/detector-stand-i
 stand_in=$!
 until_true 10 test -S $run_dir/org.rdmahotplug.Detector
 chmod 0666 $run_dir/org.rdmahotplug.Detector
-rules '[[rule]]' 'units = ["test-shared.service"]' \
-    '[[rule]]' 'protocol = ["infiniband"]' 'units = ["test-port@{name}:{port}.service"]' \
-    'while_active = ["test-leader.service"]'
-unit test-leader.service '[Service]' "$sleeps"
-systemctl daemon-reload
+rules '[[rule]]' 'roles = ["storage"]' \
+    '[[rule]]' 'protocol = ["infiniband"]' 'roles = ["fabric"]'
 
-case_begins jobs
+case_begins targets
 device add 1 test0 infiniband roce infiniband
-keep shared-active until_true 30 systemctl is-active test-shared.service
-keep is-ready until_true 10 shows test0 '"state":"ready"'
-keep waits until_true 10 shows test0 '"name":"test-port@test0:1.service","state":"waiting"'
-keep leader systemctl start test-leader.service
+keep device-active until_true 30 systemctl is-active rdma-device@test0.target
+keep device-unit until_true 20 systemctl is-active test-device@test0.service
 keep port-1 until_true 20 systemctl is-active test-port@test0:1.service
+keep port-2 until_true 20 systemctl is-active test-port@test0:2.service
 keep port-3 until_true 20 systemctl is-active test-port@test0:3.service
-keep port-2 systemctl is-active test-port@test0:2.service
+keep role-active until_true 20 systemctl is-active rdma-role@fabric:test0.target
+keep storage-active until_true 20 systemctl is-active test-storage.service
+keep is-ready until_true 10 shows test0 '"state":"ready"'
+keep all-active until_true 10 call Orchestrator Wait \
+    '{"name":"test0","conditions":["targets"],"timeoutUSec":1000000}'
 keep status rdma-hotplug status
 keep explain explain test0
 device add 2 test-b roce
-keep second until_true 20 shows test-b '"state":"ready"'
-keep one-job sh -c 'journalctl --no-pager -u test-shared.service | grep -c "Started"'
+keep second until_true 20 systemctl is-active 'rdma-device@test\x2db.target'
+keep second-unit until_true 20 systemctl is-active 'test-device@test\x2db.service'
+keep one-job sh -c 'journalctl --no-pager -u test-storage.service | grep -c "Started"'
 device del 1
 keep ports-stopped until_true 20 is_state test-port@test0:1.service inactive
-keep shared-stays systemctl is-active test-shared.service
+keep device-stopped until_true 20 is_state test-device@test0.service inactive
+keep role-stopped until_true 20 is_state rdma-role@fabric.target inactive
+keep storage-stays systemctl is-active test-storage.service
 device del 2
-keep shared-stopped until_true 20 is_state test-shared.service inactive
-keep targets-stopped until_true 20 is_state rdma-hotplug-hardware.target inactive
+keep storage-stopped until_true 20 is_state test-storage.service inactive
+keep kinds-stopped until_true 20 is_state rdma-hotplug-hardware.target inactive
 device add 3 test0 roce
-keep replug until_true 20 systemctl is-active test-shared.service
+keep replug until_true 20 systemctl is-active test-device@test0.service
 keep replug-ready until_true 20 shows test0 '"state":"ready"'
 
 case_begins patterns
@@ -116,7 +137,8 @@ keep bound-active until_true 30 systemctl is-active test-bound.service
 keep legacy systemctl start test-legacy.service
 keep legacy-active systemctl is-active test-legacy.service
 keep other systemctl start --no-block rdma-wait@other0.service
-keep other-waits is_state rdma-wait@other0.service activating
+keep other-waits until_true 10 is_state rdma-wait@other0.service activating
+keep other-ends systemctl show --property=TimeoutStartUSec --value rdma-wait@other0.service
 device add 4 other0 iwarp
 keep other-active until_true 20 systemctl is-active rdma-wait@other0.service
 keep iwarp until_true 20 systemctl is-active rdma-hotplug@iwarp.target
@@ -131,65 +153,164 @@ keep load-list systemctl start rdma-load-modules@test.service
 keep load-list-active systemctl is-active rdma-load-modules@test.service
 keep load-list-user systemctl show --property=User --value rdma-load-modules@test.service
 
-case_begins failures
-rules '[[rule]]' 'units = ["test-fails.service", "denied.service", "test-nosuch.service"]'
-keep failed until_true 20 shows test0 '"name":"test-fails.service","state":"failed"'
-keep refused until_true 20 shows test0 '"name":"denied.service","state":"refused"'
-keep nosuch until_true 20 shows test0 '"name":"test-nosuch.service","state":"failed"'
-keep shared-stopped until_true 20 is_state test-shared.service inactive
-keep explain explain test0
-keep status rdma-hotplug status
-keep log journalctl --no-pager
-keep history rdma-hotplug history
-unit test-fails.service '[Service]' "$sleeps"
-keep reload systemctl daemon-reload
-systemctl reset-failed test-fails.service
-keep reconcile rdma-hotplug reconcile
-keep helped until_true 20 shows test0 '"name":"test-fails.service","state":"active"'
-keep stop-by-hand systemctl stop test-fails.service
-keep is-noticed until_true 20 shows test0 '"name":"test-fails.service","state":"stopped"'
+case_begins restarts
+# While it waits for its restart it hangs on its target still (U1), as does one that never starts (U2).
+keep active until_true 20 systemctl is-active test-restarts@test0.service
+keep kill systemctl kill --signal=KILL test-restarts@test0.service
+keep waits until_true 10 is_state test-restarts@test0.service activating
+device del 5
+keep stopped until_true 20 is_state test-restarts@test0.service inactive
+keep never-started until_true 20 sh -c '! systemctl is-active rdma-device@test0.target &&
+    [ "$(systemctl show --property=SubState --value test-fails@test0.service)" != auto-restart ]'
+# After the pauses of both neither is back.
+sleep 4
+keep still-stopped is_state test-restarts@test0.service inactive
+device add 6 test0 roce
+keep again until_true 20 systemctl is-active test-restarts@test0.service
+
+case_begins by-hand
+keep stop systemctl stop rdma-device@test0.target
+keep is-back until_true 20 systemctl is-active rdma-device@test0.target
+keep unit-is-back until_true 20 systemctl is-active test-device@test0.service
+# A target of no device, whoever starts it, is stopped with what hangs on it.
+keep start systemctl start rdma-device@nosuch.target
+keep is-stopped until_true 20 is_state rdma-device@nosuch.target inactive
+keep unit-is-stopped until_true 20 is_state test-device@nosuch.service inactive
+
+case_begins exchange
+before=$(systemctl show --property=MainPID --value test-device@test0.service)
+keep before echo "$before"
+# Under the same name, before the other one is gone.
+device add 7 test0 roce
+device del 6
+keep restarted until_true 20 sh -c 'pid=$(systemctl show --property=MainPID --value test-device@test0.service)
+    [ "$pid" != 0 ] && [ "$pid" != '"$before"' ]'
+keep active until_true 20 systemctl is-active rdma-device@test0.target
+
+case_begins stopped-meanwhile
+keep stop systemctl stop rdma-orchestrator.service rdma-orchestrator.socket
+device del 7
+keep stays systemctl is-active rdma-device@test0.target
+keep start systemctl start rdma-orchestrator.socket rdma-orchestrator.service
+keep device-stopped until_true 20 is_state rdma-device@test0.target inactive
+keep unit-stopped until_true 20 is_state test-device@test0.service inactive
+device add 8 test0 roce
+keep is-back until_true 20 systemctl is-active test-device@test0.service
+
+case_begins isolate
+mkdir -p /run/systemd/system/test.service.d
+printf '[Unit]\nIgnoreOnIsolate=yes\n' >/run/systemd/system/test.service.d/isolate.conf
+unit test-rescue.target '[Unit]' AllowIsolate=yes Requires=sysinit.target After=sysinit.target
+unit test-back.target '[Unit]' AllowIsolate=yes Requires=basic.target After=basic.target
+systemctl daemon-reload
+keep away systemctl isolate test-rescue.target
+keep unit-stopped until_true 20 is_state test-device@test0.service inactive
+keep back systemctl isolate test-back.target
+systemctl start dbus.socket
+keep target until_true 30 systemctl is-active rdma-device@test0.target
+keep unit until_true 30 systemctl is-active test-device@test0.service
+keep hardware until_true 30 systemctl is-active rdma-hotplug-hardware.target
+keep hw until_true 30 systemctl is-active rdma-hw.target
+systemctl start multi-user.target >/dev/null 2>&1
+
+case_begins flags
+device del 8
+keep gone until_true 20 is_state rdma-hotplug-hardware.target inactive
+device del 4
+keep all-gone until_true 20 sh -c '! test -e /run/rdma-hotplug/orchestrator/hardware'
+chmod 0500 /run/rdma-hotplug/orchestrator
+device add 9 test0 roce
+keep said until_true 20 sh -c 'rdma-hotplug status | grep -q "is not followed"'
+keep no-flag sh -c '! test -e /run/rdma-hotplug/orchestrator/hardware'
+chmod 0700 /run/rdma-hotplug/orchestrator
+keep flag until_true 30 test -e /run/rdma-hotplug/orchestrator/hardware
+keep active until_true 30 systemctl is-active rdma-hw.target
+
+case_begins attack
+keep id as_orchestrator id -un
+keep transient as_orchestrator systemd-run --unit=srp_daemon_port@pwn.service -p Type=oneshot \
+    touch /run/pwned
+keep transient-own as_orchestrator systemd-run --unit=rdma-wait@pwn.service touch /run/pwned
+keep transient-target manager StartTransientUnit 'ssa(sv)a(sa(sv))' rdma-device@pwn.target replace 0 0
+keep transient-kind manager StartTransientUnit 'ssa(sv)a(sa(sv))' rdma-pwn.target replace 0 0
+keep start-other manager StartUnit ss rdma-ndd.service replace
+keep stop-other manager StopUnit ss test-hardware.service replace
+keep start-service manager StartUnit ss rdma-device@pwn.service replace
+keep start-hw manager StartUnit ss rdma-hw.target replace
+keep restart manager RestartUnit ss rdma-device@test0.target replace
+keep enqueue manager EnqueueUnitJob sss rdma-device@test0.target start replace
+keep properties manager SetUnitProperties 'sba(sv)' rdma-device@test0.target true 1 \
+    Description s pwned
+keep reload manager Reload
+keep reexecute manager Reexecute
+keep kill manager KillUnit ssi test-hardware.service all 9
+keep environment manager SetEnvironment as 1 PWNED=1
+as_orchestrator sh -c 'printf "[Service]\nExecStart=touch /run/pwned\n" >/run/rdma-hotplug/orchestrator/pwn.service'
+keep link manager LinkUnitFiles asbb 1 /run/rdma-hotplug/orchestrator/pwn.service true true
+keep enable manager EnableUnitFiles asbb 1 /run/rdma-hotplug/orchestrator/pwn.service true true
+keep start-path manager StartUnit ss /run/rdma-hotplug/orchestrator/pwn.service replace
+as_orchestrator ln -s /usr/lib/systemd/system/rdma-ndd.service \
+    /run/rdma-hotplug/orchestrator/rdma-device@pwn.target
+keep start-link manager StartUnit ss rdma-pwn@x.target replace
+keep isolate manager StartUnit ss rdma-device@test0.target isolate
+keep hostname as_orchestrator busctl --system call org.freedesktop.hostname1 /org/freedesktop/hostname1 \
+    org.freedesktop.hostname1 SetHostname sb pwned false
+keep polkit as_orchestrator busctl --system call org.freedesktop.PolicyKit1 \
+    /org/freedesktop/PolicyKit1/Authority org.freedesktop.PolicyKit1.Authority EnumerateActions s ''
+keep allowed manager StartUnit ss rdma-device@pwn.target replace
+keep allowed-stopped until_true 20 is_state rdma-device@pwn.target inactive
+keep not-pwned sh -c '! test -e /run/pwned'
+rm -f /run/rdma-hotplug/orchestrator/pwn.service /run/rdma-hotplug/orchestrator/rdma-device@pwn.target
 
 case_begins bus
-rules '[[rule]]' 'units = ["test-shared.service"]'
-keep active until_true 20 shows test0 '"name":"test-shared.service","state":"active"'
 keep stop systemctl stop dbus.service dbus.socket
 keep is-lost until_true 20 has_no_bus
-device add 6 test6 roce
-rules '[[rule]]' 'units = ["test-shared.service", "test-port@{name}:9.service"]'
-keep queued until_true 20 shows test6 '"state":"queued"'
-keep start systemctl start dbus.socket dbus.service
-keep started until_true 30 systemctl is-active test-port@test6:9.service
+device add 10 test6 roce
+keep unknown until_true 20 shows_target test6 rdma-device@test6.target unknown
 keep is-ready until_true 20 shows test6 '"state":"ready"'
+keep explain-unknown explain test6
+keep start systemctl start dbus.socket dbus.service
+keep started until_true 30 systemctl is-active test-device@test6.service
 keep reexec systemctl daemon-reexec
-device add 7 test7 roce
-keep after-reexec until_true 30 systemctl is-active test-port@test7:9.service
+device add 11 test7 roce
+keep after-reexec until_true 30 systemctl is-active test-device@test7.service
 
 case_begins no-polkit
 polkit=/usr/share/dbus-1/system-services/org.freedesktop.PolicyKit1.service
 mv $polkit /run/polkit.off
 systemctl reload dbus.service
 systemctl stop polkit.service
-device add 8 test8 roce
-keep refused until_true 30 shows test8 '"state":"refused"'
-keep explain explain test8
+device add 12 test8 roce
+keep refused until_true 30 shows_target test8 rdma-device@test8.target refused
+keep is-ready until_true 20 shows test8 '"state":"ready"'
+keep status rdma-hotplug status
 mv /run/polkit.off $polkit
 systemctl reload dbus.service
 keep reconcile rdma-hotplug reconcile
-keep helped until_true 30 shows test8 '"state":"ready"'
+keep helped until_true 30 systemctl is-active test-device@test8.service
 
 case_begins bad-rules
-rules '[[rule]]' 'untis = ["test-shared.service"]'
+rules '[[rule]]' 'rolse = ["storage"]'
 keep status rdma-hotplug status
 keep works-on shows test8 '"state":"ready"'
+keep role-stays systemctl is-active test-storage.service
 
 case_begins crash
 keep kill systemctl kill --signal=KILL rdma-orchestrator.service
 keep back until_true 20 varlinkctl info $run_dir/org.rdmahotplug.Orchestrator
 keep is-ready until_true 30 shows test8 '"state":"ready"'
-device del 8
-keep stopped until_true 20 is_state test-port@test8:9.service inactive
-keep history rdma-hotplug history --limit 2000
+device del 12
+keep stopped until_true 20 is_state test-device@test8.service inactive
+keep history rdma-hotplug history --limit 5000
 keep history-json rdma-hotplug history --json
 keep replay rdma-hotplug replay $run_dir/orchestrator/journal
 keep log journalctl --no-pager -u rdma-orchestrator.service
+
+case_begins no-orchestrator
+keep stop systemctl stop rdma-orchestrator.socket rdma-orchestrator.service rdma-settled.service
+rm -f $run_dir/org.rdmahotplug.Orchestrator
+keep settled timeout 10 systemctl start rdma-settled.service
+keep modules timeout 10 systemctl start rdma-hotplug-modules.service
+keep failed-units systemctl --failed --plain --no-legend
+systemctl start rdma-orchestrator.socket
 kill $stand_in

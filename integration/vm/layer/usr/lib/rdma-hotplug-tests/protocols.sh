@@ -47,10 +47,22 @@ protocols() {
     printf '[Service]\n%s\n' "$sleeps" >$units/srp_daemon.service
     printf '[Unit]\nBindsTo=srp_daemon.service\nAfter=srp_daemon.service\n[Service]\n%s\n' \
         "$sleeps" >$units/srp_daemon_port@.service
+    # Its own udev rule, which stays in force.
+    mkdir -p /run/udev/rules.d
+    printf '%s, %s, %s, %s\n' 'SUBSYSTEM=="infiniband_mad", KERNEL=="umad*"' \
+        'PROGRAM=="/usr/bin/systemctl show srp_daemon -p ActiveState"' \
+        'RESULT=="ActiveState=active"' \
+        'ENV{SYSTEMD_WANTS}+="srp_daemon_port@$attr{ibdev}:$attr{port}.service"' \
+        >/run/udev/rules.d/60-srp_daemon.rules
+    udevadm control --reload
+    # What an administrator hangs on each port.
+    printf '[Unit]\nPartOf=rdma-port@%%i.target\n[Service]\n%s\n[Install]\nWantedBy=rdma-port@.target\n' \
+        "$sleeps" >$units/test-port@.service
     printf '[Unit]\nAfter=rdma-hw.target dev-infiniband-umad0.device\n[Service]\n%s\n' \
         "$sleeps" >$units/test-umad.service
     sed -i 's/^After=/BindsTo=dev-infiniband-umad0.device\nAfter=/' $units/test-umad.service
     systemctl daemon-reload
+    systemctl enable --runtime --quiet test-port@.service
     modprobe ib_core
     insmod $tests/rdma_provider.ko
 
@@ -66,15 +78,19 @@ protocols() {
     keep add provider add p0 mixed 2 mlx4_core
     keep started until_true 60 is_active srp_daemon_port@p0:1.service
     keep other is_active srp_daemon_port@p0:2.service
+    keep port-1 until_true 60 is_active test-port@p0:1.service
+    keep port-2 until_true 60 is_active test-port@p0:2.service
     keep is-ready until_true 60 is_ready p0
     keep bound systemctl start test-umad.service
     keep second provider add p1 ib 1 mlx5_core
     keep second-started until_true 60 is_active srp_daemon_port@p1:1.service
+    keep second-port until_true 60 is_active test-port@p1:1.service
     keep status rdma-hotplug status
     keep del provider del p0
-    keep stopped until_true 30 is_inactive srp_daemon_port@p0:1.service
+    keep port-1-stopped until_true 30 is_inactive test-port@p0:1.service
+    keep port-2-stopped until_true 30 is_inactive test-port@p0:2.service
     keep bound-stopped until_true 30 is_inactive test-umad.service
-    keep second-stays is_active srp_daemon_port@p1:1.service
+    keep second-stays is_active test-port@p1:1.service
     keep hardware-stays is_active rdma-hw.target
 
     case_begins unloaded

@@ -1,0 +1,451 @@
+//! The targets that stand for hardware: what each should be follows from the devices, what it is
+//! from the service manager, and a job is asked for where the two differ. Pure. Must never depend
+//! on who started a target, nor keep a device from being ready.
+
+use std::collections::BTreeSet;
+
+use interfaces::names::UnitName;
+use interfaces::orchestrator::{self, TargetState};
+use serde::{Deserialize, Serialize};
+
+use super::event::{Action, Flag, JobOutcome, UnitActivity, Verb};
+use super::{Machine, Timer};
+use crate::targets::{self, Claim};
+
+/// The first pause before a job is asked for again, in µs. It doubles with each attempt...
+const FIRST_PAUSE: i64 = 1_000_000;
+/// ...up to this.
+const LONGEST_PAUSE: i64 = 60_000_000;
+/// At most this often a target is started in a row, until something else is a reason to: who stops
+/// it again and again has a reason, too.
+const MAX_ATTEMPTS: u32 = 8;
+/// A target that was active for so long has been started well, in µs.
+const LASTED: i64 = 60_000_000;
+/// How long PID 1 may take to see a flag, in µs. Then the flag's target is started by a job.
+const FLAG_PAUSE: i64 = 5_000_000;
+
+/// What the last job came to, where that was nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Problem {
+    /// It failed, or there was none.
+    Failed(String),
+    /// The service manager did not let us.
+    Refused(String),
+}
+
+/// One target.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Target {
+    /// The devices that it stands for.
+    claimed_by: BTreeSet<i64>,
+    /// Where it stands for one device: for which. Of two with one name the later one.
+    owner: Option<i64>,
+    /// The device that it was started for, of a target that stands for one.
+    started_for: Option<i64>,
+    /// The flag that has PID 1 start it.
+    flag: Option<Flag>,
+    /// What the service manager has said last.
+    activity: UnitActivity,
+    /// Since when it is active, in µs.
+    active_since: i64,
+    /// The job that is under way.
+    job: Option<Verb>,
+    /// What the last job came to, and what it was for.
+    problem: Option<(Verb, Problem)>,
+    /// How often it was started in a row.
+    attempts: u32,
+    /// When a job is asked for again, in µs.
+    retry_at: Option<i64>,
+    /// No job is asked for until something changes.
+    given_up: bool,
+}
+
+impl Target {
+    fn new(flag: Option<Flag>) -> Self {
+        Self {
+            claimed_by: BTreeSet::new(),
+            owner: None,
+            started_for: None,
+            flag,
+            activity: UnitActivity::Inactive,
+            active_since: 0,
+            job: None,
+            problem: None,
+            attempts: 0,
+            retry_at: None,
+            given_up: false,
+        }
+    }
+
+    /// Whether a job is under way.
+    pub(super) fn is_pending(&self) -> bool {
+        self.job.is_some()
+    }
+
+    /// Whether it was started for a device that is another one than it stands for now.
+    fn is_stale(&self) -> bool {
+        let started_for = self.started_for.filter(|_| self.owner.is_some());
+        started_for.is_some_and(|device| self.owner != Some(device))
+    }
+
+    /// The job that it needs now. `may_start` says whether one of its devices is so far.
+    fn due(&self, may_start: bool) -> Option<Verb> {
+        let verb = match (self.claimed_by.is_empty(), self.activity) {
+            (true, UnitActivity::Active) => Verb::Stop,
+            (false, UnitActivity::Active) if self.is_stale() => Verb::Stop,
+            (false, UnitActivity::Inactive | UnitActivity::Failed) if may_start => Verb::Start,
+            _ => return None,
+        };
+        let failed = self
+            .problem
+            .as_ref()
+            .is_some_and(|(failed, _)| *failed == verb);
+        let waits = verb == Verb::Start && self.retry_at.is_some();
+        let blocked =
+            self.job.is_some() || waits || failed && (self.given_up || self.retry_at.is_some());
+        (!blocked).then_some(verb)
+    }
+
+    /// What was tried before says nothing any more.
+    fn forget_attempts(&mut self) {
+        self.attempts = 0;
+        self.retry_at = None;
+        self.given_up = false;
+        self.problem = None;
+    }
+
+    /// Has the next attempt wait, longer each time.
+    fn pause(&mut self, now: i64) {
+        match self.attempts {
+            0 => {}
+            1..MAX_ATTEMPTS => {
+                let doublings = self.attempts.saturating_sub(1).min(16);
+                let pause = FIRST_PAUSE
+                    .saturating_mul(1 << doublings)
+                    .min(LONGEST_PAUSE);
+                self.retry_at = Some(now.saturating_add(pause));
+            }
+            _ => self.given_up = true,
+        }
+    }
+
+    /// Takes over what the service manager says.
+    fn is_now(&mut self, activity: UnitActivity, now: i64) {
+        let before = std::mem::replace(&mut self.activity, activity);
+        match activity {
+            UnitActivity::Active => {
+                self.problem = None;
+                self.given_up = false;
+                self.retry_at = None;
+                if before != activity {
+                    self.active_since = now;
+                }
+                // Nothing says for which device another program has started it.
+                self.started_for = self.started_for.or(self.owner);
+            }
+            UnitActivity::Inactive | UnitActivity::Failed => {
+                self.started_for = None;
+                if before == UnitActivity::Active && self.job.is_none() {
+                    if now.saturating_sub(self.active_since) >= LASTED {
+                        self.attempts = 0;
+                    }
+                    self.pause(now);
+                    if self.given_up {
+                        let why = "it was stopped each time that it was started".to_owned();
+                        self.problem = Some((Verb::Start, Problem::Failed(why)));
+                    }
+                }
+            }
+            UnitActivity::Changing => {}
+        }
+    }
+
+    /// Takes over what became of a job.
+    fn job(&mut self, verb: Verb, outcome: &JobOutcome, now: i64) {
+        // One that was asked for before the service manager was lost may be answered late.
+        if self.job != Some(verb) {
+            return;
+        }
+        self.job = None;
+        let sentence = |why: &str| why.trim_end_matches('.').to_owned();
+        let problem = match outcome {
+            JobOutcome::Done | JobOutcome::NotNeeded => {
+                self.problem = None;
+                let activity = match verb {
+                    Verb::Start => UnitActivity::Active,
+                    Verb::Stop => UnitActivity::Inactive,
+                };
+                if verb == Verb::Stop {
+                    self.attempts = 0;
+                }
+                self.is_now(activity, now);
+                return;
+            }
+            JobOutcome::Ended(result) => {
+                self.pause(now);
+                Problem::Failed(format!("its job ended with '{result}'"))
+            }
+            // Masked, or without its template: a decision that stands in a file.
+            JobOutcome::NotBegun(why) => {
+                self.given_up = true;
+                Problem::Failed(sentence(why))
+            }
+            JobOutcome::Refused(why) => {
+                self.given_up = true;
+                Problem::Refused(sentence(why))
+            }
+        };
+        self.problem = Some((verb, problem));
+    }
+
+    fn message(&self) -> Option<&str> {
+        match &self.problem {
+            Some((_, Problem::Failed(why) | Problem::Refused(why))) => Some(why),
+            None => None,
+        }
+    }
+
+    fn state(&self, may_start: bool, known: bool) -> TargetState {
+        match (self.job, self.activity, &self.problem) {
+            (Some(Verb::Start), ..) => TargetState::Starting,
+            (Some(Verb::Stop), ..) => TargetState::Stopping,
+            _ if !known && may_start => TargetState::Unknown,
+            _ if !known => TargetState::Waiting,
+            (None, UnitActivity::Active, _) if self.is_stale() => TargetState::Stopping,
+            (None, UnitActivity::Active, _) => TargetState::Active,
+            (None, _, Some((_, Problem::Failed(_)))) => TargetState::Failed,
+            (None, _, Some((_, Problem::Refused(_)))) => TargetState::Refused,
+            (None, UnitActivity::Changing, _) => TargetState::Starting,
+            (None, ..) if may_start => TargetState::Inactive,
+            (None, ..) => TargetState::Waiting,
+        }
+    }
+}
+
+impl Machine {
+    /// Has the targets stand for a device as it is now, and those that stood for it before and do
+    /// not any more without it.
+    pub(super) fn claim_targets(&mut self, index: i64, before: &[Claim]) {
+        let Some(device) = self.devices.get(&index) else {
+            return;
+        };
+        let claimed: BTreeSet<UnitName> = device.claims.iter().map(|c| c.name.clone()).collect();
+        for claim in &device.claims {
+            let target = self
+                .targets
+                .entry(claim.name.clone())
+                .or_insert_with(|| Target::new(claim.flag));
+            if target.claimed_by.insert(index) {
+                // What became of earlier jobs says nothing of this device.
+                if target.problem.is_some() {
+                    target.forget_attempts();
+                }
+                if claim.of_one {
+                    target.owner = Some(index);
+                }
+                self.driven.insert(claim.name.clone());
+            }
+        }
+        for claim in before.iter().filter(|claim| !claimed.contains(&claim.name)) {
+            self.leave_target(index, &claim.name);
+        }
+    }
+
+    /// A target no longer stands for a device.
+    pub(super) fn leave_target(&mut self, index: i64, name: &UnitName) {
+        let Some(target) = self.targets.get_mut(name) else {
+            return;
+        };
+        target.claimed_by.remove(&index);
+        if target.owner == Some(index) {
+            target.owner = target.claimed_by.last().copied();
+        }
+        self.driven.insert(name.clone());
+    }
+
+    /// Has every target looked at.
+    pub(super) fn drive_every_target(&mut self) {
+        self.driven.extend(self.targets.keys().cloned());
+    }
+
+    /// Asks for the jobs of those targets of which something has changed.
+    pub(super) fn drive_targets(&mut self, now: i64, actions: &mut Vec<Action>) {
+        for name in std::mem::take(&mut self.driven) {
+            self.drive_target(&name, now, actions);
+        }
+    }
+
+    fn drive_target(&mut self, name: &UnitName, now: i64, actions: &mut Vec<Action>) {
+        let Some(target) = self.targets.get(name) else {
+            return;
+        };
+        self.touched.extend(target.owner);
+        if target.claimed_by.is_empty() && !target.is_pending() {
+            let gone = matches!(
+                target.activity,
+                UnitActivity::Inactive | UnitActivity::Failed
+            );
+            // Without the service manager it is not known whether it is active.
+            if gone && self.service_manager {
+                self.targets.remove(name);
+                return;
+            }
+        }
+        // Without the detector's answer it is not known what is wanted.
+        let may_ask = self.service_manager && self.complete && self.paused.is_none();
+        let due = target.due(self.may_start(target)).filter(|_| may_ask);
+        let reason = self.reason_of(target);
+        let Some(target) = self.targets.get_mut(name) else {
+            return;
+        };
+        let unit = name.clone();
+        match due {
+            Some(Verb::Start) => {
+                target.job = Some(Verb::Start);
+                target.attempts = target.attempts.saturating_add(1);
+                target.started_for = target.owner;
+                actions.push(Action::StartUnit { unit, reason });
+            }
+            Some(Verb::Stop) => {
+                target.job = Some(Verb::Stop);
+                target.attempts = target.attempts.saturating_add(1);
+                actions.push(Action::StopUnit { unit, reason });
+            }
+            None => {
+                if let Some(at) = target.retry_at.filter(|at| *at > now) {
+                    self.timers.insert((at, Timer::Target(unit)));
+                }
+            }
+        }
+    }
+
+    /// Why a job is asked for, for the log.
+    fn reason_of(&self, target: &Target) -> String {
+        let device = target.owner.or_else(|| target.claimed_by.first().copied());
+        let device = device.and_then(|index| self.devices.get(&index));
+        device.map_or_else(|| "no device needs it".to_owned(), ToString::to_string)
+    }
+
+    /// Whether one of its devices has the answers for its modules; of a flag's target, whether the
+    /// flag is up.
+    fn may_start(&self, target: &Target) -> bool {
+        match target.flag {
+            Some(flag) => self.announced.contains(&flag),
+            None => {
+                let mut devices = target.claimed_by.iter();
+                devices.any(|index| !self.unsettled.contains(index))
+            }
+        }
+    }
+
+    /// PID 1 starts the target of a flag when it sees the flag; a job is asked for only where that
+    /// does not happen.
+    pub(super) fn expect_target(&mut self, flag: Flag, now: i64) {
+        let name = targets::of_flag(flag).filter(|_| self.service_manager);
+        let target = name.and_then(|name| Some((self.targets.get_mut(&name)?, name)));
+        if let Some((target, name)) = target
+            && target.activity != UnitActivity::Active
+        {
+            target.retry_at = Some(now.saturating_add(FLAG_PAUSE));
+            self.driven.insert(name);
+        }
+    }
+
+    /// The time has come to ask for a job again.
+    pub(super) fn retry_target(&mut self, name: &UnitName, time: i64) {
+        if let Some(target) = self.targets.get_mut(name)
+            && target.retry_at == Some(time)
+        {
+            target.retry_at = None;
+            target.problem = None;
+            self.driven.insert(name.clone());
+        }
+    }
+
+    /// The service manager can be asked, and of our targets these are there.
+    pub(super) fn targets_known(&mut self, known: Vec<(UnitName, UnitActivity)>, now: i64) {
+        self.service_manager = true;
+        let listed: BTreeSet<&UnitName> = known.iter().map(|(name, _)| name).collect();
+        for (name, target) in &mut self.targets {
+            target.job = None;
+            if !listed.contains(name) {
+                target.is_now(UnitActivity::Inactive, now);
+            }
+            target.forget_attempts();
+        }
+        for (name, activity) in known {
+            self.target_is(&name, activity, now);
+        }
+        self.drive_every_target();
+    }
+
+    /// The service manager cannot be asked any more: of no job is known what became of it.
+    pub(super) fn targets_unknown(&mut self) {
+        self.service_manager = false;
+        for target in self.targets.values_mut() {
+            target.job = None;
+        }
+        self.drive_every_target();
+    }
+
+    /// Takes over the state of a target, of whichever device and whoever has changed it.
+    pub(super) fn target_is(&mut self, name: &UnitName, activity: UnitActivity, now: i64) {
+        let flag = Flag::ALL
+            .into_iter()
+            .find(|flag| flag.target() == name.as_str());
+        let target = self
+            .targets
+            .entry(name.clone())
+            .or_insert_with(|| Target::new(flag));
+        target.is_now(activity, now);
+        self.driven.insert(name.clone());
+    }
+
+    /// Takes over what became of a job.
+    pub(super) fn job(&mut self, name: &UnitName, verb: Verb, outcome: &JobOutcome, now: i64) {
+        if let Some(target) = self.targets.get_mut(name) {
+            target.job(verb, outcome, now);
+            self.driven.insert(name.clone());
+        }
+    }
+
+    /// Asks again for every target that was given up.
+    pub(super) fn reconcile_targets(&mut self) {
+        for target in self.targets.values_mut() {
+            target.forget_attempts();
+        }
+        self.drive_every_target();
+    }
+
+    /// The targets that stand for a device alone, as they are shown.
+    pub(super) fn shown_targets(&self, index: i64) -> Vec<orchestrator::Target> {
+        let device = self.devices.get(&index);
+        let claims = device.iter().flat_map(|device| &device.claims);
+        let of_one = claims.filter(|claim| claim.of_one);
+        let known = of_one.filter_map(|claim| Some((&claim.name, self.targets.get(&claim.name)?)));
+        // Of two devices with one name the later one has the target.
+        let own = known.filter(|(_, target)| target.owner == Some(index));
+        let shown = own.map(|(name, target)| orchestrator::Target {
+            name: name.to_string(),
+            state: target.state(self.may_start(target), self.service_manager),
+            message: target.message().map(str::to_owned),
+        });
+        shown.collect()
+    }
+
+    /// A sentence for each target that no device needs any more and that could not be stopped.
+    pub(super) fn left_behind(&self) -> impl Iterator<Item = String> {
+        let left = self.targets.iter().filter(|(_, target)| {
+            target.claimed_by.is_empty()
+                && target.activity == UnitActivity::Active
+                && target.job.is_none()
+                && self.complete
+        });
+        left.map(|(name, target)| {
+            let why = target
+                .message()
+                .unwrap_or("the service manager cannot be asked");
+            format!("{name} stays up: {why}")
+        })
+    }
+}

@@ -1,0 +1,488 @@
+//! Targets: what they should be follows from the devices, what they are from the service manager,
+//! whoever has changed them, and the difference is acted on.
+
+use super::*;
+use interfaces::orchestrator::{Condition, State, TargetState};
+
+const ROLE: &str = "[[rule]]\nmodules = [\"ib_uverbs\"]\nroles = [\"storage\"]\n";
+const PLAIN: &str = "[[rule]]\nmodules = [\"ib_uverbs\"]\n";
+const DEVICE: &str = "rdma-device@a.target";
+const HARDWARE: &str = "rdma-hotplug-hardware.target";
+
+/// The jobs of what an event led to, for the targets with this in their names.
+fn jobs<'t>(told: &'t [String], of: &str) -> Vec<&'t str> {
+    let mut jobs = decisions(told);
+    jobs.retain(|words| {
+        (words.starts_with("start ") || words.starts_with("stop ")) && words.contains(of)
+    });
+    jobs
+}
+
+fn known(units: &[(&str, UnitActivity)]) -> Event {
+    let known = units.iter();
+    Event::Targets(
+        known
+            .map(|(unit, is)| (UnitName::parse(unit).unwrap(), *is))
+            .collect(),
+    )
+}
+
+fn state(script: &Script, index: i64, target: &str) -> TargetState {
+    let device = script.device(index);
+    let found = device.targets.iter().find(|t| t.name == target);
+    found
+        .unwrap_or_else(|| panic!("{target}: {:?}", device.targets))
+        .state
+}
+
+/// A device called `a` of this index, whose every target is active.
+fn active(script: &mut Script, index: i64) {
+    let mut told = script.there(whole(index, "a", &[Protocol::Roce]));
+    told.extend(script.answer("ib_uverbs", Outcome::AlreadyLoaded));
+    settle(script, &told);
+}
+
+/// The jobs of what was decided are done, those that follow as well, and PID 1 has seen the flags.
+fn settle(script: &mut Script, told: &[String]) {
+    let next = finish(script, told);
+    if !jobs(&next, "").is_empty() {
+        settle(script, &next);
+    }
+}
+
+/// The jobs of what was decided are done, and PID 1 has seen the flags.
+fn finish(script: &mut Script, told: &[String]) -> Vec<String> {
+    let mut next = Vec::new();
+    for words in decisions(told) {
+        let mut parts = words.split([' ', ':']);
+        let event = match (parts.next(), words) {
+            (Some("start"), _) => job(words.split(' ').nth(1).unwrap(), JobOutcome::Done),
+            (Some("stop"), _) => {
+                let unit = words.strip_prefix("stop ").unwrap();
+                stop_job(unit.rsplit_once(": ").unwrap().0, JobOutcome::Done)
+            }
+            (_, "flag hardware true") => is(HARDWARE, UnitActivity::Active),
+            (_, "flag roce true") => is("rdma-hotplug@roce.target", UnitActivity::Active),
+            _ => continue,
+        };
+        next.extend(script.tell(event));
+    }
+    next
+}
+
+#[test]
+fn each_device_port_and_role_has_its_target_and_a_role_one_for_all() {
+    let mut script = Script::with_bus(ROLE);
+    let _ = script.there(whole(1, "a", &[Protocol::Infiniband, Protocol::Roce]));
+    let told = script.answer("ib_uverbs", Outcome::Loaded);
+    assert_eq!(
+        jobs(&told, ""),
+        [
+            "start rdma-device@a.target for a (index 1)",
+            "start rdma-port@a:1.target for a (index 1)",
+            "start rdma-port@a:2.target for a (index 1)",
+            "start rdma-role@storage.target for a (index 1)",
+            "start rdma-role@storage:a.target for a (index 1)",
+        ]
+    );
+    let told = script.there(whole(2, "b", &[]));
+    assert_eq!(
+        jobs(&told, ""),
+        [
+            "start rdma-device@b.target for b (index 2)",
+            "start rdma-role@storage:b.target for b (index 2)",
+        ]
+    );
+}
+
+/// facts/rdma.md 3, item 8: a daemon failed because the module that it needs was not there yet.
+#[test]
+fn a_target_is_started_only_when_its_device_has_the_answers_for_its_modules() {
+    let mut script = Script::with_bus("[[rule]]\nmodules = [\"ib_umad\", \"opa_vnic\"]\n");
+    let mut told = script.there(whole(1, "a", &[Protocol::Infiniband]));
+    told.extend(script.answer("opa_vnic", Outcome::Missing));
+    assert_eq!(state(&script, 1, DEVICE), TargetState::Waiting);
+    assert!(jobs(&told, "").is_empty(), "{told:?}");
+    let told = script.answer("ib_umad", Outcome::Loaded);
+    assert_eq!(jobs(&told, DEVICE).len(), 1, "{told:?}");
+    assert_eq!(state(&script, 1, DEVICE), TargetState::Starting);
+    // A unit on the target may wait for this device to be ready.
+    assert_eq!(script.device(1).state, State::Ready);
+    let _ = finish(&mut script, &told);
+    assert_eq!(state(&script, 1, DEVICE), TargetState::Active);
+    let conditions = script.device(1).conditions;
+    let targets = conditions
+        .iter()
+        .find(|c| c.condition == Condition::Targets);
+    assert!(targets.unwrap().met);
+}
+
+/// facts/rdma.md 3, item 25: work that is shared is done once.
+#[test]
+fn sixty_four_devices_make_one_job_for_the_role_that_they_share_and_the_last_takes_it_down() {
+    let mut script = Script::with_bus(ROLE);
+    let mut told = Vec::new();
+    for index in 0..64 {
+        told.extend(script.there(whole(index, &format!("v{index}"), &[Protocol::Roce])));
+    }
+    told.extend(script.answer("ib_uverbs", Outcome::Loaded));
+    assert_eq!(jobs(&told, "rdma-role@storage.target").len(), 1, "{told:?}");
+    let _ = finish(&mut script, &told);
+    for index in 0..63 {
+        let told = script.tell(Event::DeviceGone(index));
+        assert!(
+            jobs(&told, "rdma-role@storage.target").is_empty(),
+            "{told:?}"
+        );
+        assert_eq!(
+            jobs(&told, &format!("rdma-device@v{index}.target")).len(),
+            1
+        );
+        let _ = finish(&mut script, &told);
+    }
+    let told = script.tell(Event::DeviceGone(63));
+    let stop = "stop rdma-role@storage.target: no device needs it";
+    assert_eq!(jobs(&told, "rdma-role@storage.target"), [stop]);
+}
+
+/// cases.md U1 and U2: a unit that waited for its restart was forgotten, and ran on without
+/// hardware. Of targets, what another program starts is stopped as well.
+#[test]
+fn what_is_active_without_a_device_is_stopped_whoever_started_it() {
+    let mut script = Script::with_bus(PLAIN);
+    let told = script.tell(is(DEVICE, UnitActivity::Active));
+    assert_eq!(
+        jobs(&told, ""),
+        [format!("stop {DEVICE}: no device needs it")]
+    );
+    settle(&mut script, &told);
+    active(&mut script, 1);
+    let told = script.tell(Event::DeviceGone(1));
+    settle(&mut script, &told);
+    let told = script.tell(is(DEVICE, UnitActivity::Active));
+    assert_eq!(jobs(&told, DEVICE).len(), 1, "{told:?}");
+}
+
+/// cases.md U3: our stop waits, a person's start replaces it, and the device is back.
+#[test]
+fn a_stop_that_a_persons_start_replaced_is_no_failure_where_the_device_is_back() {
+    let mut script = Script::with_bus(PLAIN);
+    active(&mut script, 1);
+    let told = script.tell(Event::DeviceGone(1));
+    assert_eq!(jobs(&told, DEVICE).len(), 1);
+    let told = script.tell(stop_job(DEVICE, JobOutcome::Ended("canceled".to_owned())));
+    assert!(jobs(&told, DEVICE).is_empty(), "{told:?}");
+    // It was started for the device before, and is started again for this one.
+    active(&mut script, 2);
+    assert_eq!(state(&script, 2, DEVICE), TargetState::Active);
+    let told = script.tell(Event::DeviceGone(2));
+    assert_eq!(jobs(&told, DEVICE).len(), 1, "{told:?}");
+}
+
+/// cases.md U4: a replug is hidden by a resync, and the unit runs on for a device that is gone.
+#[test]
+fn a_device_that_took_the_name_of_another_gets_the_target_started_again() {
+    let mut script = Script::with_bus(PLAIN);
+    active(&mut script, 1);
+    let mut told = script.all([
+        Event::SnapshotBegins,
+        Event::Device(Box::new(whole(2, "a", &[Protocol::Roce]))),
+        Event::SnapshotEnds,
+    ]);
+    assert_eq!(
+        jobs(&told, DEVICE),
+        ["stop rdma-device@a.target: a (index 2)"]
+    );
+    told = finish(&mut script, &told);
+    assert_eq!(
+        jobs(&told, DEVICE),
+        ["start rdma-device@a.target for a (index 2)"]
+    );
+    // What stands for hardware of a kind has not changed.
+    assert!(jobs(&told, HARDWARE).is_empty(), "{told:?}");
+}
+
+/// cases.md U4: two devices exchange their names.
+#[test]
+fn two_devices_that_exchange_their_names_get_both_targets_started_again() {
+    let mut script = Script::with_bus(PLAIN);
+    active(&mut script, 1);
+    let told = script.there(whole(2, "b", &[Protocol::Roce]));
+    let _ = finish(&mut script, &told);
+    let told = script.all([
+        Event::SnapshotBegins,
+        Event::Device(Box::new(whole(1, "b", &[Protocol::Roce]))),
+        Event::Device(Box::new(whole(2, "a", &[Protocol::Roce]))),
+        Event::SnapshotEnds,
+    ]);
+    assert_eq!(
+        jobs(&told, "rdma-device"),
+        [
+            "stop rdma-device@a.target: no device needs it",
+            "stop rdma-device@b.target: b (index 1)",
+        ]
+    );
+    let told = finish(&mut script, &told);
+    assert_eq!(jobs(&told, "rdma-device").len(), 2, "{told:?}");
+}
+
+#[test]
+fn a_rename_moves_a_device_to_the_target_of_its_new_name() {
+    let mut script = Script::with_bus(PLAIN);
+    active(&mut script, 1);
+    let told = script.there(whole(1, "ibp1s0", &[Protocol::Roce]));
+    assert_eq!(
+        jobs(&told, "rdma-device"),
+        [
+            "stop rdma-device@a.target: no device needs it",
+            "start rdma-device@ibp1s0.target for ibp1s0 (index 1)",
+        ]
+    );
+}
+
+/// cases.md U5: the orchestrator is stopped, the device goes, and the orchestrator is started.
+#[test]
+fn targets_whose_device_went_while_no_orchestrator_ran_are_stopped() {
+    for with_journal in [true, false] {
+        let mut script = Script::with_bus(PLAIN);
+        active(&mut script, 1);
+        if !with_journal {
+            script = Script::new(PLAIN);
+        }
+        let _ = script.tell(Event::Begins(PATIENCE));
+        let told = script.tell(known(&[
+            (DEVICE, UnitActivity::Active),
+            (HARDWARE, UnitActivity::Active),
+        ]));
+        // Before the detector has answered it is not known what is wanted.
+        assert!(jobs(&told, "").is_empty(), "{told:?}");
+        let told = script.all([Event::SnapshotBegins, Event::SnapshotEnds]);
+        assert_eq!(jobs(&told, "").len(), 2, "{told:?}");
+    }
+}
+
+/// Without a journal it is not known what a target was started for; a device that is there keeps it.
+#[test]
+fn a_target_that_is_active_at_the_start_is_kept_while_its_device_gets_its_modules() {
+    let mut script = Script::new(PLAIN);
+    let told = script.all([
+        known(&[(DEVICE, UnitActivity::Active)]),
+        Event::SnapshotBegins,
+        Event::Device(Box::new(whole(1, "a", &[]))),
+        Event::SnapshotEnds,
+        answer("ib_uverbs", Outcome::AlreadyLoaded),
+    ]);
+    assert!(jobs(&told, DEVICE).is_empty(), "{told:?}");
+    assert_eq!(state(&script, 1, DEVICE), TargetState::Active);
+}
+
+/// cases.md U6: `systemctl isolate rescue.target` and back.
+#[test]
+fn targets_that_went_with_the_bus_are_started_again_when_it_is_back() {
+    let mut script = Script::with_bus(PLAIN);
+    active(&mut script, 1);
+    let _ = script.all([
+        is(DEVICE, UnitActivity::Inactive),
+        is(HARDWARE, UnitActivity::Inactive),
+        Event::ServiceManagerLost,
+    ]);
+    assert_eq!(state(&script, 1, DEVICE), TargetState::Unknown);
+    let told = script.tell(known(&[("rdma-hotplug@roce.target", UnitActivity::Active)]));
+    assert_eq!(
+        jobs(&told, ""),
+        [
+            "start rdma-device@a.target for a (index 1)",
+            "start rdma-hotplug-hardware.target for a (index 1)",
+            "start rdma-port@a:1.target for a (index 1)",
+        ]
+    );
+}
+
+#[test]
+fn a_target_that_is_stopped_again_and_again_is_started_with_growing_pauses_and_then_left() {
+    let mut script = Script::with_bus(PLAIN);
+    active(&mut script, 1);
+    let mut pauses = Vec::new();
+    loop {
+        let told = script.tell(is(DEVICE, UnitActivity::Inactive));
+        assert!(jobs(&told, DEVICE).is_empty(), "{told:?}");
+        let before = script.now;
+        let mut told = Vec::new();
+        while jobs(&told, DEVICE).is_empty() && script.machine.next_deadline().is_some() {
+            told = script.wait(1);
+        }
+        if jobs(&told, DEVICE).is_empty() {
+            break;
+        }
+        pauses.push((script.now - before) / SECOND);
+        let _ = finish(&mut script, &told);
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60]);
+    let device = script.device(1);
+    assert_eq!(device.targets[0].state, TargetState::Failed);
+    let message = device.targets[0].message.as_deref();
+    assert_eq!(
+        message,
+        Some("it was stopped each time that it was started")
+    );
+    assert_eq!(device.state, State::Ready);
+    let told = script.tell(Event::Reconcile);
+    assert_eq!(jobs(&told, DEVICE).len(), 1);
+}
+
+/// cases.md U7: `/run` without inodes for a moment.
+#[test]
+fn a_flag_that_could_not_be_written_is_written_when_it_can_be() {
+    let mut script = Script::started(PLAIN);
+    let _ = script.there(whole(1, "a", &[]));
+    let told = script.answer("ib_uverbs", Outcome::Loaded);
+    assert_eq!(decisions(&told), ["flag hardware true"]);
+    let failed = Event::FlagFailed(Flag::Hardware, "no space".to_owned());
+    let told = script.tell(failed);
+    assert!(decisions(&told).is_empty());
+    let problems = script.machine.describe().left_behind;
+    assert_eq!(
+        problems,
+        ["rdma-hotplug-hardware.target is not followed: no space"]
+    );
+    assert_eq!(decisions(&script.wait(5)), ["flag hardware true"]);
+    assert!(script.machine.describe().left_behind.is_empty());
+    assert!(decisions(&script.wait(60)).is_empty());
+}
+
+/// PID 1 starts the target of a flag; a job is asked for only where it does not.
+#[test]
+fn a_target_of_a_flag_is_left_to_pid_1_for_a_moment() {
+    let mut script = Script::with_bus(PLAIN);
+    let _ = script.there(whole(1, "a", &[]));
+    let told = script.answer("ib_uverbs", Outcome::Loaded);
+    assert!(jobs(&told, HARDWARE).is_empty(), "{told:?}");
+    assert!(jobs(&script.wait(4), HARDWARE).is_empty());
+    assert_eq!(jobs(&script.wait(1), HARDWARE).len(), 1);
+    let mut script = Script::with_bus(PLAIN);
+    active(&mut script, 1);
+    assert!(jobs(&script.wait(60), HARDWARE).is_empty());
+}
+
+#[test]
+fn jobs_wait_for_the_bus_and_are_asked_for_again_when_it_was_lost() {
+    let mut script = Script::started(PLAIN);
+    let _ = script.there(whole(1, "a", &[]));
+    let told = script.answer("ib_uverbs", Outcome::Loaded);
+    assert!(jobs(&told, "").is_empty(), "{told:?}");
+    assert_eq!(state(&script, 1, DEVICE), TargetState::Unknown);
+    let start = "start rdma-device@a.target for a (index 1)";
+    assert_eq!(jobs(&script.tell(known(&[])), DEVICE), [start]);
+    let _ = script.tell(Event::ServiceManagerLost);
+    assert_eq!(jobs(&script.tell(known(&[])), DEVICE), [start]);
+    // The answer for the job before the loss says nothing now; its outcome is in the list.
+    let _ = script.tell(Event::ServiceManagerLost);
+    let told = script.tell(known(&[(DEVICE, UnitActivity::Active)]));
+    assert!(jobs(&told, DEVICE).is_empty(), "{told:?}");
+    let told = script.tell(Event::DeviceGone(1));
+    assert_eq!(jobs(&told, DEVICE).len(), 1);
+}
+
+#[test]
+fn a_failed_job_is_asked_for_again_and_a_masked_or_refused_target_is_not() {
+    let failed = JobOutcome::Ended("dependency".to_owned());
+    let masked = JobOutcome::NotBegun("Unit is masked.".to_owned());
+    let refused = JobOutcome::Refused("Access denied".to_owned());
+    for (outcome, again, expected, message) in [
+        (
+            failed,
+            1,
+            TargetState::Failed,
+            "its job ended with 'dependency'",
+        ),
+        (masked, 0, TargetState::Failed, "Unit is masked"),
+        (refused, 0, TargetState::Refused, "Access denied"),
+    ] {
+        let mut script = Script::with_bus(PLAIN);
+        let _ = script.there(whole(1, "a", &[]));
+        let _ = script.answer("ib_uverbs", Outcome::Loaded);
+        let told = script.tell(job(DEVICE, outcome));
+        assert!(jobs(&told, DEVICE).is_empty(), "{told:?}");
+        assert_eq!(state(&script, 1, DEVICE), expected);
+        assert_eq!(
+            script.device(1).targets[0].message.as_deref(),
+            Some(message)
+        );
+        assert_eq!(script.device(1).state, State::Ready);
+        let _ = script.tell(is(HARDWARE, UnitActivity::Active));
+        assert_eq!(jobs(&script.wait(1), DEVICE).len(), again);
+        // A new device, a bus that is back and a person are reasons to ask again.
+        let told = script.tell(known(&[]));
+        assert_eq!(jobs(&told, DEVICE).len(), 1, "{told:?}");
+    }
+}
+
+#[test]
+fn a_target_that_may_not_be_stopped_stays_up_and_is_said() {
+    let mut script = Script::with_bus(PLAIN);
+    active(&mut script, 1);
+    let told = script.tell(Event::DeviceGone(1));
+    assert_eq!(jobs(&told, HARDWARE).len(), 1);
+    let _ = script.tell(stop_job(
+        HARDWARE,
+        JobOutcome::Refused("Access denied".to_owned()),
+    ));
+    let left = script.machine.describe().left_behind;
+    assert!(
+        left.contains(&format!("{HARDWARE} stays up: Access denied")),
+        "{left:?}"
+    );
+    // The next device has it, and another program may stop it.
+    let told = script.there(whole(2, "a", &[]));
+    assert!(jobs(&told, HARDWARE).is_empty(), "{told:?}");
+    assert!(
+        !script
+            .machine
+            .describe()
+            .left_behind
+            .iter()
+            .any(|l| l.contains(HARDWARE))
+    );
+    let _ = script.tell(Event::DeviceGone(2));
+    let _ = script.tell(is(HARDWARE, UnitActivity::Inactive));
+    assert!(
+        !script
+            .machine
+            .describe()
+            .left_behind
+            .iter()
+            .any(|l| l.contains(HARDWARE))
+    );
+}
+
+#[test]
+fn a_device_that_is_left_alone_has_no_targets() {
+    let mut script = Script::with_bus(ROLE);
+    active(&mut script, 1);
+    let rules = "[[rule]]\nmanage = false\n";
+    let told = script.tell(Event::Rules(sources(rules)));
+    assert_eq!(jobs(&told, "stop").len(), 6, "{told:?}");
+    assert!(script.device(1).targets.is_empty());
+}
+
+#[test]
+fn a_role_that_the_rules_give_and_take_away_starts_and_stops_its_targets() {
+    let mut script = Script::with_bus(PLAIN);
+    active(&mut script, 1);
+    let told = script.tell(Event::Rules(sources(ROLE)));
+    assert_eq!(jobs(&told, "start rdma-role@").len(), 2, "{told:?}");
+    let _ = finish(&mut script, &told);
+    let told = script.tell(Event::Rules(sources(PLAIN)));
+    assert_eq!(jobs(&told, "stop rdma-role@").len(), 2, "{told:?}");
+}
+
+#[test]
+fn nothing_is_started_or_stopped_in_a_pause_and_all_is_caught_up_after() {
+    let mut script = Script::with_bus(PLAIN);
+    active(&mut script, 1);
+    let _ = script.tell(Event::Pause("firmware".to_owned()));
+    let told = script.tell(Event::DeviceGone(1));
+    assert!(jobs(&told, "").is_empty(), "{told:?}");
+    let told = script.tell(Event::Resume);
+    assert_eq!(jobs(&told, DEVICE).len(), 1, "{told:?}");
+}

@@ -1,0 +1,207 @@
+//! The names of the targets that stand for RDMA hardware: a device, a port, a role. Their templates
+//! are files of this package, and units of others hang on them by `WantedBy=`, `PartOf=` and
+//! `Upholds=` (`systemd.unit(5)`). Pure. Must never name a unit that this package does not ship.
+
+use std::fmt::Write;
+
+use interfaces::detector::Device;
+use interfaces::names::{NameError, UnitName};
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Flag;
+
+/// What the names of our targets match, as the service manager's `ListUnitsByPatterns` takes it.
+pub const PATTERNS: [&str; 5] = [
+    "rdma-hotplug-hardware.target",
+    "rdma-hotplug@*.target",
+    "rdma-device@*.target",
+    "rdma-port@*.target",
+    "rdma-role@*.target",
+];
+
+/// A role that rules give to devices: 1 to 64 of the characters `A-Z a-z 0-9 _`. There is no `-`,
+/// which `%I` of a unit would show as `/` (`systemd.unit(5)`, "Specifiers").
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Role(String);
+
+impl Role {
+    /// The most characters that a role may have.
+    const MAX_LEN: usize = 64;
+
+    /// Checks `name`.
+    ///
+    /// # Errors
+    /// A sentence that says what a role is.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        match (1..=Self::MAX_LEN).contains(&name.len()) && name.chars().all(allowed) {
+            true => Ok(Self(name.to_owned())),
+            false => Err(format!(
+                "{name:?} is not a role: 1 to {} of A-Z, a-z, 0-9 and '_'",
+                Self::MAX_LEN
+            )),
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A target that stands for a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Its name.
+    pub name: UnitName,
+    /// Whether it stands for that device alone.
+    pub of_one: bool,
+    /// The flag that has PID 1 start it.
+    pub flag: Option<Flag>,
+}
+
+/// The targets of a device with these roles: its own, one a port, two a role, and those of its
+/// `flags`. One whose name is too long is left out, and a sentence says so.
+#[must_use]
+pub fn of_device(
+    device: &Device,
+    roles: &[Role],
+    flags: impl IntoIterator<Item = Flag>,
+) -> (Vec<Claim>, Vec<String>) {
+    let name = escape(&device.name);
+    let own = [format!("rdma-device@{name}.target")];
+    let ports = device.ports.iter();
+    let ports = ports.map(|port| format!("rdma-port@{name}:{}.target", port.number));
+    let of_roles = roles
+        .iter()
+        .map(|role| format!("rdma-role@{}:{name}.target", role.as_str()));
+    let shared = roles
+        .iter()
+        .map(|role| format!("rdma-role@{}.target", role.as_str()));
+    let of_one = own.into_iter().chain(ports).chain(of_roles);
+    let of_one = of_one.map(|name| (name, true, None));
+    let shared = shared.map(|name| (name, false, None));
+    let kinds = flags
+        .into_iter()
+        .map(|flag| (flag.target(), false, Some(flag)));
+    let (mut claims, mut errors) = (Vec::new(), Vec::new());
+    for (name, of_one, flag) in of_one.chain(shared).chain(kinds) {
+        match UnitName::parse(&name) {
+            Ok(name) => claims.push(Claim { name, of_one, flag }),
+            Err(e) => errors.push(unnamed(&e)),
+        }
+    }
+    (claims, errors)
+}
+
+fn unnamed(error: &NameError) -> String {
+    format!("no target can be named for it: {error}")
+}
+
+/// The target that PID 1 starts when it sees a flag.
+#[must_use]
+pub fn of_flag(flag: Flag) -> Option<UnitName> {
+    UnitName::parse(&flag.target()).ok()
+}
+
+/// Whether a unit of that name is one of ours.
+#[must_use]
+pub fn is_ours(name: &str) -> bool {
+    PATTERNS
+        .iter()
+        .any(|pattern| match pattern.split_once('*') {
+            None => name == *pattern,
+            Some((prefix, suffix)) => {
+                let instance = name.strip_prefix(prefix);
+                instance.is_some_and(|rest| rest.len() > suffix.len() && rest.ends_with(suffix))
+            }
+        })
+}
+
+/// A string as it stands in a unit's name (`systemd.unit(5)`, "String Escaping for Inclusion in
+/// Unit Names").
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'/' => escaped.push('-'),
+            b'.' if at > 0 => escaped.push('.'),
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b':' | b'_' => escaped.push(byte.into()),
+            // A string can always be written to.
+            byte => drop(write!(escaped, "\\x{byte:02x}")),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::tests::device;
+    use interfaces::detector::Protocol;
+
+    fn names(name: &str, roles: &[&str]) -> Vec<String> {
+        let roles: Vec<Role> = roles.iter().map(|r| Role::parse(r).unwrap()).collect();
+        let device = device(1, name, &[Protocol::Infiniband, Protocol::Roce]);
+        let (claims, errors) = of_device(&device, &roles, [Flag::Hardware]);
+        assert!(errors.is_empty(), "{errors:?}");
+        claims
+            .into_iter()
+            .map(|claim| claim.name.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn a_device_has_its_own_target_one_a_port_and_two_a_role() {
+        assert_eq!(
+            names("mlx5_0", &["storage"]),
+            [
+                "rdma-device@mlx5_0.target",
+                "rdma-port@mlx5_0:1.target",
+                "rdma-port@mlx5_0:2.target",
+                "rdma-role@storage:mlx5_0.target",
+                "rdma-role@storage.target",
+                "rdma-hotplug-hardware.target",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_devices_name_is_escaped_and_every_name_is_one_of_ours() {
+        let names = names("ib-fixed a", &["x"]);
+        assert_eq!(names[0], r"rdma-device@ib\x2dfixed\x20a.target");
+        assert!(names.iter().all(|name| is_ours(name)));
+        for flag in Flag::ALL {
+            assert!(is_ours(of_flag(flag).unwrap().as_str()));
+        }
+        for other in [
+            "rdma-device@.target",
+            "rdma-hw.target",
+            "rdma-device@a.service",
+            "xrdma-device@a.target",
+            "rdma-hotplug-hardware.target.target",
+        ] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_becomes_too_long_is_left_out_and_said() {
+        let (claims, errors) = of_device(&device(1, &"-".repeat(63), &[]), &[], []);
+        assert_eq!((claims.len(), errors.len()), (0, 1));
+        assert!(
+            errors[0].ends_with("it is longer than 255 bytes"),
+            "{errors:?}"
+        );
+    }
+
+    #[test]
+    fn a_role_is_a_word() {
+        assert!(Role::parse("storage_1").is_ok());
+        for name in ["", "a-b", "a:b", "a/b", "ä", &"x".repeat(65)] {
+            assert!(Role::parse(name).is_err(), "{name}");
+        }
+    }
+}
