@@ -17,8 +17,9 @@ use varlink::{Reply, Request};
 
 pub use subscription::{Backoff, Followed, Subscription};
 
-/// The longest reply that is read, in bytes.
-const MAX_REPLY_LEN: u64 = 16 * 1024 * 1024;
+/// The longest reply that is read, in bytes. A device with 255 ports has a quarter of it, and a
+/// service that was taken over could fill this process's memory with it.
+const MAX_REPLY_LEN: u64 = 1024 * 1024;
 
 /// What went wrong with a call, where.
 #[derive(Debug, thiserror::Error)]

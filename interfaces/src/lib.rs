@@ -14,6 +14,7 @@
 //! - [`dropin`]: configuration directories, as systemd merges them.
 //! - [`journal`]: the orchestrator's journal as bytes.
 //! - [`log`]: where log records go.
+//! - [`sandbox`]: what a service takes from itself.
 //! - [`user`]: user names and their numbers.
 //! - [`lifecycle`]: the service manager, and what it wants.
 
@@ -29,6 +30,7 @@ pub mod loader;
 pub mod log;
 pub mod names;
 pub mod orchestrator;
+pub mod sandbox;
 pub mod server;
 pub mod user;
 

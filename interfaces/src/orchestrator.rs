@@ -38,6 +38,12 @@ pub const NOT_PAUSED: &str = "org.rdmahotplug.Orchestrator.NotPaused";
 pub const LIST_FUNCTIONS: &str = "org.rdmahotplug.Orchestrator.ListFunctions";
 /// Says who wants a module, and what became of it.
 pub const EXPLAIN_MODULE: &str = "org.rdmahotplug.Orchestrator.ExplainModule";
+/// Says what the loader would do with a module.
+pub const PLAN_MODULE: &str = "org.rdmahotplug.Orchestrator.PlanModule";
+/// Lists the modules that the loader's policy names.
+pub const LIST_POLICY: &str = "org.rdmahotplug.Orchestrator.ListPolicy";
+/// The loader cannot be asked, or cannot say.
+pub const LOADER_UNAVAILABLE: &str = "org.rdmahotplug.Orchestrator.LoaderUnavailable";
 /// No function is without a device.
 pub const NO_SUCH_FUNCTION: &str = "org.rdmahotplug.Orchestrator.NoSuchFunction";
 /// Nobody wants a module of this name.

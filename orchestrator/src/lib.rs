@@ -8,10 +8,12 @@
 //! In reading order:
 //! - [`rules`]: which modules and roles a device should have (pure).
 //! - [`targets`]: the names of the targets that stand for a device (pure).
+//! - [`bounds`]: how much of the detector's records is taken (pure).
 //! - [`machine`]: events in, actions out (pure).
 //! - [`journal`]: what happened and what was decided, on disk; its replay is pure.
 //! - [`board`]: the status of every device, as subscribers see it (pure).
 //! - [`peers`]: the detector and the loader, over varlink.
+//! - [`policy`]: what the loader says of modules, for everyone.
 //! - [`jobs`], [`bus`]: what PID 1 is asked for, by flag files and over the bus.
 //! - [`run`]: the loop that carries actions out.
 //! - [`server`]: the varlink methods.
@@ -21,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod board;
+pub mod bounds;
 pub mod bus;
 pub mod command;
 pub mod config;
@@ -28,6 +31,7 @@ pub mod jobs;
 pub mod journal;
 pub mod machine;
 pub mod peers;
+pub mod policy;
 pub mod rules;
 pub mod run;
 pub mod server;

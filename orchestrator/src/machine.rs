@@ -17,6 +17,7 @@ use interfaces::names::{ModuleName, UnitName};
 use interfaces::orchestrator::ModuleState;
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::Held;
 use crate::rules::{Rules, Sources};
 use device::Device;
 pub use event::{Action, Event, Flag, JobOutcome, UnitActivity, Verb};
@@ -65,6 +66,8 @@ pub struct Machine {
     functions: BTreeMap<String, Function>,
     modules: BTreeMap<ModuleName, Module>,
     targets: BTreeMap<UnitName, Target>,
+    /// How much of the detector's records is held.
+    held: Held,
     /// The devices that each flag stands for.
     flagged: BTreeMap<Flag, BTreeSet<i64>>,
     /// The flags that are up.
@@ -124,6 +127,27 @@ impl Machine {
             Event::ModuleThere(name) | Event::ModuleGone(name) => !self.stands_for(name).is_empty(),
             _ => true,
         }
+    }
+
+    /// Why a record of the detector is not taken, in a sentence; nothing of one that is, and of any
+    /// other event. What is refused is not to be told to [`Self::step`].
+    #[must_use]
+    pub fn refusal(&self, event: &Event) -> Option<String> {
+        let mut held = self.held;
+        match event {
+            Event::Device(device) => {
+                let known = self.devices.get(&device.index);
+                let others = self.devices.len() - usize::from(known.is_some());
+                held.device(device, known.map(|known| known.len), others)
+            }
+            Event::Function(function) => {
+                let known = self.functions.get(&function.name);
+                let others = self.functions.len() - usize::from(known.is_some());
+                held.function(function, known.map(|known| known.len), others)
+            }
+            _ => Ok(()),
+        }
+        .err()
     }
 
     /// Decides. `now` is in µs of CLOCK_MONOTONIC.

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use interfaces::activation::{Endpoint, Inherited};
 use interfaces::clock;
@@ -12,7 +12,7 @@ use interfaces::dropin::{self, DropIn};
 use interfaces::lifecycle::{self, Wishes};
 use interfaces::names::{ModuleName, UnitName};
 use interfaces::orchestrator::{DescribeReply, ExplainModuleReply, ExplainReply};
-use interfaces::server::{self, Admission, LimitError, Limits};
+use interfaces::server::{self, Admission, LimitError, Limits, Pace};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -162,6 +162,7 @@ fn follow_the_world(
         machine: resumed.unwrap_or_default(),
         journal,
         hands,
+        refused: Refused::default(),
     };
     tasks.spawn(mind.decide(queue, patience(config), rules));
 }
@@ -205,6 +206,25 @@ struct Mind {
     machine: Machine,
     journal: Journal,
     hands: Hands,
+    refused: Refused,
+}
+
+/// Records of the detector that were refused. Nothing else is kept of them.
+#[derive(Default)]
+struct Refused {
+    count: i64,
+    last: Option<String>,
+    pace: Pace,
+}
+
+impl Refused {
+    fn note(&mut self, why: String) {
+        self.count = self.count.saturating_add(1);
+        if let Some(more) = self.pace.due(Instant::now()) {
+            tracing::warn!(more, "refused a record of the detector: {why}");
+        }
+        self.last = Some(why);
+    }
 }
 
 impl Mind {
@@ -236,6 +256,10 @@ impl Mind {
         if !self.machine.is_concerned(&event) {
             return;
         }
+        if let Some(why) = self.machine.refusal(&event) {
+            self.refused.note(why);
+            return;
+        }
         let times = times();
         let rules = matches!(event, Event::Rules(_));
         self.journal.append(times, [wire::of_event(&event)]);
@@ -265,7 +289,11 @@ impl Mind {
             return;
         }
         match question {
-            Question::Describe(to) => drop(to.send(self.machine.describe())),
+            Question::Describe(to) => drop(to.send(DescribeReply {
+                refused_records: self.refused.count,
+                last_refused: self.refused.last.clone(),
+                ..self.machine.describe()
+            })),
             Question::Explain(name, index, to) => {
                 drop(to.send(self.machine.explain(name.as_deref(), index)));
             }

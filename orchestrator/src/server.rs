@@ -10,8 +10,9 @@ use interfaces::names::{DeviceName, ModuleName, UnitName};
 use interfaces::orchestrator::{
     self, Condition, DescribeArgs, DescribeReply, Device, ExplainArgs, ExplainModuleArgs, Function,
     HangingUnit, Limit, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs,
-    ListHistoryReply, ListReply, PauseArgs, PauseReply, ReconcileArgs, ReconcileReply, ResumeArgs,
-    ResumeReply, SubscribeStatusArgs, WaitArgs, WaitReply,
+    ListHistoryReply, ListPolicyArgs, ListPolicyReply, ListReply, PauseArgs, PauseReply,
+    PlanModuleArgs, PlanModuleReply, ReconcileArgs, ReconcileReply, ResumeArgs, ResumeReply,
+    SubscribeStatusArgs, WaitArgs, WaitReply,
 };
 use interfaces::server::{Call, CallError, Feed, Peer, Service};
 use serde_json::json;
@@ -23,6 +24,7 @@ use crate::bus::Inquiry;
 use crate::config::Config;
 use crate::journal::{self, story};
 use crate::machine::Event;
+use crate::policy::Policy;
 use crate::run::{Message, Question, read_rules};
 
 /// What callers can see without asking the machine.
@@ -93,6 +95,7 @@ pub struct Orchestrator {
     published: Arc<Published>,
     messages: UnboundedSender<Message>,
     inquiries: Sender<Inquiry>,
+    policy: Policy,
     rules: Vec<PathBuf>,
     lists: PathBuf,
     runtime_directory: PathBuf,
@@ -119,6 +122,7 @@ impl Orchestrator {
             published,
             messages,
             inquiries,
+            policy: Policy::new(config.loader.clone()),
             rules: config.rules.clone(),
             lists: config.lists.clone(),
             runtime_directory: config.runtime_directory.clone(),
@@ -281,6 +285,10 @@ impl Orchestrator {
     }
 }
 
+fn unavailable(message: String) -> CallError {
+    CallError::with(orchestrator::LOADER_UNAVAILABLE, "message", &message)
+}
+
 fn is(device: &Device, name: Option<&str>, index: Option<i64>) -> bool {
     name.is_none_or(|name| device.name == name) && index.is_none_or(|i| device.index == i)
 }
@@ -398,6 +406,25 @@ impl Service for Orchestrator {
             }
             orchestrator::EXPLAIN => self.explain(call).await,
             orchestrator::EXPLAIN_MODULE => self.explain_module(call).await,
+            orchestrator::PLAN_MODULE => {
+                let PlanModuleArgs { module } = call.arguments()?;
+                let module = ModuleName::parse(&module)
+                    .map_err(|_| CallError::invalid_parameter("module"))?;
+                let plan = self.policy.plan(module).await.map_err(unavailable)?;
+                call.reply(&PlanModuleReply { plan }).await
+            }
+            orchestrator::LIST_POLICY => {
+                let ListPolicyArgs {} = call.arguments()?;
+                call.require_more()?;
+                let listed = self.policy.list().await.map_err(unavailable)?;
+                let mut modules = listed.iter();
+                let next = || {
+                    let module = modules.next()?.clone();
+                    Some(ListPolicyReply { module })
+                };
+                let none = CallError::named(orchestrator::NO_SUCH_MODULE);
+                call.reply_each(next, false, none).await
+            }
             orchestrator::WAIT => self.wait(call).await,
             orchestrator::RECONCILE => {
                 let ReconcileArgs { only_missing } = call.arguments()?;

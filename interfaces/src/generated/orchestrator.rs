@@ -185,6 +185,11 @@ pub enum TargetState {
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct LoaderUnavailableArgs {
+    pub message: String,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MessageTimedOutArgs {
     #[serde(rename = "timeoutUSec")]
     pub timeout_usec: i64,
@@ -246,6 +251,11 @@ pub struct DescribeReply {
     pub paused: Option<String>,
     #[serde(rename = "leftBehind")]
     pub left_behind: Vec<String>,
+    #[serde(rename = "refusedRecords")]
+    pub refused_records: i64,
+    #[serde(rename = "lastRefused")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refused: Option<String>,
     #[serde(rename = "ruleFiles")]
     pub rule_files: Vec<String>,
     #[serde(rename = "ruleErrors")]
@@ -325,11 +335,27 @@ pub struct ListHistoryArgs {
     pub limit: Option<i64>,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListPolicyReply {
+    pub module: serde_json::Value,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListPolicyArgs {}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseReply {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PauseArgs {
     pub reason: String,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanModuleReply {
+    pub plan: serde_json::Value,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanModuleArgs {
+    pub module: String,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReconcileReply {}

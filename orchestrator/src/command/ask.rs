@@ -12,7 +12,7 @@ use interfaces::loader::{self, LoadArgs, LoadReply, ModuleResult};
 use interfaces::names::ModuleName;
 use interfaces::orchestrator::{
     self, DescribeArgs, ExplainArgs, ExplainModuleArgs, ExplainReply, ListArgs, ListFunctionsArgs,
-    ListFunctionsReply, ListReply,
+    ListFunctionsReply, ListReply, PlanModuleArgs, PlanModuleReply,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -144,18 +144,17 @@ impl Services {
             name: name.to_string(),
             wanted,
             // What it would say is of use, and not the answer.
-            loader: self.loader_explains(name).await.ok(),
+            loader: self.plan(name).await.ok(),
         })
     }
 
-    async fn loader_explains(
-        &self,
-        name: &ModuleName,
-    ) -> Result<loader::ExplainReply, ClientError> {
-        let args = loader::ExplainArgs {
+    /// What the loader would do with a module: the orchestrator knows, for every user.
+    async fn plan(&self, name: &ModuleName) -> Result<loader::ExplainReply, Error> {
+        let args = PlanModuleArgs {
             module: name.to_string(),
         };
-        call(&self.loader, loader::EXPLAIN, &args).await
+        let reply = self.tell::<PlanModuleReply>(orchestrator::PLAN_MODULE, &args);
+        serde_json::from_value(reply.await?.plan).map_err(|e| Error::Io(e.into()))
     }
 
     /// The modules that the devices of this machine want; for an initrd with their drivers and
@@ -185,7 +184,7 @@ impl Services {
         );
         let mut resolved = BTreeSet::new();
         for name in wanted {
-            let explained = self.loader_explains(&ModuleName::parse(&name)?).await?;
+            let explained = self.plan(&ModuleName::parse(&name)?).await?;
             let steps = explained.plans.into_iter().flat_map(|plan| plan.steps);
             let inserted = steps.filter(|step| step.action == loader::StepAction::Insert);
             resolved.extend(inserted.map(|step| step.module));

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Flag;
 use super::module::{self, Module};
+use crate::bounds;
 use crate::rules::{WantedModule, protocol_name};
 use crate::targets::Claim;
 
@@ -41,6 +42,8 @@ impl From<WantedModule> for Wanted {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Device {
     pub record: detector::Device,
+    /// How many bytes of the bound for all records it takes.
+    pub len: usize,
     pub modules: Vec<Wanted>,
     /// The targets that stand for it.
     pub claims: Vec<Claim>,
@@ -66,6 +69,7 @@ type Modules = BTreeMap<ModuleName, Module>;
 impl Device {
     pub(super) fn new(record: detector::Device, now: i64) -> Self {
         Self {
+            len: bounds::len(&record),
             record,
             modules: Vec::new(),
             claims: Vec::new(),

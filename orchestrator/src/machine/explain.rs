@@ -25,6 +25,9 @@ impl Machine {
             hardware_announced: self.announced.contains(&super::Flag::Hardware),
             paused: self.paused.clone(),
             left_behind: self.problems(),
+            // Of the loop, which adds them.
+            refused_records: 0,
+            last_refused: None,
             rule_files: self
                 .rules
                 .files()

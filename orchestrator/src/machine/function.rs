@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::module::{self, Again, Module};
 use super::{Action, Machine, Patience, Subject, Timer};
+use crate::bounds;
 
 /// A module that a function needs, and the rules file that says so.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ struct Needed {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Function {
     record: detector::Function,
+    /// How many bytes of the bound for all records it takes.
+    pub len: usize,
     modules: Vec<Needed>,
     /// When something of it was different last, in µs.
     changed_at: i64,
@@ -123,6 +126,9 @@ impl Machine {
             return self.function_gone(&name, actions);
         }
         let before = self.functions.remove(&name);
+        let len = bounds::len(&record);
+        self.held
+            .change(before.as_ref().map_or(0, |before| before.len), len);
         let same = before.as_ref().filter(|before| {
             before.record.state == record.state && before.record.since_usec == record.since_usec
         });
@@ -141,6 +147,7 @@ impl Machine {
         let function = Function {
             changed_at,
             modules: before.map(|before| before.modules).unwrap_or_default(),
+            len,
             record,
             stuck,
             confirmed: true,
@@ -177,6 +184,7 @@ impl Machine {
         let Some(function) = self.functions.remove(name) else {
             return;
         };
+        self.held.change(function.len, 0);
         let subject = Subject::Function(name.to_owned());
         for needed in &function.modules {
             self.unwant_module(&needed.name, &subject);

@@ -10,7 +10,7 @@ use interfaces::orchestrator::ModuleState;
 use super::device::{Device, Wanted};
 use super::module::Again;
 use super::{Action, Flag, Machine, Subject, Timer};
-use crate::targets;
+use crate::{bounds, targets};
 
 /// Whether two records are of one device: the hardware is the same.
 fn is_same(one: &detector::Device, other: &detector::Device) -> bool {
@@ -35,10 +35,15 @@ impl Machine {
                 // Told again in a new snapshot, after a time in which nobody looked: what was
                 // live may have been unloaded.
                 unseen = !std::mem::replace(&mut known.confirmed, true);
+                let len = bounds::len(&record);
+                self.held
+                    .change(std::mem::replace(&mut known.len, len), len);
                 known.record = record;
             }
             None => {
-                self.devices.insert(index, Device::new(record, now));
+                let device = Device::new(record, now);
+                self.held.change(0, device.len);
+                self.devices.insert(index, device);
             }
         }
         self.want(index, actions);
@@ -114,6 +119,7 @@ impl Machine {
         for wanted in &device.modules {
             self.unwant_module(&wanted.name, &subject);
         }
+        self.held.change(device.len, 0);
         for claim in &device.claims {
             self.leave_target(index, &claim.name);
         }

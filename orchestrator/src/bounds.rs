@@ -1,0 +1,214 @@
+//! How much of the detector's records is taken: its user may be taken over, and what it says is kept
+//! in memory, in the journal and for every subscriber. A record out of bounds is refused with a
+//! sentence; the device, function or module that it is about stays as it was. Pure. Must never
+//! change a record.
+
+use interfaces::detector::{Device, Function};
+use serde::{Deserialize, Serialize};
+
+/// The most devices: more virtual functions than any machine has.
+const MAX_DEVICES: usize = 4096;
+/// The most functions without a device.
+const MAX_FUNCTIONS: usize = 4096;
+/// The most ports of a device (`rdma_is_port_valid()`: port numbers have eight bits).
+const MAX_PORTS: usize = 255;
+/// The most bytes of one text of a record. Sysfs gives no more than a page.
+const MAX_TEXT: usize = 4096;
+/// The most bytes of one record, encoded: 255 ports with room.
+const MAX_RECORD: usize = 256 << 10;
+/// The most bytes of all records. A device with one port has about one kilobyte.
+const MAX_ALL: usize = 8 << 20;
+/// The most texts of one list.
+const MAX_LIST: usize = 64;
+
+/// How much of the records is held, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// All of them.
+    pub all: usize,
+}
+
+/// How many bytes a record has, encoded.
+pub fn len(record: &impl Serialize) -> usize {
+    /// Counts what it is given.
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // A type that is made from an interface file can always be encoded.
+    let _ = serde_json::to_writer(&mut count, record);
+    count.0
+}
+
+impl Held {
+    /// Takes a record of `len` bytes in the place of one of `before` bytes, among `others` of its
+    /// kind and up to `most` of them.
+    fn take(
+        &mut self,
+        (len, before): (usize, usize),
+        (others, most): (usize, usize),
+        what: &str,
+    ) -> Result<(), String> {
+        if len > MAX_RECORD {
+            return Err(format!(
+                "{what}: a record of {len} bytes; at most {MAX_RECORD} are taken"
+            ));
+        }
+        if others >= most {
+            return Err(format!("{what}: at most {most} are taken"));
+        }
+        let all = self.all.saturating_sub(before).saturating_add(len);
+        if all > MAX_ALL {
+            return Err(format!(
+                "{what}: all records have more than {MAX_ALL} bytes"
+            ));
+        }
+        self.change(before, len);
+        Ok(())
+    }
+
+    /// Notes that a record has `len` bytes in the place of `before`; 0 for one that is not there.
+    pub fn change(&mut self, before: usize, len: usize) {
+        self.all = self.all.saturating_sub(before).saturating_add(len);
+    }
+
+    /// Whether a device is taken, in the place of a record of `before` bytes where it is known, and
+    /// beside `others`.
+    ///
+    /// # Errors
+    /// A sentence, when it is out of bounds.
+    pub fn device(
+        &mut self,
+        device: &Device,
+        before: Option<usize>,
+        others: usize,
+    ) -> Result<(), String> {
+        let what = format!("device {}", printable(&device.name));
+        if interfaces::names::DeviceName::parse(&device.name).is_err() {
+            return Err(format!("{what}: an invalid name"));
+        }
+        if device.ports.len() > MAX_PORTS {
+            let ports = device.ports.len();
+            return Err(format!(
+                "{what}: {ports} ports; at most {MAX_PORTS} are taken"
+            ));
+        }
+        if let Some(port) = device.ports.iter().find(|p| p.gid_types.len() > MAX_LIST) {
+            let number = port.number;
+            return Err(format!(
+                "{what}: port {number} has more than {MAX_LIST} types of GIDs"
+            ));
+        }
+        let len = len(device);
+        self.take(
+            (len, before.unwrap_or_default()),
+            (others, MAX_DEVICES),
+            &what,
+        )
+    }
+
+    /// Whether a function is taken, as [`Self::device`] has it.
+    ///
+    /// # Errors
+    /// A sentence, when it is out of bounds.
+    pub fn function(
+        &mut self,
+        function: &Function,
+        before: Option<usize>,
+        others: usize,
+    ) -> Result<(), String> {
+        let what = format!("function {}", printable(&function.name));
+        let long = function.name.is_empty() || function.name.len() > MAX_TEXT;
+        if long || function.name.chars().any(char::is_control) {
+            return Err(format!("{what}: an invalid name"));
+        }
+        let len = len(function);
+        self.take(
+            (len, before.unwrap_or_default()),
+            (others, MAX_FUNCTIONS),
+            &what,
+        )
+    }
+}
+
+/// The beginning of a name that may hold anything, for a log.
+fn printable(name: &str) -> String {
+    const MAX_CHARS: usize = 80;
+    let begins: String = name.chars().take(MAX_CHARS).collect();
+    format!("\"{}\"", begins.escape_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::tests::device;
+    use interfaces::detector::Protocol;
+
+    fn refusal(device: &Device) -> String {
+        Held::default().device(device, None, 0).unwrap_err()
+    }
+
+    #[test]
+    fn a_record_out_of_bounds_is_refused_with_the_bound() {
+        let many = vec![Protocol::Roce; 256];
+        assert_eq!(
+            refusal(&device(1, "a", &many)),
+            "device \"a\": 256 ports; at most 255 are taken"
+        );
+        let mut long = device(1, "a", &[]);
+        long.firmware_version = Some("x".repeat(4 << 20));
+        assert!(refusal(&long).ends_with("bytes; at most 262144 are taken"));
+        for name in ["", "a\x1b", "a/b", &"x".repeat(64)] {
+            assert!(
+                refusal(&device(1, name, &[])).ends_with("an invalid name"),
+                "{name:?}"
+            );
+        }
+        let mut types = device(1, "a", &[Protocol::Roce]);
+        types.ports[0].gid_types = vec!["x".to_owned(); 65];
+        assert!(refusal(&types).ends_with("more than 64 types of GIDs"));
+        let other = device(1, "a", &[]);
+        let full = Held::default()
+            .device(&other, None, MAX_DEVICES)
+            .unwrap_err();
+        assert_eq!(full, "device \"a\": at most 4096 are taken");
+    }
+
+    #[test]
+    fn all_records_together_have_a_bound_and_a_record_that_goes_gives_its_own_back() {
+        let mut held = Held::default();
+        let mut large = device(1, "a", &[]);
+        large.firmware_version = Some("x".repeat(200 << 10));
+        let each = len(&large);
+        let mut taken = 0;
+        while held.device(&large, None, taken).is_ok() {
+            taken += 1;
+        }
+        assert_eq!(taken, MAX_ALL / each);
+        // A known one may change, and one that is gone makes room.
+        assert!(held.device(&large, Some(each), 1).is_ok());
+        held.change(each, 0);
+        assert!(held.device(&large, None, taken).is_ok());
+        assert!(held.all <= MAX_ALL);
+    }
+
+    #[test]
+    fn as_many_ports_as_a_device_can_have_are_taken() {
+        let mut largest = device(1, &"x".repeat(63), &[Protocol::Roce; 255]);
+        for port in &mut largest.ports {
+            port.netdev = Some("x".repeat(15));
+            port.gid_types = vec!["RoCE v2".to_owned(); 3];
+            port.umad = Some("umad123456".to_owned());
+            port.issm = Some("issm123456".to_owned());
+        }
+        assert!(len(&largest) < MAX_RECORD, "{}", len(&largest));
+        assert!(Held::default().device(&largest, None, 0).is_ok());
+    }
+}

@@ -1,0 +1,129 @@
+//! What the loader says of modules, for every user who asks: its own socket admits root and this
+//! service alone. Answers are kept for a second, and one question is asked at a time. Must never
+//! have anything loaded, and never judge a module itself.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use interfaces::client::{Client, ClientError, ClientErrorKind};
+use interfaces::loader::{self, ExplainArgs, ListArgs};
+use interfaces::log::Chain;
+use interfaces::names::ModuleName;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+/// How long an answer is good.
+const KEPT: Duration = Duration::from_secs(1);
+/// The most answers that are kept. A plan has some kilobytes.
+const MAX_KEPT: usize = 64;
+/// How long the loader may take. It plans from disk, which may be busy.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The most modules of a policy that are listed.
+const MAX_LISTED: usize = 4096;
+
+/// An answer, or a sentence that says why there is none.
+type Answer = Result<Arc<[Value]>, String>;
+
+/// What the loader has said.
+pub struct Policy {
+    socket: PathBuf,
+    kept: Mutex<BTreeMap<Option<ModuleName>, (Instant, Answer)>>,
+    /// Held while the loader is asked.
+    asking: Semaphore,
+}
+
+impl Policy {
+    /// What the loader at `socket` says. Nothing is asked yet.
+    #[must_use]
+    pub fn new(socket: PathBuf) -> Self {
+        Self {
+            socket,
+            kept: Mutex::default(),
+            asking: Semaphore::new(1),
+        }
+    }
+
+    /// What the loader would do with a module, as its `Explain` replies.
+    ///
+    /// # Errors
+    /// A sentence, when the loader cannot be asked or cannot say.
+    pub async fn plan(&self, module: ModuleName) -> Result<Value, String> {
+        let plans = self.answer(Some(module)).await?;
+        let plan = plans.first().cloned();
+        plan.ok_or_else(|| "the loader has not answered".to_owned())
+    }
+
+    /// The modules that the policy names, as the loader's `List` replies.
+    ///
+    /// # Errors
+    /// A sentence, when the loader cannot be asked or cannot say.
+    pub async fn list(&self) -> Result<Arc<[Value]>, String> {
+        self.answer(None).await
+    }
+
+    async fn answer(&self, of: Option<ModuleName>) -> Answer {
+        if let Some(answer) = self.kept(&of) {
+            return answer;
+        }
+        let Ok(_asking) = self.asking.acquire().await else {
+            return Err("the orchestrator stops".to_owned());
+        };
+        // The caller before may have asked for the same.
+        if let Some(answer) = self.kept(&of) {
+            return answer;
+        }
+        let asked = tokio::time::timeout(TIMEOUT, self.ask(of.as_ref())).await;
+        let answer = match asked {
+            Ok(Ok(values)) => Ok(Arc::from(values)),
+            Ok(Err(e)) => Err(sentence(&e)),
+            Err(_) => Err(format!("the loader has not answered within {TIMEOUT:?}")),
+        };
+        self.keep(of, answer.clone());
+        answer
+    }
+
+    async fn ask(&self, of: Option<&ModuleName>) -> Result<Vec<Value>, ClientError> {
+        let mut client = Client::connect(&self.socket).await?;
+        let Some(module) = of else {
+            let mut listed = Vec::new();
+            let mut replies = client.stream(loader::LIST, &ListArgs {}).await?;
+            while let Some(reply) = replies.next::<Value>().await? {
+                if listed.len() < MAX_LISTED {
+                    listed.push(reply);
+                }
+            }
+            return Ok(listed);
+        };
+        let args = ExplainArgs {
+            module: module.to_string(),
+        };
+        Ok(vec![client.call(loader::EXPLAIN, &args, TIMEOUT).await?])
+    }
+
+    fn kept(&self, of: &Option<ModuleName>) -> Option<Answer> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, answer) = kept.get(of)?;
+        (at.elapsed() < KEPT).then(|| answer.clone())
+    }
+
+    fn keep(&self, of: Option<ModuleName>, answer: Answer) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|_, (at, _)| at.elapsed() < KEPT);
+        if kept.len() < MAX_KEPT {
+            kept.insert(of, (Instant::now(), answer));
+        }
+    }
+}
+
+/// What a person reads. The loader's own sentence says more than the name of its error.
+fn sentence(error: &ClientError) -> String {
+    if let ClientErrorKind::Answered { name, parameters } = &error.kind
+        && name == loader::NO_PLAN
+        && let Some(message) = parameters.as_ref().and_then(|p| p.get("message")?.as_str())
+    {
+        return message.to_owned();
+    }
+    format!("the loader cannot be asked: {}", Chain(error))
+}
