@@ -15,6 +15,12 @@ pub enum Denier {
     InstallLine,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loading {
+    pub module: String,
+    #[serde(rename = "sinceUSec")]
+    pub since_usec: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleResult {
     pub module: String,
     pub outcome: Outcome,
@@ -129,9 +135,21 @@ pub struct TooManyConnectionsArgs {
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct TooManyQuestionsArgs {
+    pub limit: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TooManySubscriptionsArgs {
     pub limit: i64,
 }
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeReply {
+    pub loading: Vec<Loading>,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DescribeArgs {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainReply {
     pub outcome: Outcome,
