@@ -1,6 +1,7 @@
 //! The kernel's part in the lab: it tells of changes by uevents, answers `NETLINK_RDMA` dumps
 //! in the real wire format, and takes modules. Must never do what the real one would not.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::CStr;
 use std::fs::File;
@@ -41,13 +42,20 @@ pub enum KernelEvent {
     Inserted(String),
 }
 
+/// The modules whose initialisation does not end.
+#[derive(Default)]
+struct Held {
+    all: bool,
+    modules: BTreeSet<String>,
+}
+
 /// The lab's kernel.
 #[derive(Clone)]
 pub struct LabKernel {
     host: Arc<Mutex<Host>>,
     sequence: Arc<Mutex<u64>>,
     uevents: Arc<UnixDatagram>,
-    held: Arc<watch::Sender<bool>>,
+    held: Arc<watch::Sender<Held>>,
     inserted: Arc<Mutex<Vec<String>>>,
     events: UnboundedSender<KernelEvent>,
 }
@@ -79,7 +87,7 @@ impl LabKernel {
             host: Arc::new(Mutex::new(host)),
             sequence: Arc::default(),
             uevents: Arc::new(uevents),
-            held: Arc::new(watch::Sender::new(false)),
+            held: Arc::default(),
             inserted: Arc::default(),
             events,
         };
@@ -95,7 +103,13 @@ impl LabKernel {
 
     /// Whether the kernel takes its time: while it does, no module becomes live.
     pub fn hold_modules(&self, held: bool) {
-        self.held.send_replace(held);
+        self.held.send_modify(|now| now.all = held);
+    }
+
+    /// The modules whose initialisation does not end, until others are named.
+    pub fn hold_only<'m>(&self, modules: impl IntoIterator<Item = &'m str>) {
+        let modules = modules.into_iter().map(str::to_owned).collect();
+        self.held.send_modify(|now| now.modules = modules);
     }
 
     /// Every module that was taken, in order.
@@ -191,7 +205,8 @@ impl LabKernel {
                 let mut module = String::new();
                 let asked = stream.read_to_string(&mut module).await;
                 let mut held = kernel.held.subscribe();
-                let _ = held.wait_for(|held| !held).await;
+                let ended = |held: &Held| !held.all && !held.modules.contains(&module);
+                let _ = held.wait_for(ended).await;
                 let taken = match asked {
                     Ok(_) => kernel.take_module(&module),
                     Err(e) => Err(e),

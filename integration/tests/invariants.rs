@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 37] = [
+const PURE: [&str; 38] = [
     "detector/src/uevent.rs",
     "detector/src/nldev.rs",
     "detector/src/pending.rs",
@@ -27,6 +27,7 @@ const PURE: [&str; 37] = [
     "loader/src/schedule.rs",
     "loader/src/explain.rs",
     "loader/src/policy.rs",
+    "loader/src/message.rs",
     "orchestrator/src/rules.rs",
     "orchestrator/src/rules/file.rs",
     "orchestrator/src/rules/list.rs",
@@ -60,10 +61,11 @@ const IMPURE: [&str; 10] = [
     "tokio",
     "rustix",
 ];
-const UNSAFE: [&str; 3] = [
+const UNSAFE: [&str; 4] = [
     "interfaces/src/activation.rs",
     "detector/src/memory.rs",
     "detector/src/netlink.rs",
+    "loader/src/fork.rs",
 ];
 const SERVICES: [&str; 3] = ["detector", "loader", "orchestrator"];
 

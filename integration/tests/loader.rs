@@ -8,14 +8,22 @@
     reason = "a panic is how a test says what is wrong"
 )]
 
+#[path = "loader/hung.rs"]
+mod hung;
+#[path = "loader/index.rs"]
+mod index;
 mod with_lab;
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use integration::lab::Lab;
 use interfaces::client::{Client, ClientError, ClientErrorKind};
-use interfaces::loader::{LOAD, LoadReply, Outcome};
+use interfaces::loader::{EXPLAIN, LOAD, LoadReply, Outcome};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use with_lab::with_lab;
@@ -222,5 +230,71 @@ fn thousands_of_the_same_request_load_each_module_once() {
         inserted.sort();
         inserted.dedup();
         assert_eq!(inserted.len(), len, "{inserted:?}");
+    });
+}
+
+/// Asks for explanations on many connections at once, leaves before the answers, and begins
+/// again, until `over`. Says how many it asked for.
+fn flood(socket: &Path, over: &AtomicBool) -> usize {
+    const CALLERS: usize = 48;
+    let question = json!({"method": EXPLAIN, "parameters": {"module": "ib_iser"}}).to_string();
+    let mut asked = 0;
+    while !over.load(Ordering::Relaxed) {
+        let mut callers: Vec<UnixStream> = Vec::new();
+        for _ in 0..CALLERS {
+            let mut caller = UnixStream::connect(socket).unwrap();
+            caller.write_all(question.as_bytes()).unwrap();
+            caller.write_all(&[0]).unwrap();
+            callers.push(caller);
+        }
+        asked += CALLERS;
+    }
+    asked
+}
+
+/// Ends the flood, also where a test fails.
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_load_is_answered_during_a_flood_of_questions_whose_callers_are_gone() {
+    with_lab(Vec::new(), async |lab| {
+        let socket = lab.socket(LOADER);
+        // As the orchestrator, it is connected before: a full backlog is the socket's matter.
+        let mut client = Client::connect(&socket).await.unwrap();
+        let over = Over(Arc::default());
+        let (flooded, flag) = (socket.clone(), Arc::clone(&over.0));
+        let flooding = std::thread::spawn(move || flood(&flooded, &flag));
+        let mut loads = Vec::new();
+        for module in [
+            "ib_uverbs",
+            "ib_umad",
+            "iw_cm",
+            "rdma_ucm",
+            "ib_iser",
+            "ib_srp",
+        ] {
+            let begin = Instant::now();
+            let arguments = json!({"modules": [module]});
+            let reply = client.call::<LoadReply>(LOAD, &arguments, DEADLINE).await;
+            let results = reply.unwrap().results;
+            let outcome = results[0].outcome;
+            assert!(matches!(
+                outcome,
+                Outcome::Loaded | Outcome::AlreadyLoaded | Outcome::Missing
+            ));
+            loads.push(begin.elapsed());
+        }
+        drop(over);
+        let asked = flooding.join().unwrap();
+        println!("{asked} questions; loads took {loads:?}");
+        // One of them at least had a processor to itself.
+        let quickest = loads.iter().min().unwrap();
+        assert!(*quickest < Duration::from_millis(500), "{loads:?}");
     });
 }

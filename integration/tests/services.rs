@@ -408,7 +408,7 @@ async fn still_answers_async(socket: &Path) {
 }
 
 #[test]
-fn a_stop_waits_for_what_the_kernel_was_given_and_answers_who_asked_for_it() {
+fn a_stop_lets_a_load_that_ends_in_time_answer_its_caller() {
     with_lab(Vec::new(), async |lab| {
         lab.kernel().hold_modules(true);
         let mut client = Client::connect(&lab.socket(LOADER)).await.unwrap();

@@ -13,9 +13,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 use varlink::{Reply, Request};
 
 pub use subscription::{Backoff, Followed, Subscription};
+
+/// How long a full socket is tried.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause between two attempts.
+const CONNECT_PAUSE: Duration = Duration::from_millis(5);
 
 /// The longest reply that is read, in bytes. A device with 255 ports has a quarter of it, and a
 /// service that was taken over could fill this process's memory with it.
@@ -70,12 +76,23 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the socket at `path`.
+    /// Connects to the socket at `path`. Waits for up to [`CONNECT_TIMEOUT`] while more connections
+    /// than the socket keeps wait to be accepted.
     ///
     /// # Errors
-    /// When nothing listens there.
+    /// When nothing listens there, or the socket stays full.
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
-        match UnixStream::connect(path).await {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let connected = loop {
+            match UnixStream::connect(path).await {
+                // `unix(7)`: a connect that does not block answers so for a full backlog.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    tokio::time::sleep(CONNECT_PAUSE).await;
+                }
+                connected => break connected,
+            }
+        };
+        match connected {
             Ok(stream) => Ok(Self {
                 socket: path.to_owned(),
                 stream: BufReader::new(stream),

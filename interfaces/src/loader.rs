@@ -16,6 +16,10 @@ pub const LOAD: &str = "org.rdmahotplug.Loader.Load";
 pub const EXPLAIN: &str = "org.rdmahotplug.Loader.Explain";
 /// Lists the modules that the policy names.
 pub const LIST: &str = "org.rdmahotplug.Loader.List";
+/// Says what the loader is doing.
+pub const DESCRIBE: &str = "org.rdmahotplug.Loader.Describe";
+/// More questions wait for an answer than the service keeps.
+pub const TOO_MANY_QUESTIONS: &str = "org.rdmahotplug.Loader.TooManyQuestions";
 /// The policy names no module.
 pub const NO_MODULES: &str = "org.rdmahotplug.Loader.NoModules";
 /// The index files of the kernel's modules or a file of `modprobe.d(5)` cannot be used.

@@ -13,29 +13,39 @@
 //! - [`schedule`]: what to load next (pure).
 //! - [`snapshot`], [`module_dir`], [`image`]: what is on disk.
 //! - [`kernel`]: what the kernel has and how it is given a module.
+//! - [`fork`]: the split into the process that serves and the one that inserts.
+//! - [`message`], [`link`]: what the two tell each other (the first is pure), and over what.
+//! - [`insert`], [`inserter`]: one module, and the process that inserts modules.
+//! - [`questions`]: what waits for the thread that plans.
 //! - [`load`]: a request from names to answers.
 //! - [`explain`]: what would become of a name, in words (pure).
-//! - [`sandbox`]: what this process takes from itself.
-//! - [`run`]: start-up, and the threads that work is done on.
+//! - [`readable`], [`capabilities`], [`sandbox`]: what each process keeps, and takes from itself.
+//! - [`run`]: start-up of the serving process, and its threads.
 //! - [`server`]: the varlink methods.
 //! - [`offline`]: plans for a system that is not running.
 //! - [`config`]: the command line.
 
-#![forbid(unsafe_code)]
-
 pub mod alias;
+pub mod capabilities;
 pub mod command_line;
 pub mod config;
 pub mod explain;
+pub mod fork;
 pub mod image;
 pub mod index;
+pub mod insert;
+pub mod inserter;
 pub mod kernel;
+pub mod link;
 pub mod load;
+pub mod message;
 pub mod modprobe_d;
 pub mod module_dir;
 pub mod offline;
 pub mod plan;
 pub mod policy;
+pub mod questions;
+pub mod readable;
 pub mod run;
 pub mod sandbox;
 pub mod schedule;
@@ -49,7 +59,8 @@ use clap::Parser;
 use tracing::level_filters::LevelFilter;
 
 /// Runs the program with the arguments and descriptors of this process, giving modules to
-/// `kernel`.
+/// `kernel`. Call it before the process has a second thread: it becomes two processes, of which
+/// each returns.
 #[must_use]
 pub fn main(kernel: impl kernel::Kernel) -> ExitCode {
     let config = config::Config::parse();
@@ -57,8 +68,17 @@ pub fn main(kernel: impl kernel::Kernel) -> ExitCode {
         interfaces::log::init(LevelFilter::WARN);
         return exit_code(offline::main(plan, &run::running_release()));
     }
+    // Before the log, which opens a socket: each process has its own.
+    let side = fork::fork();
     interfaces::log::init(LevelFilter::INFO);
-    exit_code(run::main(&config, kernel).map(|()| ExitCode::SUCCESS))
+    let ended = match side {
+        Ok(fork::Side::Serving(socket)) => run::main(&config, link::Link::new(socket)),
+        Ok(fork::Side::Inserting(socket)) => {
+            inserter::main(&config, link::Link::new(socket), kernel)
+        }
+        Err(e) => Err(run::Error::Fork(e)),
+    };
+    exit_code(ended.map(|()| ExitCode::SUCCESS))
 }
 
 fn exit_code<E: std::error::Error>(outcome: Result<ExitCode, E>) -> ExitCode {

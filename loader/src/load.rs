@@ -1,46 +1,45 @@
-//! Requests from names to answers: plan, judge, schedule, insert. Every outcome is an answer:
-//! nothing that happens to one module stops its siblings. Planning reads from disk and loading
-//! takes as long as the kernel does: must never run where something else waits.
+//! Requests from names to answers: plan, judge, schedule, order. Every outcome is an answer:
+//! nothing that happens to one module stops its siblings. Planning reads from disk, and the
+//! inserting process takes as long as the kernel does: must never run where something else waits.
 
 mod error;
 mod graph;
+mod orders;
 mod ticket;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::CString;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use interfaces::loader::{ExplainReply, ListReply, ModuleResult, ModuleState, Outcome};
 use interfaces::names::ModuleName;
 use nix::errno::Errno;
 use rustix::fs::{Advice, fadvise};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::explain;
-use crate::image::{self, Compression};
-use crate::kernel::{self, Kernel};
+use crate::kernel;
 use crate::module_dir::ModuleDir;
 use crate::plan::{Plan, PlanError, Planner};
 use crate::policy::Policy;
+use crate::questions::{Asked, Next, Questions};
+use crate::readable::Readable;
 use crate::snapshot::{Snapshot, Snapshots};
-use crate::verdict::{self, Facts, judge, text};
-pub use error::{LoadError, Unplanned};
-use graph::{Graph, Insertion, Placed};
+use crate::verdict::{self, Facts, judge};
+pub use error::Unplanned;
+use graph::{Graph, Placed};
+pub use orders::Work;
 pub use ticket::Request;
-use ticket::{State, Ticket};
+use ticket::Ticket;
 
-/// The longest parameters that a module is given, in bytes. The kernel takes a megabyte.
-const MAX_PARAMETERS: usize = 4096;
-
-/// The most requests that wait for modules at once. Who asked may have left long ago.
-const MAX_REQUESTS: usize = 1024;
+/// The most requests that wait: for the thread that plans, and for modules. A caller may have
+/// left long ago.
+pub const MAX_REQUESTS: usize = 1024;
 
 /// Everything that a load needs.
-pub struct Loader<K> {
+pub struct Loader {
     /// What may be loaded.
     pub policy: Mutex<Arc<Policy>>,
     /// Where that is written.
@@ -51,49 +50,53 @@ pub struct Loader<K> {
     pub modules: ModuleDir,
     /// Where the kernel says what it has.
     pub sysfs: PathBuf,
-    /// Where modules go.
-    pub kernel: K,
-    /// What the kernel decompresses by itself.
-    pub compression: Compression,
+    /// What this process may read.
+    pub readable: Readable,
+    /// Set when this process has to end, and a later start can do what it cannot.
+    pub end: watch::Sender<bool>,
     /// What is under way.
     pub work: Work,
 }
 
-/// What the planner is asked.
-pub enum Question {
-    /// To have something loaded.
-    Load(Request),
-    /// To say what would become of a name. Whoever asks may be gone.
-    Explain(ModuleName, oneshot::Sender<Result<ExplainReply, Unplanned>>),
+/// A question of what would become of a name. Its caller may be gone.
+pub struct Explanation {
+    /// The name.
+    pub name: ModuleName,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Result<ExplainReply, Unplanned>>,
 }
 
-/// What is under way, and who waits for it.
-#[derive(Default)]
-pub struct Work {
-    state: Mutex<State>,
-    changed: Condvar,
+impl Asked for Explanation {
+    fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
 }
 
-impl<K: Kernel> Loader<K> {
-    /// Answers a question, or sees to it that it will be.
-    pub fn answer(&self, question: Question) {
-        match question {
-            Question::Load(request) => self.submit(request),
-            Question::Explain(name, answer) => drop(answer.send(self.explain(&name))),
+/// What waits for the thread that plans.
+pub type Queue = Questions<Request, Explanation>;
+
+impl Loader {
+    /// Answers what is asked, or sees to it that it will be.
+    pub fn answer(&self, next: Next<Request, Explanation>) {
+        match next {
+            Next::Load(request) => self.submit(request),
+            Next::Question(Explanation { name, answer }) => {
+                drop(answer.send(self.explain(&name)));
+            }
         }
     }
 
     /// Plans and judges a request, answers what can be answered, and has the rest loaded.
     pub fn submit(&self, request: Request) {
-        // Nobody waits for what has not begun.
-        if request.answers.is_closed() {
+        // What has not begun has no caller that waits for it.
+        if request.is_abandoned() {
             return;
         }
         let policy = self.policy();
         let (names, ordered) = (request.modules.clone(), request.ordered);
         let mut ticket = Ticket::new(request);
         let mut graph = Graph::default();
-        let full = self.work.state().tickets.len() >= MAX_REQUESTS;
+        let full = self.work.is_full();
         for (position, name) in names.iter().enumerate() {
             let placed = if full {
                 Err(Box::new(busy(name)))
@@ -110,12 +113,7 @@ impl<K: Kernel> Loader<K> {
             nodes, insertions, ..
         } = graph;
         ticket.insertions = insertions;
-        let mut state = self.work.state();
-        let id = state.schedule.add(nodes);
-        state.tickets.insert(id, ticket);
-        // There may be nothing left to wait for.
-        state.answer(id);
-        self.work.changed.notify_all();
+        self.work.add(nodes, ticket);
     }
 
     /// Puts what a name needs among the modules of its request; or says what became of it, when
@@ -128,6 +126,11 @@ impl<K: Kernel> Loader<K> {
         ordered: bool,
     ) -> Result<Placed, Box<ModuleResult>> {
         let failed = |why: String| Box::new(ModuleResult::failed(name.as_str(), why));
+        let unplanned = |e: Unplanned| {
+            let mut result = failed(interfaces::log::Chain(&e).to_string());
+            result.errno_name = e.is_transient().then(|| format!("{:?}", Errno::EAGAIN));
+            result
+        };
         // What was judged and what is done about it must see the same: each module is looked at
         // once.
         let seen = RefCell::new(HashMap::new());
@@ -138,8 +141,7 @@ impl<K: Kernel> Loader<K> {
                 .or_insert_with(|| self.state_of(module))
         };
         let judged = self.judged(name, policy, &state);
-        let (result, plans, snapshot) =
-            judged.map_err(|e| failed(interfaces::log::Chain(&e).to_string()))?;
+        let (result, plans, snapshot) = judged.map_err(unplanned)?;
         if result.outcome != Outcome::Loaded {
             return Err(Box::new(result));
         }
@@ -147,15 +149,42 @@ impl<K: Kernel> Loader<K> {
         graph.add(&plans, &planner, ordered, &state).map_err(failed)
     }
 
-    /// The verdict on one name, and what stands behind it.
+    /// The verdict on one name, and what stands behind it. Has this process end where it may not
+    /// read what came after its start.
     fn judged(
         &self,
         name: &ModuleName,
         policy: &Policy,
         state: &dyn Fn(&str) -> ModuleState,
     ) -> Result<(ModuleResult, Vec<Plan>, Arc<Snapshot>), Unplanned> {
+        self.judged_as_readable(name, policy, state).map_err(|e| {
+            let unreadable = e.unreadable();
+            match unreadable.filter(|_| self.ends_outdated()) {
+                Some(path) => Unplanned::Outdated(path),
+                None => e,
+            }
+        })
+    }
+
+    /// Whether this process was restricted to what is outdated by now. It ends then, and the next
+    /// call starts another.
+    pub fn ends_outdated(&self) -> bool {
+        let outdated = self.readable.is_outdated();
+        if outdated {
+            tracing::info!("there are other files to read than at the start: the loader ends");
+            self.end.send_replace(true);
+        }
+        outdated
+    }
+
+    fn judged_as_readable(
+        &self,
+        name: &ModuleName,
+        policy: &Policy,
+        state: &dyn Fn(&str) -> ModuleState,
+    ) -> Result<(ModuleResult, Vec<Plan>, Arc<Snapshot>), Unplanned> {
         let modules = self.sysfs.join("module");
-        if !modules.is_dir() {
+        if std::fs::read_dir(&modules).is_err() {
             return Err(Unplanned::NoSysfs(modules));
         }
         let snapshot = self.snapshots.current()?;
@@ -217,71 +246,6 @@ impl<K: Kernel> Loader<K> {
         }
     }
 
-    /// Loads, one module after the other, until there is nothing left to do and the loader is
-    /// closed.
-    pub fn work(&self) {
-        let mut state = self.work.state();
-        loop {
-            if let Some((id, at)) = state.schedule.start() {
-                let ticket = state.tickets.get(&id);
-                let Some(insertion) = ticket.and_then(|t| t.insertions.get(at)).cloned() else {
-                    continue;
-                };
-                drop(state);
-                // A panic must not leave a module loading for ever.
-                let inserted = catch_unwind(AssertUnwindSafe(|| self.insert(&insertion)));
-                let outcome = inserted.unwrap_or(Err(LoadError::Panic)).map_err(Arc::new);
-                state = self.work.state();
-                for id in state.schedule.done(&insertion.module, &outcome) {
-                    state.answer(id);
-                }
-                self.work.changed.notify_all();
-            } else if state.closed && state.schedule.is_empty() {
-                return;
-            } else {
-                let waited = self.work.changed.wait(state);
-                state = waited.unwrap_or_else(PoisonError::into_inner);
-            }
-        }
-    }
-
-    /// Whether the module was inserted, and not live already.
-    fn insert(&self, insertion: &Insertion) -> Result<bool, LoadError> {
-        let name = insertion.module.as_str();
-        if self.state_of(name) == ModuleState::Live {
-            return Ok(false);
-        }
-        let path = text(&insertion.path);
-        let file = self.modules.open(&insertion.path)?;
-        let (image, flags) = image::for_kernel(file, self.compression)
-            .map_err(|e| LoadError::Image(path.clone(), e))?;
-        if insertion.parameters.len() > MAX_PARAMETERS {
-            return Err(LoadError::Parameters);
-        }
-        let parameters =
-            CString::new(insertion.parameters.clone()).map_err(|_| LoadError::Parameters)?;
-        let outcome = loop {
-            let kernel = &self.kernel;
-            match kernel.finit_module(&insertion.module, &image, &parameters, flags) {
-                // A signal while it waited for somebody else's load: none is meant for it.
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                outcome => break outcome,
-            }
-        };
-        let is_live = self.state_of(name) == ModuleState::Live;
-        match outcome {
-            Ok(()) if is_live => Ok(true),
-            Ok(()) => Err(LoadError::OtherName(path)),
-            // Somebody else was faster, which is as good; unless it is the module's own
-            // initialisation that says so.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_live => Ok(false),
-            Err(e) => {
-                let errno = e.raw_os_error().unwrap_or_default();
-                Err(LoadError::Refused(path, Errno::from_raw(errno)))
-            }
-        }
-    }
-
     /// Whether a module is in the kernel.
     pub fn state_of(&self, module: &str) -> ModuleState {
         kernel::state(&self.sysfs, module)
@@ -329,28 +293,12 @@ impl<K: Kernel> Loader<K> {
 }
 
 /// The answer to one request too many.
-fn busy(name: &ModuleName) -> ModuleResult {
+#[must_use]
+pub fn busy(name: &ModuleName) -> ModuleResult {
     let why = format!("{MAX_REQUESTS} requests wait for modules already");
     let mut result = ModuleResult::failed(name.as_str(), why);
     result.errno_name = Some(format!("{:?}", Errno::EAGAIN));
     result
-}
-
-impl Work {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lets the threads go when they have done what there is to do.
-    pub fn close(&self) {
-        self.state().closed = true;
-        self.changed.notify_all();
-    }
-
-    /// Whether something is under way.
-    pub fn is_busy(&self) -> bool {
-        !self.state().schedule.is_empty()
-    }
 }
 
 /// Reads the policy of `directories`. A file that cannot be used allows nothing: the policy

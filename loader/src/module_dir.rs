@@ -1,8 +1,9 @@
-//! The module files of one kernel, opened with care. Must never open anything outside the
-//! module trees, nor wait in opening.
+//! The module files of one kernel, opened with care. Outside of the module trees, where a link
+//! may lead, only root may have put a file. Must never open what another user could have written
+//! or put in its place, nor wait in opening.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -20,9 +21,20 @@ pub enum OpenError {
     /// It cannot be opened.
     #[error("{}", .0.display())]
     Open(PathBuf, #[source] io::Error),
-    /// Its path, or what it is a link to, is outside of the module trees.
+    /// Its path leads out of the module trees by itself.
     #[error("{} is outside of the module trees", .0.display())]
     Outside(PathBuf),
+    /// It is a link out of the module trees to a place that others than root can change.
+    #[error(
+        "{} is outside of the module trees, and {} can be written by others than root",
+        file.display(), directory.display()
+    )]
+    Replaceable {
+        /// What the link leads to.
+        file: PathBuf,
+        /// The directory on the way to it.
+        directory: PathBuf,
+    },
     /// It is a directory, a device or the like.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
@@ -99,20 +111,38 @@ impl ModuleDir {
         if !metadata.is_file() {
             return Err(OpenError::NotAFile(path));
         }
-        // The loader's own user owns nothing where it is installed.
-        let own = rustix::process::geteuid().as_raw();
-        let is_trusted = metadata.uid() == 0 || metadata.uid() == own;
-        if !is_trusted || metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+        if !is_roots(&metadata) {
             return Err(OpenError::Untrusted(path));
         }
         let link = format!("/proc/self/fd/{}", file.as_raw_fd());
         let really = fs::read_link(link).map_err(wrong)?;
         let trees = fs::canonicalize(&self.trees).map_err(wrong)?;
-        if !really.starts_with(trees) {
-            return Err(OpenError::Outside(really));
+        if !really.starts_with(trees)
+            && let Some(directory) = first_not_roots(&really)
+        {
+            return Err(OpenError::Replaceable {
+                directory: directory.to_owned(),
+                file: really,
+            });
         }
         Ok(file)
     }
+}
+
+/// Whether root alone can write it. The loader's own user, who counts as root, owns nothing where
+/// the loader is installed.
+fn is_roots(metadata: &Metadata) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    let is_owned = metadata.uid() == 0 || metadata.uid() == own;
+    is_owned && metadata.mode() & WRITABLE_BY_OTHERS == 0
+}
+
+/// The first directory above `path`, which has no links in it, that others than root can write.
+/// The sticky bit makes no difference: there, another user may have made the next directory.
+fn first_not_roots(path: &Path) -> Option<&Path> {
+    let above: Vec<&Path> = path.ancestors().skip(1).collect();
+    let mut above = above.into_iter().rev();
+    above.find(|directory| !fs::symlink_metadata(directory).is_ok_and(|found| is_roots(&found)))
 }
 
 #[cfg(test)]
@@ -143,26 +173,73 @@ mod tests {
         assert!(matches!(opened, Err(OpenError::Outside(_))));
     }
 
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    /// Module trees with a kernel of a link `x.ko` to `target`.
+    fn linked(dir: &Path, target: &Path) -> ModuleDir {
+        let trees = dir.join("modules");
+        fs::create_dir_all(trees.join("6.12")).unwrap();
+        symlink(target, trees.join("6.12/x.ko")).unwrap();
+        ModuleDir::new(&trees, "6.12")
+    }
+
     #[test]
-    fn a_link_to_another_kernels_module_is_followed_and_one_out_of_the_trees_is_not() {
+    fn a_link_to_another_kernels_module_is_followed() {
         let dir = tempfile::tempdir().unwrap();
-        let trees = dir.path().join("modules");
-        for kernel in ["6.12", "6.13"] {
-            fs::create_dir_all(trees.join(kernel)).unwrap();
-        }
-        fs::write(trees.join("6.13/x.ko"), "x").unwrap();
-        fs::write(dir.path().join("y.ko"), "y").unwrap();
-        let link = |to: &Path, name: &str| {
-            std::os::unix::fs::symlink(to, trees.join("6.12").join(name)).unwrap();
+        let file = dir.path().join("modules/6.13/x.ko");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "x").unwrap();
+        assert!(linked(dir.path(), &file).open(b"x.ko").is_ok());
+    }
+
+    #[test]
+    fn a_link_out_of_the_trees_is_not_followed_through_a_directory_that_others_can_write() {
+        // Temporary directories are in one that everyone can write.
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.ko");
+        fs::write(&file, "x").unwrap();
+        let opened = linked(dir.path(), &file).open(b"x.ko");
+        let Err(OpenError::Replaceable { directory, .. }) = opened else {
+            panic!("{opened:?}");
         };
-        link(&trees.join("6.13/x.ko"), "weak-update.ko");
-        link(&dir.path().join("y.ko"), "evil.ko");
-        let modules = ModuleDir::new(&trees, "6.12");
-        assert!(modules.open(b"weak-update.ko").is_ok());
-        assert!(matches!(
-            modules.open(b"evil.ko"),
-            Err(OpenError::Outside(_))
-        ));
+        assert!(
+            !is_roots(&fs::metadata(&directory).unwrap()),
+            "{directory:?}"
+        );
+        assert!(dir.path().starts_with(directory));
+    }
+
+    #[test]
+    fn a_link_into_a_store_of_root_is_followed_until_a_directory_on_the_way_is_opened_to_others() {
+        // Where this program was built, which is the developer's own, mostly.
+        let built = std::env::current_exe().unwrap();
+        let built = fs::canonicalize(built.parent().unwrap()).unwrap();
+        let store = tempfile::tempdir_in(&built).unwrap();
+        let file = store.path().join("one/two/x.ko");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "x").unwrap();
+        if let Some(directory) = first_not_roots(&file) {
+            println!("skipped: others can write {}", directory.display());
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let modules = linked(dir.path(), &file);
+        assert!(modules.open(b"x.ko").is_ok());
+        let one = store.path().join("one");
+        for mode in [0o775, 0o757, 0o1777] {
+            fs::set_permissions(&one, fs::Permissions::from_mode(mode)).unwrap();
+            let error = modules.open(b"x.ko").unwrap_err();
+            assert!(error.to_string().contains(one.to_str().unwrap()), "{error}");
+            assert_eq!(error.errno(), rustix::io::Errno::PERM.raw_os_error());
+        }
+        fs::set_permissions(&one, fs::Permissions::from_mode(0o755)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&one, Some(65534), None).unwrap();
+            assert!(matches!(
+                modules.open(b"x.ko"),
+                Err(OpenError::Replaceable { .. })
+            ));
+        }
     }
 
     #[test]

@@ -1,37 +1,51 @@
-//! Start-up, and the threads that loads run on. `finit_module(2)` blocks for as long as a
-//! driver's probe takes and can be ended early only by a signal, so it gets threads of its own
-//! on which every signal is blocked. Must never let a client's disconnect end a load.
+//! Start-up of the serving process, its threads, and its end. Planning waits for a disk, and the
+//! inserting process for the kernel, so that each has a thread here on which every signal is
+//! blocked. Must never let a client's disconnect end a load, nor a load hold up the end.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Barrier, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use interfaces::activation::{Endpoint, Inherited};
 use interfaces::lifecycle::{self, Wishes};
 use interfaces::server::{self, Admission, LimitError, Limits};
 use interfaces::user;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal, raise};
+use rustix::thread::CapabilitySet;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
+use crate::capabilities;
 use crate::config::Config;
-use crate::image::Compression;
-use crate::kernel::Kernel;
-use crate::load::{Loader, Question, Work, read_policy};
+use crate::link::Link;
+use crate::load::{Loader, MAX_REQUESTS, Queue, Work, read_policy};
 use crate::module_dir::ModuleDir;
-use crate::sandbox;
+use crate::readable::Readable;
+use crate::sandbox::{self, Process};
 use crate::server::Server;
 use crate::snapshot::{Reader, Snapshots, Sources};
 
-/// How many loads run at once: at least so many that a driver which takes its time keeps few
-/// others waiting, at most as many as in systemd-modules-load.
-const THREADS: std::ops::RangeInclusive<usize> = 8..=16;
+/// How long after the signal to stop the loads in flight may take to be answered. What is not
+/// answered then is told that it is loading: the inserting process goes on with it.
+const GRACE: Duration = Duration::from_secs(3);
+/// When this process ends after that signal, whatever callers do.
+const STOP: Duration = Duration::from_secs(4);
+/// How long the inserting process, when it has nothing to do, may take to end first. It is only
+/// waited for so that it is not in the way of the service manager.
+const LAST_LOOK: Duration = Duration::from_millis(200);
 
 /// Why the loader cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The process that inserts modules cannot be made.
+    #[error("cannot make the process that inserts modules")]
+    Fork(#[source] io::Error),
+    /// That process has ended before this one.
+    #[error("the process that inserts modules has ended")]
+    Inserter,
     /// The sockets that were passed, or should have been, cannot be used.
     #[error("cannot use the sockets that were passed")]
     Activation(#[source] io::Error),
@@ -49,83 +63,111 @@ pub enum Error {
     Runtime(#[source] io::Error),
 }
 
-/// Runs the loader until it is told to stop.
+/// Serves until it is told to stop. `link` leads to the inserting process.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn main(config: &Config, kernel: impl Kernel) -> Result<(), Error> {
+pub fn main(config: &Config, link: Link) -> Result<(), Error> {
     let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
     let endpoint = inherited
         .take_varlink(config.listen.as_deref())
         .map_err(Error::Activation)?;
-    let loader = Arc::new(loader(config, kernel)?);
-    let orchestrator = orchestrator(config);
+    let (end, ended) = watch::channel(false);
+    let loader = Arc::new(loader(config, end)?);
     let admission = Admission {
         limits: Limits::parse(&config.limits).map_err(Error::Limits)?,
-        peers: orchestrator.into_iter().collect(),
+        peers: orchestrator(config).into_iter().collect(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::Runtime)?;
-    // Before there are threads: what it takes away is taken from one thread and its children.
-    sandbox::restrict_files(&readable(config)).map_err(Error::Sandbox)?;
-    let (questions, threads) = start_threads(&loader).map_err(Error::Runtime)?;
-    let server = Server::new(Arc::clone(&loader), orchestrator, questions);
-    let served = runtime.block_on(serve(config, endpoint, server, admission));
-    // The end of the process would end every thread, and one that is inside of finit_module(2)
-    // would leave a driver half initialised. The server, and with it the queue of requests, is
-    // gone: each thread ends when it has done what there is to do.
-    let Threads { planner, loaders } = threads;
-    join(planner);
+    // Before there are threads: what these take away is taken from one thread and its children.
+    // What the system's own files keep from this user may forbid a module.
+    capabilities::keep(CapabilitySet::DAC_READ_SEARCH).map_err(Error::Sandbox)?;
+    sandbox::restrict_files(loader.readable.places().paths()).map_err(Error::Sandbox)?;
+    let (link, queue) = (Arc::new(link), Arc::new(Queue::new(MAX_REQUESTS)));
+    let answers = start_threads(&loader, &link, &queue).map_err(Error::Runtime)?;
+    let served = runtime.block_on(serve(config, endpoint, &loader, admission, queue, ended));
+    let lost = loader.work.is_lost();
+    // The threads end with this process, whatever they wait for: none is inside of the kernel's
+    // finit_module(2). The inserting process ends by itself when the kernel has answered it.
     loader.work.close();
-    loaders.into_iter().for_each(join);
-    served
+    link.close();
+    if !loader.work.is_in_flight() {
+        let _ = answers.recv_timeout(LAST_LOOK);
+    }
+    if lost { Err(Error::Inserter) } else { served }
 }
 
-fn join(thread: JoinHandle<()>) {
-    if thread.join().is_err() {
-        tracing::error!("a thread has panicked");
+async fn serve(
+    config: &Config,
+    endpoint: Endpoint,
+    loader: &Arc<Loader>,
+    admission: Admission,
+    queue: Arc<Queue>,
+    ended: watch::Receiver<bool>,
+) -> Result<(), Error> {
+    let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
+    let (over, grace_is_over) = watch::channel(false);
+    let deadline = Deadline::new(over).map_err(Error::Runtime)?;
+    let orchestrator = admission.peers.first().copied();
+    let server = Server::new(Arc::clone(loader), orchestrator, queue, grace_is_over);
+    sandbox::restrict_system_calls(Process::Serving).map_err(Error::Sandbox)?;
+    lifecycle::ready("waiting for requests");
+    let idle = (config.idle > 0).then(|| Duration::from_secs(config.idle));
+    tokio::select! {
+        // Whatever comes in, the end comes in its time.
+        biased;
+        () = deadline.pass() => Ok(()),
+        () = stop_when(ended) => Ok(()),
+        served = server::serve(endpoint, Arc::new(server), &mut wishes, idle, admission) => {
+            served.map_err(Error::Runtime)
+        }
     }
 }
 
-/// Every place below which something is read while the loader runs. Nothing below /proc by
-/// itself: the inodes there are made anew whenever the caches are dropped, and a rule for the
-/// old one says nothing of the new one.
-fn readable(config: &Config) -> Vec<PathBuf> {
-    let mut readable = vec![
-        config.modules.clone(),
-        config.sysfs.join("module"),
-        PathBuf::from("/proc"),
-    ];
-    // Where a link in a directory of configuration may lead: to the packages' files, to what
-    // somebody generated, or to nothing at all.
-    let linked = ["/etc", "/usr", "/run", "/nix/store", "/dev/null"].map(PathBuf::from);
-    readable.extend(linked.into_iter().filter(|path| path.exists()));
-    readable.extend(config.command_line.parent().map(PathBuf::from));
-    readable.extend(config.modprobe_d.iter().cloned());
-    readable.extend(config.policy.iter().cloned());
-    readable
+/// Has this process stop as the service manager would, once `ended` says so. Never completes.
+async fn stop_when(mut ended: watch::Receiver<bool>) {
+    let _ = ended.wait_for(|ended| *ended).await;
+    // On this thread, which alone does not block it.
+    if let Err(e) = raise(Signal::SIGTERM) {
+        tracing::error!("cannot stop: {e}");
+    }
+    std::future::pending::<()>().await;
 }
 
-async fn serve<K: Kernel>(
-    config: &Config,
-    endpoint: Endpoint,
-    server: Server<K>,
-    admission: Admission,
-) -> Result<(), Error> {
-    let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
-    sandbox::restrict_system_calls().map_err(Error::Sandbox)?;
-    lifecycle::ready("waiting for requests");
-    let idle = (config.idle > 0).then(|| Duration::from_secs(config.idle));
-    server::serve(endpoint, Arc::new(server), &mut wishes, idle, admission)
-        .await
-        .map_err(Error::Runtime)
+/// The time that a stop has.
+struct Deadline {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    over: watch::Sender<bool>,
 }
 
-fn loader<K: Kernel>(config: &Config, kernel: K) -> Result<Loader<K>, Error> {
-    let release = config.release.clone().unwrap_or_else(running_release);
-    let modules = ModuleDir::new(&config.modules, &release);
+impl Deadline {
+    fn new(over: watch::Sender<bool>) -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            over,
+        })
+    }
+
+    /// Completes [`STOP`] after the signal to stop, and sets `over` after [`GRACE`].
+    async fn pass(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        tokio::time::sleep(GRACE).await;
+        self.over.send_replace(true);
+        tokio::time::sleep(STOP.saturating_sub(GRACE)).await;
+        tracing::warn!("callers are left without their answers: they do not take them");
+    }
+}
+
+fn loader(config: &Config, end: watch::Sender<bool>) -> Result<Loader, Error> {
+    let modules = ModuleDir::new(&config.modules, &release(config));
     let sources = Sources {
         root: None,
         module_tree: modules.root().to_owned(),
@@ -141,10 +183,16 @@ fn loader<K: Kernel>(config: &Config, kernel: K) -> Result<Loader<K>, Error> {
         snapshots: Snapshots::new(sources),
         modules,
         sysfs: config.sysfs.clone(),
-        kernel,
-        compression: Compression::of_kernel(&config.sysfs),
+        readable: Readable::new(config),
+        end,
         work: Work::default(),
     })
+}
+
+/// The kernel release whose modules are loaded.
+#[must_use]
+pub fn release(config: &Config) -> String {
+    config.release.clone().unwrap_or_else(running_release)
 }
 
 /// The release of the running kernel.
@@ -168,39 +216,36 @@ fn orchestrator(config: &Config) -> Option<u32> {
     uid
 }
 
-/// The threads, until they have done what there is to do.
-struct Threads {
-    planner: JoinHandle<()>,
-    loaders: Vec<JoinHandle<()>>,
-}
-
-/// Starts the threads: one that plans, which waits for a disk at most, and several that load.
-/// The planner ends when what is returned beside the threads is gone. Returns when each is
-/// through with what the C library does first on a thread: some of it will be forbidden.
-fn start_threads<K: Kernel>(loader: &Arc<Loader<K>>) -> io::Result<(Sender<Question>, Threads)> {
-    let (questions, queue) = channel::<Question>();
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    let count = processors.clamp(*THREADS.start(), *THREADS.end());
-    let started = Arc::new(Barrier::new(count + 2));
-    let planner = {
-        let loader = Arc::clone(loader);
-        spawn("plan", &started, move || {
-            for question in queue {
-                // A panic must not leave everybody else without an answer.
-                let answered = catch_unwind(AssertUnwindSafe(|| loader.answer(question)));
-                if answered.is_err() {
-                    tracing::error!("a question could not be answered");
-                }
+/// Starts the threads: one that plans, which waits for a disk at most, one that gives orders to
+/// the inserting process, and one that takes its answers. Returns when each is through with what
+/// the C library does first on a thread: some of it will be forbidden. What is returned ends when
+/// no more answers can come.
+fn start_threads(
+    loader: &Arc<Loader>,
+    link: &Arc<Link>,
+    queue: &Arc<Queue>,
+) -> io::Result<Receiver<()>> {
+    let started = Arc::new(Barrier::new(4));
+    let (last, answers) = channel();
+    let (planner, queue) = (Arc::clone(loader), Arc::clone(queue));
+    spawn("plan", &started, move || {
+        while let Some(next) = queue.next() {
+            // A panic must not leave all others without an answer.
+            let answered = catch_unwind(AssertUnwindSafe(|| planner.answer(next)));
+            if answered.is_err() {
+                tracing::error!("a question could not be answered");
             }
-        })?
-    };
-    let loaders = (0..count).map(|number| {
-        let loader = Arc::clone(loader);
-        spawn(&format!("load-{number}"), &started, move || loader.work())
-    });
-    let loaders = loaders.collect::<io::Result<_>>()?;
+        }
+    })?;
+    let (giver, outward) = (Arc::clone(loader), Arc::clone(link));
+    spawn("orders", &started, move || giver.give_orders(&outward))?;
+    let (taker, inward) = (Arc::clone(loader), Arc::clone(link));
+    spawn("answers", &started, move || {
+        taker.take_answers(&inward);
+        drop(last);
+    })?;
     started.wait();
-    Ok((questions, Threads { planner, loaders }))
+    Ok(answers)
 }
 
 /// A thread that no signal reaches. Begins its work when all have `started`.
@@ -208,14 +253,15 @@ fn spawn(
     name: &str,
     started: &Arc<Barrier>,
     work: impl FnOnce() + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
+) -> io::Result<()> {
     let started = Arc::clone(started);
-    thread::Builder::new().name(name.to_owned()).spawn(move || {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || {
         let blocked = SigSet::all().thread_block();
         started.wait();
         match blocked {
             Ok(()) => work(),
             Err(e) => tracing::error!("cannot block signals on a thread: {e}"),
         }
-    })
+    });
+    spawned.map(drop)
 }

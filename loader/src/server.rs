@@ -2,44 +2,50 @@
 //! never load on the thread that serves.
 
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use interfaces::Interface;
 use interfaces::loader::{
-    self, ExplainArgs, ExplainReply, ListArgs, LoadArgs, LoadReply, ModuleResult, Outcome,
+    self, DescribeArgs, DescribeReply, ExplainArgs, ExplainReply, Limit, ListArgs, LoadArgs,
+    LoadReply, ModuleResult, Outcome,
 };
 use interfaces::names::ModuleName;
 use interfaces::server::{Call, CallError, Service};
-use tokio::sync::{mpsc, oneshot};
+use serde_json::Map;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::kernel::Kernel;
-use crate::load::{Loader, Question, Request};
+use crate::load::{Explanation, Loader, Queue, Request, busy};
+use crate::questions::MAX_QUESTIONS;
 
 /// The most modules that one call may ask for.
 const MAX_MODULES: usize = 64;
 /// What is said where an answer should have come and did not.
 const BROKEN: &str = "the loader has failed on it; its log says how";
+/// What is said of what is not answered in time before a stop.
+const STOPPING: &str = "the loader stops; what it has begun goes on: ask again";
 
 /// `org.rdmahotplug.Loader`.
-pub struct Server<K> {
-    loader: Arc<Loader<K>>,
+pub struct Server {
+    loader: Arc<Loader>,
     orchestrator: Option<u32>,
-    questions: Sender<Question>,
+    queue: Arc<Queue>,
+    grace_is_over: watch::Receiver<bool>,
 }
 
-impl<K: Kernel> Server<K> {
+impl Server {
     /// Serves `loader` to root and to the user `orchestrator`, when there is one. What takes a
-    /// look at disk goes to `questions`.
+    /// look at disk goes to `queue`. Once `grace_is_over`, calls are answered as far as they are.
     pub fn new(
-        loader: Arc<Loader<K>>,
+        loader: Arc<Loader>,
         orchestrator: Option<u32>,
-        questions: Sender<Question>,
+        queue: Arc<Queue>,
+        grace_is_over: watch::Receiver<bool>,
     ) -> Self {
         let server = Self {
             loader,
             orchestrator,
-            questions,
+            queue,
+            grace_is_over,
         };
         server.log_policy();
         server
@@ -60,21 +66,32 @@ impl<K: Kernel> Server<K> {
         peer.is_root_or(self.orchestrator).granted()?;
         let asked = Asked::of(call)?;
         let (answers, mut results) = mpsc::unbounded_channel();
-        let _ = self.questions.send(Question::Load(Request {
+        let request = Request {
             modules: asked.modules.clone(),
             ordered: asked.ordered,
             peer,
             reason: asked.reason,
             start: Instant::now(),
             answers,
-        }));
+        };
+        if self.queue.load(request).is_err() {
+            let results = asked.modules.iter().map(busy).collect();
+            return call.reply(&LoadReply { results }).await;
+        }
+        let stopping = self.stopping();
+        tokio::pin!(stopping);
         let mut open: Vec<Option<ModuleName>> = asked.modules.into_iter().map(Some).collect();
         let mut held: Vec<(usize, ModuleResult)> = Vec::new();
-        let rest = loop {
-            let (position, result) = match next_before(asked.deadline, &mut results).await {
+        let (rest, why) = loop {
+            let waited = tokio::select! {
+                biased;
+                waited = next_before(asked.deadline, &mut results) => waited,
+                () = &mut stopping => break (Outcome::Loading, Some(STOPPING)),
+            };
+            let (position, result) = match waited {
                 Waited::Answer(answer) => answer,
-                Waited::TimedOut => break Outcome::Loading,
-                Waited::Ended => break Outcome::Failed,
+                Waited::TimedOut => break (Outcome::Loading, None),
+                Waited::Ended => break (Outcome::Failed, Some(BROKEN)),
             };
             if let Some(answered) = open.get_mut(position) {
                 *answered = None;
@@ -88,7 +105,7 @@ impl<K: Kernel> Server<K> {
         let open = open.into_iter().enumerate();
         held.extend(open.filter_map(|(position, module)| {
             let mut result = ModuleResult::new(module?, rest);
-            result.message = (rest == Outcome::Failed).then(|| BROKEN.to_owned());
+            result.message = why.map(str::to_owned);
             Some((position, result))
         }));
         call.reply(&reply(held)).await
@@ -96,9 +113,31 @@ impl<K: Kernel> Server<K> {
 
     async fn explain(&self, module: ModuleName) -> Result<ExplainReply, CallError> {
         let (answer, answered) = oneshot::channel();
-        let _ = self.questions.send(Question::Explain(module, answer));
-        let explained = answered.await.map_err(|_| no_plan(BROKEN))?;
+        let question = Explanation {
+            name: module,
+            answer,
+        };
+        if self.queue.ask(question).is_err() {
+            return Err(CallError::Answer {
+                name: loader::TOO_MANY_QUESTIONS.into(),
+                parameters: Map::from_iter([("limit".to_owned(), MAX_QUESTIONS.into())]),
+            });
+        }
+        let explained = tokio::select! {
+            biased;
+            explained = answered => explained.map_err(|_| no_plan(BROKEN))?,
+            () = self.stopping() => return Err(no_plan(STOPPING)),
+        };
         explained.map_err(|e| no_plan(&interfaces::log::Chain(&e).to_string()))
+    }
+
+    /// Completes when a stop waits no longer for answers.
+    fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut over = self.grace_is_over.clone();
+        async move {
+            // An error means that nothing stops it any more: the process is about to end.
+            let _ = over.wait_for(|over| *over).await;
+        }
     }
 }
 
@@ -182,7 +221,7 @@ fn validate(modules: &[String]) -> Result<Vec<ModuleName>, CallError> {
     modules.iter().enumerate().map(parse).collect()
 }
 
-impl<K: Kernel> Service for Server<K> {
+impl Service for Server {
     const PRODUCT: &'static str = "rdma-loader";
     const INTERFACE: Interface = loader::INTERFACE;
 
@@ -202,11 +241,26 @@ impl<K: Kernel> Service for Server<K> {
                 let mut modules = self.loader.list().into_iter();
                 call.reply_each(|| modules.next(), false, none).await
             }
+            loader::DESCRIBE => {
+                let DescribeArgs {} = call.arguments()?;
+                let loading = self.loader.work.loading();
+                let limits = call.limits().into_iter().map(|limit| Limit {
+                    name: limit.name.to_owned(),
+                    value: limit.value,
+                    refused: limit.refused,
+                });
+                let limits = limits.collect();
+                call.reply(&DescribeReply { loading, limits }).await
+            }
             method => Err(CallError::method_not_found(method)),
         }
     }
 
     fn reload(&self) -> Option<String> {
+        if self.loader.ends_outdated() {
+            // The next call starts a loader that may read what this one may not.
+            return Some("there are other files to read: starting again".to_owned());
+        }
         Some(match self.loader.reload() {
             Ok(len) => {
                 self.log_policy();

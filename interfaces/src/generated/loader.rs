@@ -21,6 +21,12 @@ pub struct Limit {
     pub refused: i64,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loading {
+    pub module: String,
+    #[serde(rename = "sinceUSec")]
+    pub since_usec: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleResult {
     pub module: String,
     pub outcome: Outcome,
@@ -141,9 +147,22 @@ pub struct TooManyConnectionsArgs {
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct TooManyQuestionsArgs {
+    pub limit: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TooManySubscriptionsArgs {
     pub limit: i64,
 }
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeReply {
+    pub loading: Vec<Loading>,
+    pub limits: Vec<Limit>,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DescribeArgs {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainReply {
     pub outcome: Outcome,

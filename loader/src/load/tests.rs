@@ -4,15 +4,25 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Condvar;
 use std::thread;
 use std::time::Instant;
 
+use clap::Parser;
 use interfaces::loader::Denier;
 use interfaces::server::Peer;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tempfile::TempDir;
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
+use crate::config::Config;
+use crate::image::Compression;
+use crate::insert::Inserter;
+use crate::inserter;
+use crate::kernel::Kernel;
+use crate::link::Link;
+use crate::message::MAX_PARAMETERS;
 use crate::snapshot::{Reader, Sources};
 
 mod hostile;
@@ -32,8 +42,11 @@ struct FakeKernel {
     /// Modules that are being inserted, and the most that ever were at once.
     inside: Mutex<(BTreeSet<String>, usize)>,
     /// How many have to be inside before any of them goes on.
-    meet: usize,
+    meet: Mutex<usize>,
     met: Condvar,
+    /// Modules whose initialisation does not end while they are here.
+    held: Mutex<BTreeSet<String>>,
+    released: Condvar,
 }
 
 impl FakeKernel {
@@ -53,9 +66,21 @@ impl FakeKernel {
         assert!(inside.0.insert(name.to_owned()), "{name} twice at once");
         inside.1 = inside.1.max(inside.0.len());
         self.met.notify_all();
-        while inside.1 < self.meet {
+        let meet = *self.meet.lock().unwrap();
+        while inside.1 < meet {
             inside = self.met.wait(inside).unwrap();
         }
+        drop(inside);
+        let mut held = self.held.lock().unwrap();
+        while held.contains(name) {
+            held = self.released.wait(held).unwrap();
+        }
+    }
+
+    fn hold(&self, names: &[&str]) {
+        let names = names.iter().map(|&name| name.to_owned());
+        *self.held.lock().unwrap() = names.collect();
+        self.released.notify_all();
     }
 }
 
@@ -91,9 +116,19 @@ impl Kernel for FakeKernel {
     }
 }
 
+/// The serving process's part on threads of this one, and the inserting process's on others.
 struct Rig {
     dir: TempDir,
-    loader: Loader<FakeKernel>,
+    loader: Arc<Loader>,
+    inserter: Arc<Inserter<FakeKernel>>,
+    link: Arc<Link>,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.loader.work.close();
+        self.link.close();
+    }
 }
 
 impl Rig {
@@ -108,7 +143,18 @@ impl Rig {
         fs::write(dir.path().join("cmdline"), "quiet\n").unwrap();
         let needs = lay_out_modules(&root);
         let modules = ModuleDir::new(&dir.path().join("modules"), "6.12");
-        let loader = Loader {
+        let option =
+            |name: &str, path: &str| format!("--{name}={}", dir.path().join(path).display());
+        let config = Config::parse_from([
+            "rdma-loader".to_owned(),
+            "--release=6.12".to_owned(),
+            option("modules", "modules"),
+            option("sysfs", "sys"),
+            option("command-line", "cmdline"),
+            option("modprobe-d", "modprobe.d"),
+            option("policy", "policy"),
+        ]);
+        let loader = Arc::new(Loader {
             policy: Mutex::new(Arc::new(policy(allowed))),
             policy_directories: Vec::new(),
             snapshots: Snapshots::new(Sources {
@@ -118,6 +164,13 @@ impl Rig {
                 command_line: dir.path().join("cmdline"),
                 reader: Reader::Loader,
             }),
+            modules: modules.clone(),
+            sysfs: sysfs.clone(),
+            readable: Readable::new(&config),
+            end: watch::Sender::new(false),
+            work: Work::default(),
+        });
+        let inserter = Arc::new(Inserter {
             modules,
             sysfs: sysfs.clone(),
             kernel: FakeKernel {
@@ -127,14 +180,20 @@ impl Rig {
                 given: Mutex::default(),
                 races: Mutex::default(),
                 inside: Mutex::default(),
-                meet: 0,
+                meet: Mutex::default(),
                 met: Condvar::new(),
+                held: Mutex::default(),
+                released: Condvar::new(),
             },
             compression: Compression::Xz,
-            work: Work::default(),
-        };
-        loader.work.close();
-        Self { dir, loader }
+        });
+        let link = connect(&loader, &inserter);
+        Self {
+            dir,
+            loader,
+            inserter,
+            link,
+        }
     }
 
     /// Writes a file of modprobe.d.
@@ -147,7 +206,19 @@ impl Rig {
     }
 
     fn request(&self, names: &[&str], ordered: bool) -> Vec<ModuleResult> {
-        let (answers, mut results) = unbounded_channel();
+        let mut results = self.begin(names, ordered);
+        let mut all = Vec::new();
+        while let Some(result) = results.blocking_recv() {
+            all.push(result);
+        }
+        all.sort_by_key(|(position, _)| *position);
+        assert_eq!(all.len(), names.len(), "each has its answer");
+        all.into_iter().map(|(_, result)| result).collect()
+    }
+
+    /// Asks, and does not wait for the answers.
+    fn begin(&self, names: &[&str], ordered: bool) -> UnboundedReceiver<(usize, ModuleResult)> {
+        let (answers, results) = unbounded_channel();
         self.loader.submit(Request {
             modules: names
                 .iter()
@@ -163,18 +234,7 @@ impl Rig {
             start: Instant::now(),
             answers,
         });
-        thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| self.loader.work());
-            }
-        });
-        let mut all = Vec::new();
-        while let Ok(result) = results.try_recv() {
-            all.push(result);
-        }
-        all.sort_by_key(|(position, _)| *position);
-        assert_eq!(all.len(), names.len(), "each has its answer");
-        all.into_iter().map(|(_, result)| result).collect()
+        results
     }
 
     fn load(&self, name: &str) -> ModuleResult {
@@ -183,7 +243,7 @@ impl Rig {
 
     /// The modules that the kernel was given, in that order.
     fn given(&self) -> Vec<String> {
-        let given = self.loader.kernel.given.lock().unwrap();
+        let given = self.inserter.kernel.given.lock().unwrap();
         given.iter().map(|(module, _)| module.clone()).collect()
     }
 
@@ -193,6 +253,20 @@ impl Rig {
             .join("modules/6.12/kernel/drivers/infiniband")
             .join(path)
     }
+}
+
+/// Starts the threads of both sides, which end with the link.
+fn connect(loader: &Arc<Loader>, inserter: &Arc<Inserter<FakeKernel>>) -> Arc<Link> {
+    let flags = SocketFlags::CLOEXEC;
+    let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    let (ours, theirs) = (Arc::new(Link::new(pair.0)), Arc::new(Link::new(pair.1)));
+    let inserter = Arc::clone(inserter);
+    thread::spawn(move || inserter::serve(&theirs, &inserter));
+    let (giver, outward) = (Arc::clone(loader), Arc::clone(&ours));
+    thread::spawn(move || giver.give_orders(&outward));
+    let (taker, inward) = (Arc::clone(loader), Arc::clone(&ours));
+    thread::spawn(move || taker.take_answers(&inward));
+    ours
 }
 
 fn policy(allowed: &[&str]) -> Policy {
@@ -291,7 +365,7 @@ fn a_refusal_of_the_kernel_names_the_module_and_the_errno() {
 fn losing_a_race_for_a_dependency_is_no_failure() {
     let eexist = 17;
     let rig = Rig::new(&["ib_uverbs"], &[("ib_core", eexist)]);
-    rig.loader.kernel.races.lock().unwrap().push("ib_core");
+    rig.inserter.kernel.races.lock().unwrap().push("ib_core");
     let result = rig.load("ib_uverbs");
     assert_eq!(result.outcome, Outcome::Loaded);
     assert_eq!(result.chain, ["ib_uverbs"]);
@@ -403,17 +477,17 @@ fn modules_get_the_parameters_of_modprobe_d_and_the_command_line() {
     );
     rig.boot_with("quiet ib_core.d=\"4 5\"");
     assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Loaded);
-    let given = rig.loader.kernel.given.lock().unwrap();
+    let given = rig.inserter.kernel.given.lock().unwrap();
     let expected = [("ib_core", "a=1 d=\"4 5\" "), ("ib_uverbs", "b=2 c=3 ")];
     assert_eq!(*given, expected.map(|(m, p)| (m.to_owned(), p.to_owned())));
 }
 
 #[test]
 fn independent_modules_are_inside_the_kernel_at_the_same_time() {
-    let mut rig = Rig::new(&["ib_umad", "ib_uverbs", "iw_cm"], &[]);
+    let rig = Rig::new(&["ib_umad", "ib_uverbs", "iw_cm"], &[]);
     assert_eq!(rig.load("ib_umad").outcome, Outcome::Loaded);
     // Both need ib_core alone, which is live now. None of them comes out without the other.
-    rig.loader.kernel.meet = 2;
+    *rig.inserter.kernel.meet.lock().unwrap() = 2;
     let results = rig.request(&["ib_uverbs", "iw_cm"], false);
     assert!(
         results
@@ -428,7 +502,7 @@ fn in_an_ordered_request_each_waits_for_the_one_before_it() {
         let rig = Rig::new(&["ib_umad", "ib_uverbs", "iw_cm"], &[]);
         rig.request(&["iw_cm", "ib_uverbs", "ib_umad"], true);
         assert_eq!(rig.given(), ["ib_core", "iw_cm", "ib_uverbs", "ib_umad"]);
-        assert_eq!(rig.loader.kernel.inside.lock().unwrap().1, 1);
+        assert_eq!(rig.inserter.kernel.inside.lock().unwrap().1, 1);
     }
 }
 
@@ -530,5 +604,120 @@ fn an_install_line_forbids_whatever_soft_dependencies_there_are() {
         "softdep ib_uverbs pre: iw_cm\ninstall ib_uverbs /bin/false\n",
     );
     assert_eq!(rig.load("ib_uverbs").denied_by, Some(Denier::InstallLine));
+    assert!(rig.given().is_empty());
+}
+
+/// Waits until the kernel initialises so many modules, and says which.
+fn loading(rig: &Rig, count: usize) -> Vec<String> {
+    let deadline = Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let loading = rig.loader.work.loading();
+        if loading.len() == count {
+            return loading.into_iter().map(|loading| loading.module).collect();
+        }
+        assert!(Instant::now() < deadline, "{loading:?}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_module_whose_initialisation_hangs_holds_up_only_what_needs_it() {
+    let hung = [
+        "configfs",
+        "bnxt_en",
+        "mlx4_core",
+        "sunrpc",
+        "udp_tunnel",
+        "ib_cm",
+        "iw_cm",
+    ];
+    let rig = Rig::new(&[&hung[..], &["ib_umad", "rdma_cm"]].concat(), &[]);
+    rig.inserter.kernel.hold(&hung);
+    let before = interfaces::clock::now();
+    let mut waiting = rig.begin(&[&hung[..], &["rdma_cm"]].concat(), false);
+    let mut named = loading(&rig, hung.len());
+    named.sort();
+    let mut expected = hung;
+    expected.sort_unstable();
+    assert_eq!(named, expected);
+    assert_eq!(rig.load("ib_umad").outcome, Outcome::Loaded);
+    assert!(waiting.try_recv().is_err());
+    assert!(rig.loader.work.is_busy());
+    for loading in rig.loader.work.loading() {
+        assert!((before..=interfaces::clock::now()).contains(&loading.since_usec));
+    }
+    rig.inserter.kernel.hold(&[]);
+    for _ in 0..=hung.len() {
+        let (_, result) = waiting.blocking_recv().unwrap();
+        assert_eq!(result.outcome, Outcome::Loaded, "{result:?}");
+    }
+    loading(&rig, 0);
+}
+
+#[test]
+fn when_the_inserting_process_ends_everything_in_flight_and_to_come_fails_with_a_sentence() {
+    let rig = Rig::new(&["ib_uverbs", "ib_umad"], &[]);
+    let (ours, theirs) = {
+        let flags = SocketFlags::CLOEXEC;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        (Link::new(pair.0), Link::new(pair.1))
+    };
+    rig.inserter.kernel.hold(&["ib_core"]);
+    let mut waiting = rig.begin(&["ib_uverbs"], false);
+    loading(&rig, 1);
+    drop(theirs);
+    rig.loader.take_answers(&ours);
+    let (_, result) = waiting.blocking_recv().unwrap();
+    let later = rig.load("ib_umad");
+    for result in [result, later] {
+        assert_eq!(result.outcome, Outcome::Failed);
+        assert_eq!(result.errno_name.as_deref(), Some("EAGAIN"));
+        assert!(result.message.unwrap().contains("inserts modules"));
+    }
+    assert!(rig.loader.work.is_lost() && *rig.loader.end.borrow());
+    rig.inserter.kernel.hold(&[]);
+}
+
+#[test]
+fn garbage_from_the_inserting_process_is_its_end() {
+    for garbage in [&b"garbage"[..], &[b'x'; crate::message::MAX_LEN + 1]] {
+        let rig = Rig::new(&["ib_uverbs"], &[]);
+        let flags = SocketFlags::CLOEXEC;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        Link::new(pair.1).send(garbage).unwrap();
+        rig.loader.take_answers(&Link::new(pair.0));
+        assert!(rig.loader.work.is_lost());
+    }
+}
+
+#[test]
+fn garbage_from_the_serving_process_ends_the_inserting_one_and_inserts_nothing() {
+    let rig = Rig::new(&["ib_uverbs"], &[]);
+    let evil = br#"{"id":1,"module":"../evil","path":[47],"parameters":[]}"#;
+    for garbage in [&b"garbage"[..], evil, &[b'x'; crate::message::MAX_LEN + 1]] {
+        let flags = SocketFlags::CLOEXEC;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let (ours, theirs) = (Link::new(pair.0), Arc::new(Link::new(pair.1)));
+        ours.send(garbage).unwrap();
+        inserter::serve(&theirs, &rig.inserter);
+    }
+    assert!(rig.given().is_empty());
+}
+
+#[test]
+fn the_inserting_process_inserts_nothing_that_lies_outside_of_the_module_trees() {
+    let rig = Rig::new(&[], &[]);
+    for path in ["/etc/hostname", "../../modprobe.d/x", "kernel/../../../x"] {
+        let outcome = rig.inserter.carry_out(&crate::message::Order {
+            id: 1,
+            module: ModuleName::parse("evil").unwrap(),
+            path: path.into(),
+            parameters: Vec::new(),
+        });
+        let crate::message::Outcome::Failed(failure) = outcome else {
+            panic!("{path}: {outcome:?}");
+        };
+        assert_eq!(failure.errno, Errno::EPERM as i32, "{path}");
+    }
     assert!(rig.given().is_empty());
 }

@@ -1,28 +1,46 @@
 //! Requests that wait for modules, and their answers, each as soon as it is known. Must never
 //! keep an answer back for another's sake.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
 use interfaces::loader::{ModuleResult, Outcome};
 use interfaces::names::ModuleName;
 use interfaces::server::Peer;
+use nix::errno::Errno;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::error::LoadError;
 use super::graph::Insertion;
+use crate::message::{Failure, Order};
+use crate::questions::Asked;
 use crate::schedule::{End, RequestId, Schedule};
 
 /// All requests that wait.
 #[derive(Default)]
 pub struct State {
     /// What they wait for.
-    pub schedule: Schedule<Arc<LoadError>>,
+    pub schedule: Schedule<Arc<Failure>>,
     /// Who waits.
     pub tickets: HashMap<RequestId, Ticket>,
-    /// Whether no more will come.
+    /// What the inserting process was ordered and has not answered, by the orders' numbers.
+    pub in_flight: BTreeMap<u64, InFlight>,
+    /// The next order's number.
+    pub next_order: u64,
+    /// Why nothing can be inserted any more.
+    pub lost: Option<Failure>,
+    /// Whether no more orders are given.
     pub closed: bool,
+}
+
+/// A module that the kernel initialises.
+pub struct InFlight {
+    /// The module.
+    pub module: ModuleName,
+    /// Since when, in µs of CLOCK_MONOTONIC.
+    pub since: i64,
+    /// Whether the log says that it takes long.
+    pub told: bool,
 }
 
 /// One call of `Load`.
@@ -39,6 +57,12 @@ pub struct Request {
     pub start: Instant,
     /// Where answers go, each with its position among what was asked for. The caller may be gone.
     pub answers: UnboundedSender<(usize, ModuleResult)>,
+}
+
+impl Asked for Request {
+    fn is_abandoned(&self) -> bool {
+        self.answers.is_closed()
+    }
 }
 
 /// A request some of whose answers are still to come.
@@ -110,6 +134,31 @@ impl Ticket {
 }
 
 impl State {
+    /// What to order now, if anything: it counts as in flight from here on.
+    pub fn order(&mut self, now: i64) -> Option<Order> {
+        loop {
+            let (id, at) = self.schedule.start()?;
+            let ticket = self.tickets.get(&id);
+            let Some(insertion) = ticket.and_then(|t| t.insertions.get(at)).cloned() else {
+                continue;
+            };
+            let order = Order {
+                id: self.next_order,
+                module: insertion.module,
+                path: insertion.path,
+                parameters: insertion.parameters,
+            };
+            self.next_order += 1;
+            let in_flight = InFlight {
+                module: order.module.clone(),
+                since: now,
+                told: false,
+            };
+            self.in_flight.insert(order.id, in_flight);
+            return Some(order);
+        }
+    }
+
     /// Answers the targets of a request whose every module has come to its end.
     pub fn answer(&mut self, id: RequestId) {
         let ends = self.schedule.ends(id);
@@ -135,7 +184,7 @@ impl State {
     }
 }
 
-type Ends<'e> = [Option<&'e End<Arc<LoadError>>>];
+type Ends<'e> = [Option<&'e End<Arc<Failure>>>];
 
 impl Ticket {
     fn result(&self, target: &Target, ends: &Ends<'_>) -> ModuleResult {
@@ -154,8 +203,8 @@ impl Ticket {
                 .get(at)
                 .map(|insertion| insertion.module.as_str());
             result.outcome = Outcome::Failed;
-            result.errno_name = Some(format!("{:?}", failure.errno()));
-            result.message = Some(interfaces::log::Chain(failure).to_string());
+            result.errno_name = Some(format!("{:?}", Errno::from_raw(failure.errno)));
+            result.message = Some(failure.message.clone());
             result.culprit = module.filter(|m| *m != result.module).map(str::to_owned);
         }
         result
@@ -178,7 +227,7 @@ impl Ticket {
 }
 
 /// The node that kept this one from being live, and why.
-fn failure<'e>(at: usize, ends: &Ends<'e>) -> Option<(usize, &'e LoadError)> {
+fn failure<'e>(at: usize, ends: &Ends<'e>) -> Option<(usize, &'e Failure)> {
     match ends.get(at)?.as_ref()? {
         End::Failed(failure) => Some((at, failure)),
         End::Untried(culprit) if *culprit != at => failure(*culprit, ends),

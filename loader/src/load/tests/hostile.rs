@@ -164,9 +164,11 @@ const CASES: &[Case] = &[
         Expected::Unplanned("corrupt"),
     ),
     (
-        "a file that is a link out of the tree",
+        "a file that is a link out of the tree, to where others can write",
         |rig| {
-            replace(rig, |path| symlink("/etc/hostname", path).unwrap());
+            let outside = rig.dir.path().join("outside.ko");
+            fs::write(&outside, b"\xfd7zXZ\0").unwrap();
+            replace(rig, |path| symlink(outside, path).unwrap());
             "ib_uverbs"
         },
         Expected::Failed("EPERM"),

@@ -1,0 +1,107 @@
+//! The socket between the serving process and the inserting process: whole records in both
+//! directions. Must never interpret one.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+
+use crate::message::MAX_LEN;
+
+/// One end of it. Threads may share it: a record is sent and received whole.
+#[derive(Debug)]
+pub struct Link(OwnedFd);
+
+impl Link {
+    /// The end that `fork` has made.
+    #[must_use]
+    pub fn new(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    /// Sends one record. Waits while the other end has not taken what was sent before.
+    ///
+    /// # Errors
+    /// When the other process has ended.
+    pub fn send(&self, record: &[u8]) -> io::Result<()> {
+        // NOSIGNAL: a process that has ended is an error here, and not a signal that ends this
+        // one too.
+        loop {
+            match send(&self.0, record, SendFlags::NOSIGNAL) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+                Ok(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits for the next record. None when the other process has ended, or will send no more.
+    ///
+    /// # Errors
+    /// When the record is longer than [`MAX_LEN`], or the socket fails.
+    pub fn receive(&self) -> io::Result<Option<Vec<u8>>> {
+        let mut record = vec![0; MAX_LEN + 1];
+        let len = loop {
+            match recv(&self.0, record.as_mut_slice(), RecvFlags::empty()) {
+                Err(rustix::io::Errno::INTR) => {}
+                // What the other process had not read when it ended.
+                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                received => break received?.0,
+            }
+        };
+        if len > MAX_LEN {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        record.truncate(len);
+        Ok((len > 0).then_some(record))
+    }
+
+    /// Sends no more: the other end receives what is on its way, and then the end.
+    pub fn close(&self) {
+        // It fails where the other process has ended already.
+        let _ = shutdown(&self.0, Shutdown::Write);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    fn pair() -> (Link, Link) {
+        let flags = SocketFlags::CLOEXEC;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        (Link::new(pair.0), Link::new(pair.1))
+    }
+
+    #[test]
+    fn records_arrive_one_by_one_and_then_the_end() {
+        let (ours, theirs) = pair();
+        ours.send(b"one").unwrap();
+        ours.send(&vec![b'x'; MAX_LEN]).unwrap();
+        ours.close();
+        assert_eq!(theirs.receive().unwrap().unwrap(), b"one");
+        assert_eq!(theirs.receive().unwrap().unwrap().len(), MAX_LEN);
+        assert!(theirs.receive().unwrap().is_none());
+        theirs.send(b"answer").unwrap();
+        assert_eq!(ours.receive().unwrap().unwrap(), b"answer");
+    }
+
+    #[test]
+    fn a_record_that_is_too_long_is_an_error() {
+        let (ours, theirs) = pair();
+        ours.send(&vec![b'x'; MAX_LEN + 1]).unwrap();
+        assert!(theirs.receive().is_err());
+    }
+
+    #[test]
+    fn an_end_that_is_gone_is_an_error_to_who_sends_and_the_end_to_who_receives() {
+        let (ours, theirs) = pair();
+        theirs.send(b"last").unwrap();
+        drop(theirs);
+        assert!(ours.send(b"x").is_err());
+        while let Some(record) = ours.receive().unwrap() {
+            assert_eq!(record, b"last");
+        }
+    }
+}
