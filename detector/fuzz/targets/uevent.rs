@@ -17,10 +17,7 @@ fuzz_target!(|datagram: &[u8]| {
     for path in [uevent.devpath, old] {
         let mut components = path.split('/');
         assert_eq!(components.next(), Some(""));
-        assert!(
-            components.all(|c| !["", ".", ".."].contains(&c)),
-            "{path:?}"
-        );
+        assert!(components.all(|c| !["", ".", ".."].contains(&c)), "{path:?}");
     }
     let Uevent {
         action,

@@ -36,6 +36,12 @@ pub fn call(method: &str, parameters: &str, more: bool) -> Vec<u8> {
     format!("{{\"method\":\"{method}\",\"parameters\":{parameters}{more}}}\0").into_bytes()
 }
 
+/// Says on stderr that the attack is under way: every connection was made, or cannot be.
+#[expect(clippy::print_stderr, reason = "what waits for it reads this")]
+pub fn begun() {
+    eprintln!("begun");
+}
+
 /// Connects, as soon as that can be done; nothing when it cannot until `until`.
 async fn connect(socket: &Path, until: Instant, seen: &Shared) -> Option<UnixStream> {
     while Instant::now() < until {
@@ -114,7 +120,10 @@ where
             break;
         };
         connections.spawn(one(stream, Arc::clone(&seen)));
+        // The connections that are there act while others are made.
+        tokio::task::yield_now().await;
     }
+    begun();
     while connections.join_next().await.is_some() {}
     std::mem::take(&mut *lock(&seen))
 }
@@ -142,6 +151,7 @@ pub async fn half(socket: PathBuf, count: usize, until: Instant) -> Seen {
 
 pub async fn flood(socket: PathBuf, until: Instant) -> Seen {
     let seen = Shared::default();
+    begun();
     while connect(&socket, until, &seen).await.is_some() {
         lock(&seen).left();
         // A signal or the end of the time has its turn.
@@ -171,6 +181,7 @@ pub async fn pipeline(
             }
         });
     }
+    begun();
     while pipelines.join_next().await.is_some() {}
     std::mem::take(&mut *lock(&seen))
 }
@@ -256,6 +267,7 @@ pub async fn own_end(socket: PathBuf, connections: usize, call: Vec<u8>) -> Seen
         }
         lock(&seen).left();
     }
+    begun();
     std::mem::take(&mut *lock(&seen))
 }
 
@@ -294,6 +306,7 @@ fn send_descriptors(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -
 
 pub async fn questions(socket: PathBuf, until: Instant, call: Vec<u8>) -> Seen {
     let seen = Shared::default();
+    begun();
     while let Some(mut stream) = connect(&socket, until, &seen).await {
         if send(&mut stream, &call, until, &seen).await {
             lock(&seen).calls += 1;

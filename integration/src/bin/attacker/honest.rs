@@ -20,6 +20,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub async fn calls(socket: PathBuf, until: Instant, call: Vec<u8>, connect: bool) -> Seen {
     let mut seen = Seen::default();
     let mut connection = None;
+    crate::attacks::begun();
     while Instant::now() < until {
         let start = Instant::now();
         let asked = ask(&socket, connection.take(), &call, &mut seen);

@@ -1,6 +1,6 @@
 //! What one user can do to a varlink service, and the honest caller beside it: `attacker ATTACK
-//! SOCKET …` runs one attack and prints one line of JSON with what it saw. Each is bounded in
-//! count and time by its arguments. Responsible for evidence; must never judge it, and never end
+//! SOCKET …` runs one attack, says `begun` on stderr when it is under way, and prints one line of
+//! JSON with what it saw. Each is bounded in count and time by its arguments. Responsible for evidence; must never judge it, and never end
 //! because it was refused.
 
 mod attacks;
