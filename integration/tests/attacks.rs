@@ -347,7 +347,7 @@ fn a_short_history_is_told_at_once_while_others_do_not_read_a_long_one() {
             let arguments = ["8", "10", &history];
             stalled.push(attackers.start(uid, "stalled", socket, &arguments).await);
         }
-        let short = ["5", &history, r#"{"limit":1}"#];
+        let short = ["5", &history, r#"{"limit":1}"#, "--more"];
         let root = attackers.start(ROOT, "calls", &orchestrator.socket, &short);
         assert_served("ListHistory limit:1", &root.await.ends().await, HISTORY);
         let stranger = attackers.start(STRANGERS[0], "calls", &orchestrator.socket, &short);

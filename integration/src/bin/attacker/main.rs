@@ -127,6 +127,9 @@ enum Attack {
         /// Connects for each call, and measures that with it.
         #[arg(long)]
         connect: bool,
+        /// Calls with `more`; the answer's time is that of its last reply.
+        #[arg(long)]
+        more: bool,
     },
 }
 
@@ -206,8 +209,9 @@ async fn run(attack: Attack) -> Seen {
             seconds,
             question,
             connect,
+            more,
         } => {
-            let call = attacks::call(&question.method, &question.parameters, false);
+            let call = attacks::call(&question.method, &question.parameters, more);
             honest::calls(target.socket, until(seconds), call, connect).await
         }
     }
