@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use interfaces::Interface;
 use interfaces::activation::Inherited;
 use interfaces::lifecycle::Wishes;
-use interfaces::server::{self, Call, CallError, Service};
+use interfaces::server::{self, Admission, Call, CallError, Service};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -400,5 +400,5 @@ async fn main() -> io::Result<()> {
     let endpoint = Inherited::from_environment()?.take_varlink(listen.as_deref())?;
     let service = Arc::new(Certification::default());
     let mut wishes = Wishes::catch()?;
-    server::serve(endpoint, service, &mut wishes, None).await
+    server::serve(endpoint, service, &mut wishes, None, Admission::default()).await
 }
