@@ -115,7 +115,7 @@ fn two_users_that_hold_connections_keep_root_out_of_nothing() {
             let before = target.before().await;
             let mut holders = Vec::new();
             for (uid, count) in [(STRANGERS[0], "1280"), (STRANGERS[1], "256")] {
-                let arguments = [count, "8"];
+                let arguments = [count, "6"];
                 let holder = attackers.start(uid, "idle", &target.socket, &arguments);
                 holders.push(holder.await);
             }
@@ -185,8 +185,9 @@ fn a_connection_does_not_outlive_a_client_that_sent_its_own_end() {
                 arguments.push("--count=16");
                 let attack = attackers.start(STRANGERS[0], "own-end", &target.socket, &arguments);
                 let seen = attack.await.ends().await;
-                assert!(seen.calls > 0, "{seen:?}");
                 println!("{}: {seen:?}", target.service);
+                let sent = seen.calls - seen.errors.get("NotSent").unwrap_or(&0);
+                assert!(sent > 0, "{seen:?}");
                 target.comes_back(before).await;
             }
         }
@@ -260,16 +261,16 @@ fn one_users_worst_takes_bounded_memory_and_gives_it_back() {
             let describe = "org.varlink.service.GetInterfaceDescription";
             let interface = json!({"interface": target.interface}).to_string();
             let mut worst: Vec<(&str, Vec<&str>)> = vec![
-                ("half", vec!["1280", "10"]),
-                ("pipeline", vec!["64", "10", describe, &interface]),
-                ("descriptors", vec!["64", "10"]),
+                ("half", vec!["1280", "4"]),
+                ("pipeline", vec!["64", "4", describe, &interface]),
+                ("descriptors", vec!["64", "4"]),
             ];
             let subscribe = target.subscribe();
             if let Some(subscribe) = &subscribe {
-                worst.push(("stalled", vec!["1024", "10", subscribe]));
+                worst.push(("stalled", vec!["1024", "4", subscribe]));
             }
             if target.service == "rdma-orchestrator" {
-                worst.push(("waits", vec!["1280", "10"]));
+                worst.push(("waits", vec!["1280", "4"]));
             }
             for (attack, arguments) in &worst {
                 let one = attackers.start(STRANGERS[0], attack, &target.socket, arguments);
@@ -330,7 +331,7 @@ fn a_short_history_is_told_at_once_while_others_do_not_read_a_long_one() {
         let history = orchestrator.method("ListHistory");
         // More of it than a socket takes.
         let index = lab.kernel().plug(roce(0)).unwrap();
-        for number in 0..1500 {
+        for number in 0..600 {
             let name = format!("renamed{number}");
             lab.kernel().rename(index, &name).unwrap();
             lab.wait_until("the device's name", |world| {
@@ -377,7 +378,7 @@ fn every_service_names_its_limits_and_counts_refusals() {
                 ("connectionsPrivileged", 1536),
                 ("subscriptionsPerUid", 16),
                 ("bytesPerUid", 4 << 20),
-                ("bytes", 24 << 20),
+                ("bytes", 32 << 20),
             ] {
                 assert_eq!(of(name)["value"], value, "{}: {name}", target.service);
             }

@@ -12,7 +12,7 @@ use super::{ANSWER, LOAD, MOST_MEMORY, NOISE, PING, assert_served, gets_ready, u
 /// How much later than undisturbed a device may be ready.
 const LATER: Duration = Duration::from_secs(2);
 /// How long the storm takes, in seconds.
-const SECONDS: &str = "30";
+const SECONDS: &str = "20";
 /// How many devices come and go meanwhile.
 const DEVICES: u32 = 8;
 
@@ -68,13 +68,13 @@ fn devices_and_root_do_not_notice_a_storm_of_attacks_by_three_users() {
         }
         let mut callers = Vec::new();
         for target in &targets {
-            for arguments in [&["15", PING][..], &["15", PING, "--connect"]] {
+            for arguments in [&["10", PING][..], &["10", PING, "--connect"]] {
                 let caller = attackers.start(ROOT, "calls", &target.socket, arguments);
                 callers.push((target.service, ANSWER, caller.await));
             }
         }
         let load = [
-            "15",
+            "10",
             "org.rdmahotplug.Loader.Load",
             r#"{"modules":["ib_uverbs"]}"#,
         ];

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -20,6 +20,8 @@ use crate::seen::Seen;
 const MESSAGE_LEN: usize = 256 * 1024;
 /// How long an attack waits where the socket's backlog is full, or it was refused.
 const PAUSE: Duration = Duration::from_millis(1);
+/// How long the service has to read what a client leaves to it.
+const SOON: Duration = Duration::from_millis(500);
 /// The most descriptors that go with one `sendmsg(2)` (`SCM_MAX_FD`).
 const MAX_FDS: usize = 253;
 
@@ -255,10 +257,14 @@ pub async fn own_end(socket: PathBuf, connections: usize, call: Vec<u8>) -> Seen
             lock(&seen).calls += 1;
         }
         // The service reads ahead up to one message: what comes behind that stays in the socket.
-        let soon = Instant::now() + Duration::from_secs(1);
+        let soon = Instant::now() + SOON;
         send(&mut stream, &vec![b'x'; MESSAGE_LEN + 1], soon, &seen).await;
-        if let Err(e) = send_descriptors(&stream, b"x", &[stream.as_fd()]) {
-            lock(&seen).failed(&e);
+        let own = || send_descriptors(&stream, b"x", &[stream.as_fd()]);
+        let own = timeout_at(soon, stream.async_io(Interest::WRITABLE, own)).await;
+        match own {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => lock(&seen).failed(&e),
+            Err(_) => lock(&seen).error("NotSent"),
         }
         let mut unread = Vec::new();
         // Whether it was refused, where that was said at once.

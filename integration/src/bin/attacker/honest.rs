@@ -13,7 +13,7 @@ use crate::seen::Seen;
 
 /// How long a call may take before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long after a failure the next call is made.
+/// How long after a failure, or a full backlog, the next try is made.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Calls until `until`; with `connect` each on a connection of its own.
@@ -63,7 +63,7 @@ async fn ask(
     let mut stream = match connection {
         Some(stream) => stream,
         None => {
-            let stream = UnixStream::connect(socket).await?;
+            let stream = connected(socket).await?;
             seen.connected();
             stream
         }
@@ -88,6 +88,16 @@ async fn ask(
         if stream.read_buf(&mut unread).await? == 0 {
             written?;
             return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Connects as `connect(2)` does on a socket that blocks: waits where the backlog is full.
+async fn connected(socket: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(PAUSE).await,
+            outcome => return outcome,
         }
     }
 }

@@ -60,7 +60,11 @@ impl Seen {
 
     /// Counts a failure of the socket.
     pub fn failed(&mut self, error: &io::Error) {
-        self.error(&format!("{:?}", error.kind()));
+        match (error.raw_os_error(), format!("{:?}", error.kind())) {
+            // A kind without a name.
+            (Some(errno), kind) if kind == "Uncategorized" => self.error(&format!("errno {errno}")),
+            (_, kind) => self.error(&kind),
+        }
     }
 
     /// Counts an error.
