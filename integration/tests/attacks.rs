@@ -11,6 +11,8 @@
 
 #[path = "attacks/attackers.rs"]
 mod attackers;
+#[path = "attacks/shares.rs"]
+mod shares;
 #[path = "attacks/storm.rs"]
 mod storm;
 #[path = "attacks/target.rs"]
@@ -24,8 +26,8 @@ use integration::host::Hardware;
 use integration::lab::Lab;
 use interfaces::detector::Protocol;
 use interfaces::orchestrator::State;
-use serde_json::{Value, json};
-use target::{Target, until};
+use serde_json::json;
+use target::Target;
 use with_lab::with_lab;
 
 /// By how much a machine that runs other things may miss a bound of time.
@@ -146,7 +148,7 @@ fn a_device_gets_ready_while_two_users_hold_all_that_they_can() {
                 holders.push(holder.await);
             }
         }
-        // A service that begins anew has to get in as well.
+        // A service that starts again has to get in as well.
         lab.service("rdma-orchestrator")
             .unwrap()
             .kill()
@@ -254,77 +256,6 @@ fn questions_that_were_left_hold_back_no_load_and_no_memory() {
 }
 
 #[test]
-fn one_users_worst_takes_bounded_memory_and_gives_it_back() {
-    under_attack(async |lab, attackers| {
-        for target in Target::all(lab) {
-            let before = target.before().await;
-            let describe = "org.varlink.service.GetInterfaceDescription";
-            let interface = json!({"interface": target.interface}).to_string();
-            let mut worst: Vec<(&str, Vec<&str>)> = vec![
-                ("half", vec!["1280", "4"]),
-                ("pipeline", vec!["64", "4", describe, &interface]),
-                ("descriptors", vec!["64", "4"]),
-            ];
-            let subscribe = target.subscribe();
-            if let Some(subscribe) = &subscribe {
-                worst.push(("stalled", vec!["1024", "4", subscribe]));
-            }
-            if target.service == "rdma-orchestrator" {
-                worst.push(("waits", vec!["1280", "4"]));
-            }
-            for (attack, arguments) in &worst {
-                let one = attackers.start(STRANGERS[0], attack, &target.socket, arguments);
-                let one = one.await;
-                // Something to tell those that do not read.
-                let index = lab.kernel().plug(roce(0)).unwrap();
-                for number in 0..50 {
-                    let name = format!("renamed{number}");
-                    lab.kernel().rename(index, &name).unwrap();
-                    tokio::task::yield_now().await;
-                }
-                lab.kernel().unplug(index).unwrap();
-                let seen = one.ends().await;
-                let most = target.most_memory();
-                println!("{} {attack}: {most} KiB, {seen:?}", target.service);
-                let service = target.service;
-                assert!(most <= MOST_MEMORY, "{service} {attack}: {most} KiB");
-            }
-            target.comes_back(before).await;
-        }
-    });
-}
-
-#[test]
-fn a_flood_of_connections_opens_a_bounded_number_of_files() {
-    under_attack(async |lab, attackers| {
-        let targets = Target::all(lab);
-        for target in &targets {
-            let before = target.before().await;
-            let mut flood = Vec::new();
-            for uid in [STRANGERS[0], STRANGERS[0], STRANGERS[1]] {
-                flood.push(attackers.start(uid, "flood", &target.socket, &["6"]).await);
-            }
-            let root = attackers.start(ROOT, "calls", &target.socket, &["4", PING, "--connect"]);
-            let root = root.await;
-            let start = Instant::now();
-            let mut most = 0;
-            while start.elapsed() < Duration::from_secs(4) {
-                most = most.max(target.files());
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            println!("{}: at most {most} files", target.service);
-            let bound = 2 * CONNECTIONS + OWN_FILES;
-            assert!(most <= bound, "{}: {most} files", target.service);
-            assert_served(target.service, &root.ends().await, ANSWER);
-            for one in flood {
-                one.ends().await;
-            }
-            target.comes_back(before).await;
-        }
-    });
-}
-
-#[test]
 fn a_short_history_is_told_at_once_while_others_do_not_read_a_long_one() {
     under_attack(async |lab, attackers| {
         let orchestrator = Target::all(lab).remove(2);
@@ -357,54 +288,5 @@ fn a_short_history_is_told_at_once_while_others_do_not_read_a_long_one() {
             println!("stalled: {:?}", one.ends().await);
         }
         orchestrator.comes_back(before).await;
-    });
-}
-
-#[test]
-fn every_service_names_its_limits_and_counts_refusals() {
-    under_attack(async |lab, attackers| {
-        for target in Target::all(lab) {
-            let idle = attackers.start(STRANGERS[0], "idle", &target.socket, &["100", "1"]);
-            let seen = idle.await.ends().await;
-            let described = target.call(&target.method("Describe"), &json!({})).await;
-            let limits = described["limits"].as_array().cloned().unwrap_or_default();
-            let of = |name: &str| {
-                let limit = limits.iter().find(|limit| limit["name"] == name);
-                limit.cloned().unwrap_or(Value::Null)
-            };
-            for (name, value) in [
-                ("connections", 512),
-                ("connectionsPerUid", CONNECTIONS),
-                ("connectionsPrivileged", 1536),
-                ("subscriptionsPerUid", 16),
-                ("bytesPerUid", 4 << 20),
-                ("bytes", 32 << 20),
-            ] {
-                assert_eq!(of(name)["value"], value, "{}: {name}", target.service);
-            }
-            let refused = of("connectionsPerUid")["refused"].clone();
-            assert_eq!(refused, seen.refused("TooManyConnections"));
-        }
-    });
-}
-
-#[test]
-fn a_user_with_every_subscription_is_refused_the_next_by_name() {
-    under_attack(async |lab, attackers| {
-        for target in Target::all(lab) {
-            let Some(subscribe) = target.subscribe() else {
-                continue;
-            };
-            let arguments = ["40", "2", subscribe.as_str()];
-            let stalled = attackers.start(STRANGERS[0], "stalled", &target.socket, &arguments);
-            let stalled = stalled.await;
-            // Another user has a share of its own.
-            let call = attackers.start(STRANGERS[1], "calls", &target.socket, &["1", PING]);
-            assert_served("another user", &call.await.ends().await, ANSWER);
-            let seen = stalled.ends().await;
-            assert_eq!(seen.refused("TooManySubscriptions"), 40 - 16, "{seen:?}");
-            let back = || target.files() <= OWN_FILES;
-            assert!(until(Duration::from_secs(60), back).await);
-        }
     });
 }
