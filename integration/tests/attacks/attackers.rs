@@ -73,6 +73,13 @@ impl Attackers {
         socket: &Path,
         arguments: &[&str],
     ) -> Attacker {
+        let mut attacker = self.spawn(uid, attack, socket, arguments);
+        attacker.begins().await;
+        attacker
+    }
+
+    /// Starts one as `uid`.
+    pub fn spawn(&self, uid: u32, attack: &str, socket: &Path, arguments: &[&str]) -> Attacker {
         let mut command = if uid == ROOT {
             Command::new(&self.program)
         } else {
@@ -93,15 +100,19 @@ impl Attackers {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+        let said = BufReader::new(child.stderr.take().unwrap()).lines();
         let what = format!("{uid}: {attack} {} {arguments:?}", socket.display());
-        let first = said.next_line().await.unwrap();
-        assert_eq!(first.as_deref(), Some("begun"), "{what}");
         Attacker { child, said, what }
     }
 }
 
 impl Attacker {
+    /// Returns when it is under way.
+    pub async fn begins(&mut self) {
+        let first = self.said.next_line().await.unwrap();
+        assert_eq!(first.as_deref(), Some("begun"), "{}", self.what);
+    }
+
     /// What it has seen, when it has come to its end.
     pub async fn ends(mut self) -> Seen {
         let mut line = String::new();

@@ -249,6 +249,7 @@ pub async fn stalled(socket: PathBuf, count: usize, until: Instant, call: Vec<u8
 pub async fn own_end(socket: PathBuf, connections: usize, call: Vec<u8>) -> Seen {
     let seen = Shared::default();
     let until = Instant::now() + Duration::from_secs(10);
+    begun();
     for _ in 0..connections {
         let Some(mut stream) = connect(&socket, until, &seen).await else {
             break;
@@ -273,7 +274,6 @@ pub async fn own_end(socket: PathBuf, connections: usize, call: Vec<u8>) -> Seen
         }
         lock(&seen).left();
     }
-    begun();
     std::mem::take(&mut *lock(&seen))
 }
 
