@@ -220,6 +220,10 @@ fn a_service_ends_in_time_whatever_comes_in_and_starts_again() {
             println!("{service} ended after {:?}", start.elapsed());
             lab.restart(service).await.unwrap();
             let target = target.again(lab);
+            // Behind what has come into the backlog while the service was down.
+            let first = attackers.start(ROOT, "calls", &target.socket, &["1", PING, "--connect"]);
+            let first = first.await.ends().await;
+            assert!(first.answers > 0 && first.errors.is_empty(), "{first:?}");
             root_is_served(attackers, &[target], "2").await;
             for attacker in attack {
                 attacker.stop().await;
