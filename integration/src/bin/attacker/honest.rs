@@ -1,0 +1,107 @@
+//! The honest caller: one call after the other, and how long each took. Must never send the next
+//! call before the last was answered.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, timeout};
+
+use crate::seen::Seen;
+
+/// How long a call may take before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long after a failure, or a full backlog, the next try is made.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Calls until `until`; with `connect` each on a connection of its own.
+pub async fn calls(socket: PathBuf, until: Instant, call: Vec<u8>, connect: bool) -> Seen {
+    let mut seen = Seen::default();
+    let mut connection = None;
+    crate::attacks::begun();
+    while Instant::now() < until {
+        let start = Instant::now();
+        let asked = ask(&socket, connection.take(), &call, &mut seen);
+        match timeout(PATIENCE, asked).await {
+            Ok(Ok(stream)) => {
+                seen.took(start.elapsed());
+                if connect {
+                    seen.left();
+                } else {
+                    connection = Some(stream);
+                }
+                continue;
+            }
+            Ok(Err(e)) if e.kind() == io::ErrorKind::Other => {
+                // Answered with an error, which is counted: as good a time as another's.
+                seen.took(start.elapsed());
+                seen.left();
+            }
+            Ok(Err(e)) => {
+                seen.failed(&e);
+                seen.left();
+            }
+            Err(_) => {
+                seen.error("TimedOut");
+                seen.left();
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    seen
+}
+
+/// Makes one call and reads its answer to the last reply.
+async fn ask(
+    socket: &Path,
+    connection: Option<UnixStream>,
+    call: &[u8],
+    seen: &mut Seen,
+) -> io::Result<UnixStream> {
+    let mut stream = match connection {
+        Some(stream) => stream,
+        None => {
+            let stream = connected(socket).await?;
+            seen.connected();
+            stream
+        }
+    };
+    // The service may refuse before it has read the call, and its answer is there nevertheless.
+    let written = stream.write_all(call).await;
+    if written.is_ok() {
+        seen.calls += 1;
+    }
+    let mut unread = Vec::new();
+    loop {
+        while let Some(end) = unread.iter().position(|byte| *byte == 0) {
+            let message: Vec<u8> = unread.drain(..=end).collect();
+            let message = message.strip_suffix(b"\0").unwrap_or_default();
+            if seen.answer(message) {
+                return Err(io::ErrorKind::Other.into());
+            }
+            if !contains(message, b"\"continues\":true") {
+                return Ok(stream);
+            }
+        }
+        if stream.read_buf(&mut unread).await? == 0 {
+            written?;
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Connects as `connect(2)` does on a socket that blocks: waits where the backlog is full.
+async fn connected(socket: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(PAUSE).await,
+            outcome => return outcome,
+        }
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
