@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use interfaces::activation::Endpoint;
 use interfaces::lifecycle::Wishes;
-use interfaces::server::{Call, CallError, Service, serve};
+use interfaces::server::{Admission, Call, CallError, Service, serve};
 use interfaces::{Interface, detector, loader, orchestrator};
 use serde_json::{Map, Value};
 
@@ -53,7 +53,7 @@ pub fn answers(bytes: &[u8]) -> Vec<Value> {
         .block_on(async {
             let mut wishes = Wishes::catch().unwrap();
             let endpoint = Endpoint::Connected(server);
-            let served = serve(endpoint, Arc::new(Decoder), &mut wishes, None);
+            let served = serve(endpoint, Arc::new(Decoder), &mut wishes, None, Admission::default());
             let in_time = tokio::time::timeout(Duration::from_secs(10), served).await;
             in_time.expect("the connection did not end").unwrap();
         });
