@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use interfaces::detector::{Device, NetnsMode};
+use interfaces::names::ModuleName;
 
 use crate::device::assemble;
 use crate::function::SysfsFunction;
@@ -18,10 +19,15 @@ use crate::netlink::{RdmaSocket, RequestError};
 use crate::nldev::{NldevError, NldevPort, NldevSystem, Query};
 use crate::node::DeviceNodes;
 use crate::pending::Pending;
-use crate::sysfs::Sysfs;
+use crate::refusal::{Refusal, Refusals};
+use crate::sysfs::{Sysfs, too_many_functions};
 use listed::{Listed, Told};
 use nodes::Nodes;
 
+/// The most devices that are published, several times what the largest machines have.
+const MAX_DEVICES: usize = 4096;
+/// The most functions that are published.
+const MAX_FUNCTIONS: usize = 4096;
 /// What the kernel answers for a device that it does not have (`nldev_port_get_dumpit()`).
 const EINVAL: i32 = 22;
 /// The same, for one that is about to go.
@@ -43,8 +49,8 @@ pub struct Eyes {
     nodes: Nodes,
     functions: Arc<BTreeMap<String, SysfsFunction>>,
     system: NldevSystem,
-    /// Names that were refused, so that each is logged once.
-    refused: BTreeSet<String>,
+    /// What was left out, so that each is logged once.
+    refusals: Refusals,
 }
 
 /// A device of which something is to be read.
@@ -76,6 +82,10 @@ pub struct Looked {
     pub device_reads: i64,
     /// Whether something may be different soon without an event.
     pub in_motion: bool,
+    /// So many different records were left out since the start: 0 to 256.
+    pub refused: i64,
+    /// The last 8 of them, and why.
+    pub last_refused: Vec<String>,
 }
 
 impl Eyes {
@@ -90,7 +100,7 @@ impl Eyes {
             nodes: Nodes::default(),
             functions: Arc::default(),
             system: NldevSystem::default(),
-            refused: BTreeSet::new(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -119,31 +129,25 @@ impl Eyes {
             self.system = NldevSystem::default();
         }
         let same_functions = !self.look_at_functions(pending);
-        let functions = Arc::clone(&self.functions);
+        let modules = self.look_at_modules(pending);
         Ok(Looked {
-            in_motion: functions.values().any(SysfsFunction::is_in_motion),
-            seen: self.seen(pending, functions, same_functions),
+            in_motion: self.functions.values().any(SysfsFunction::is_in_motion),
+            seen: self.seen(modules, same_functions),
             ib_core,
             system: self.system,
             device_reads,
+            refused: i64::try_from(self.refusals.count()).unwrap_or(i64::MAX),
+            last_refused: self.refusals.last().map(ToString::to_string).collect(),
         })
     }
 
-    fn seen(
-        &self,
-        pending: &Pending,
-        functions: Arc<BTreeMap<String, SysfsFunction>>,
-        same_functions: bool,
-    ) -> Seen {
-        let modules = pending.modules.iter();
+    fn seen(&self, modules: BTreeMap<String, bool>, same_functions: bool) -> Seen {
         let exclusive = self.system.netns_shared == Some(false);
         Seen {
             devices: self.known.values().map(|k| k.found.clone()).collect(),
-            functions,
+            functions: Arc::clone(&self.functions),
             same_functions,
-            modules: modules
-                .map(|name| (name.clone(), self.sysfs.has_module(name)))
-                .collect(),
+            modules,
             // They are many, and matter only where a device can be elsewhere.
             with_nodes: match exclusive {
                 true => self.nodes.owners(),
@@ -153,9 +157,38 @@ impl Eyes {
         }
     }
 
+    /// Whether each module that came or went is there.
+    fn look_at_modules(&mut self, pending: &Pending) -> BTreeMap<String, bool> {
+        let mut modules = BTreeMap::new();
+        for name in &pending.modules {
+            match ModuleName::parse(name) {
+                Ok(_) => {
+                    modules.insert(name.clone(), self.sysfs.has_module(name));
+                }
+                Err(e) => self.refuse(Refusal::at("a module", e)),
+            }
+        }
+        modules
+    }
+
+    /// Leaves one record out. Which one, is said in the log once.
+    fn refuse(&mut self, refusal: Refusal) {
+        let message = refusal.to_string();
+        if self.refusals.note(refusal) {
+            tracing::warn!("left out: {message}");
+        }
+    }
+
+    fn refuse_each(&mut self, refused: Vec<Refusal>) {
+        for refusal in refused {
+            self.refuse(refusal);
+        }
+    }
+
     fn look_at_nodes(&mut self, pending: &Pending) {
         if pending.everything || pending.all_nodes {
-            self.nodes.read_all(&self.sysfs);
+            let refused = self.nodes.read_all(&self.sysfs);
+            self.refuse_each(refused);
         } else {
             // Those of a renamed device belong to another name now.
             self.nodes.read_of(&self.sysfs, &pending.names);
@@ -170,7 +203,7 @@ impl Eyes {
         rdma: &mut RdmaSocket,
         pending: &Pending,
     ) -> Result<i64, RequestError> {
-        let system = system(rdma)?;
+        let system = self.system(rdma)?;
         // It stands in every record.
         let everything = pending.everything || system != self.system;
         self.system = system;
@@ -195,6 +228,22 @@ impl Eyes {
         }
         self.name_registrations(pending);
         Ok(reads)
+    }
+
+    /// How the RDMA core is set up. Kernels before 5.2 do not know the question.
+    fn system(&mut self, rdma: &mut RdmaSocket) -> Result<NldevSystem, RequestError> {
+        let answers = match rdma.ask(Query::System, NldevSystem::parse) {
+            Err(RequestError::Reply(NldevError::Refused(_))) => Vec::new(),
+            answers => answers?,
+        };
+        match answers.into_iter().next() {
+            Some(Ok(system)) => Ok(system),
+            Some(Err(e)) => {
+                self.refuse(Refusal::at("how the RDMA core is set up", e));
+                Ok(NldevSystem::default())
+            }
+            None => Ok(NldevSystem::default()),
+        }
     }
 
     /// The kernel's whole list. What is not in it is forgotten.
@@ -231,6 +280,10 @@ impl Eyes {
         }
         let mut missing = self.missing(pending, &listed);
         while !missing.is_empty() {
+            // Whether there is room for one more, the whole list says.
+            if self.known.len() + listed.len() >= MAX_DEVICES {
+                return Ok(None);
+            }
             let next = self.highest.map_or(0, |highest| highest.saturating_add(1));
             let Some(came) = self.ask_for(rdma, next)? else {
                 return Ok(None);
@@ -241,7 +294,7 @@ impl Eyes {
             }
             listed.push(came);
         }
-        Ok(Some(listed))
+        Ok(Some(self.leave_out_refused(listed)))
     }
 
     /// The names that are pending and there, and that no device has of which we know.
@@ -251,7 +304,7 @@ impl Eyes {
         let told = listed.iter().filter_map(|listed| match listed {
             Listed::Same(index) => Some(self.known.get(index)?.found.record.name.as_str()),
             Listed::Other(told) => Some(told.device.name.as_str()),
-            Listed::Refused(_) => None,
+            Listed::Refused(..) => None,
         });
         for name in told {
             missing.remove(name);
@@ -294,7 +347,7 @@ impl Eyes {
                 told: Some(told),
                 ports_alone: false,
             }),
-            Listed::Refused(_) => None,
+            Listed::Refused(..) => None,
         });
         due.collect()
     }
@@ -335,6 +388,7 @@ impl Eyes {
             for index in read {
                 listed.extend(self.ask_for(rdma, *index)?);
             }
+            listed = self.leave_out_refused(listed);
         }
         Ok(self.due(listed, false, &Pending::default()))
     }
@@ -383,7 +437,7 @@ impl Eyes {
         nodes: &DeviceNodes,
     ) -> Result<bool, RequestError> {
         let ports = match rdma.ask(Query::Ports(due.index), NldevPort::parse) {
-            Ok(ports) => ports,
+            Ok(ports) => self.usable_ports(due.index, ports),
             // Gone since it was listed; its uevent leads to the next look.
             Err(e) if is_gone(&e) => {
                 self.known.remove(&due.index);
@@ -421,29 +475,48 @@ impl Eyes {
         Ok(true)
     }
 
+    /// In the order of their numbers.
+    fn usable_ports(
+        &mut self,
+        device: u32,
+        ports: Vec<Result<NldevPort, NldevError>>,
+    ) -> Vec<NldevPort> {
+        let mut usable = BTreeMap::new();
+        for port in ports {
+            let place = format_args!("a port of the RDMA device with index {device}");
+            match port {
+                Ok(port) if usable.contains_key(&port.number) => {
+                    let reason = format_args!("there are two with the number {}", port.number);
+                    self.refuse(Refusal::at(place, reason));
+                }
+                Ok(port) => {
+                    usable.insert(port.number, port);
+                }
+                Err(e) => self.refuse(Refusal::at(place, e)),
+            }
+        }
+        usable.into_values().collect()
+    }
+
     fn list(&self, rdma: &mut RdmaSocket) -> Result<Vec<Listed>, RequestError> {
         rdma.ask(Query::Devices, |reply| self.listed(reply))
     }
 
-    fn listed(&self, reply: &[u8]) -> Result<Listed, NldevError> {
+    fn listed(&self, reply: &[u8]) -> Listed {
         Listed::parse(reply, |index| Some(&*self.known.get(&index)?.reply))
     }
 
-    /// One name that is none must not hide the others' devices.
+    /// One entry that cannot be used must not hide the others' devices.
     fn leave_out_refused(&mut self, listed: Vec<Listed>) -> Vec<Listed> {
-        let mut named = Vec::with_capacity(listed.len());
-        for listed in listed {
-            let Listed::Refused(e) = &listed else {
-                named.push(listed);
-                continue;
-            };
-            let message = e.to_string();
-            if !self.refused.contains(&message) {
-                tracing::warn!("a device is left out: {message}");
-                self.refused.insert(message);
+        let (usable, refused) = listed::usable(listed, MAX_DEVICES);
+        for refused in refused {
+            if let Listed::Refused(index, refusal) = refused {
+                // What it was before is not true any more.
+                index.and_then(|index| self.known.remove(&index));
+                self.refuse(refusal);
             }
         }
-        named
+        usable
     }
 
     /// Notes the name that a device was registered under, which only its event has told.
@@ -467,19 +540,30 @@ impl Eyes {
     /// Says whether any was read anew.
     fn look_at_functions(&mut self, pending: &Pending) -> bool {
         if pending.everything || pending.all_functions {
-            self.functions = Arc::new(self.sysfs.functions());
+            let (functions, refused) = self.sysfs.functions(MAX_FUNCTIONS);
+            self.functions = Arc::new(functions);
+            self.refuse_each(refused);
             return true;
         }
         if pending.functions.is_empty() {
             return false;
         }
+        let mut refused = Vec::new();
         let functions = Arc::make_mut(&mut self.functions);
         for devpath in &pending.functions {
             match self.sysfs.function(devpath) {
-                Some(function) => functions.insert(devpath.clone(), function),
-                None => functions.remove(devpath),
-            };
+                Some(_) if functions.len() >= MAX_FUNCTIONS && !functions.contains_key(devpath) => {
+                    refused.push(too_many_functions(devpath));
+                }
+                Some(function) => {
+                    functions.insert(devpath.clone(), function);
+                }
+                None => {
+                    functions.remove(devpath);
+                }
+            }
         }
+        self.refuse_each(refused);
         true
     }
 }
@@ -496,13 +580,4 @@ pub fn netns_mode(system: NldevSystem) -> Option<NetnsMode> {
 /// Whether the kernel does not have the device that it was asked about.
 fn is_gone(e: &RequestError) -> bool {
     matches!(e, RequestError::Reply(NldevError::Refused(EINVAL | ENODEV)))
-}
-
-/// Kernels before 5.2 do not know the question.
-fn system(rdma: &mut RdmaSocket) -> Result<NldevSystem, RequestError> {
-    match rdma.ask(Query::System, NldevSystem::parse) {
-        Ok(answers) => Ok(answers.first().copied().unwrap_or_default()),
-        Err(RequestError::Reply(NldevError::Refused(_))) => Ok(NldevSystem::default()),
-        Err(e) => Err(e),
-    }
 }

@@ -31,6 +31,8 @@ const DUMP_TIMEOUT: Duration = Duration::from_secs(5);
 const DUMP_ATTEMPTS: u32 = 10;
 /// The kernel fills a dump's datagrams up to 32 KiB (`NLMSG_GOODSIZE` in `netlink_dump()`).
 const DUMP_BUFFER_LEN: usize = 64 * 1024;
+/// The most replies to one request, well above the most devices that are published.
+const MAX_REPLIES: usize = 65_536;
 /// So many datagrams are read in one go before others get their turn.
 const MOST_IN_ONE_GO: usize = 256;
 
@@ -233,14 +235,15 @@ impl RdmaSocket {
         Self::adopt(netlink_socket(netlink::RDMA)?)
     }
 
-    /// Asks, and decodes every reply with `parse`.
+    /// Asks, and decodes every reply with `parse`, which says itself of a reply that it cannot be
+    /// used: the others can.
     ///
     /// # Errors
     /// See [`RequestError`]. A dump that a change interrupts is asked for again first.
     pub fn ask<T>(
         &mut self,
         query: Query,
-        parse: impl Fn(&[u8]) -> Result<T, NldevError>,
+        parse: impl Fn(&[u8]) -> T,
     ) -> Result<Vec<T>, RequestError> {
         let mut attempt = 1;
         loop {
@@ -256,7 +259,7 @@ impl RdmaSocket {
     fn ask_once<T>(
         &mut self,
         query: Query,
-        parse: &impl Fn(&[u8]) -> Result<T, NldevError>,
+        parse: &impl Fn(&[u8]) -> T,
     ) -> Result<Vec<T>, RequestError> {
         self.sequence = self.sequence.wrapping_add(1);
         let request = query.encode(self.sequence);
@@ -274,7 +277,10 @@ impl RdmaSocket {
             let datagram = self.buffer.get(..len).ok_or(NldevError::Cut)?;
             let batch = nldev::batch(datagram, self.sequence)?;
             for payload in batch.payloads {
-                replies.push(parse(payload)?);
+                if replies.len() == MAX_REPLIES {
+                    return Err(NldevError::TooMany(MAX_REPLIES).into());
+                }
+                replies.push(parse(payload));
             }
             if batch.done {
                 return Ok(replies);

@@ -7,6 +7,7 @@ mod directory;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use interfaces::names::DeviceName;
@@ -14,12 +15,16 @@ use interfaces::names::DeviceName;
 use crate::device::{SysfsDevice, SysfsPort, speed_mbps};
 use crate::function::{self, ModuleState, SysfsFunction};
 use crate::node::{Node, Purpose};
+use crate::refusal::{Refusal, entry_name};
 use crate::uevent::last_component;
 use directory::{Directory, line_at};
 
 /// After so many places without a GID no other is looked for: the table is filled from its start,
 /// with one of each type first, and may have hundreds of places. Each is a file.
 const MOST_EMPTY_GIDS: u32 = 4;
+
+/// A table of GIDs that has one type alone up to here has no other.
+const MOST_GIDS: u32 = 1024;
 
 /// A sysfs mount.
 #[derive(Clone, Debug)]
@@ -100,12 +105,15 @@ impl Sysfs {
         number("vendor").zip(number("device"))
     }
 
-    /// The names of all that ib_uverbs and ib_umad have made: nodes, and what is none.
+    /// The names of all that ib_uverbs and ib_umad have made: nodes, and other objects. And those
+    /// that cannot be used.
     #[must_use]
-    pub fn node_names(&self) -> BTreeSet<String> {
+    pub fn node_names(&self) -> (BTreeSet<String>, Vec<Refusal>) {
+        let mut refused = Vec::new();
         let classes = ["infiniband_verbs", "infiniband_mad"];
-        let names = classes.map(|class| names(&self.root.join("class").join(class)));
-        names.into_iter().flatten().collect()
+        let class = |class| names(&self.root.join("class").join(class), "node", &mut refused);
+        let all = classes.map(class);
+        (all.into_iter().flatten().collect(), refused)
     }
 
     /// The node called `name`, when it is one.
@@ -124,29 +132,40 @@ impl Sysfs {
         })
     }
 
-    /// Every function that an RDMA device may come from, by its path below sysfs.
+    /// Every function that an RDMA device may come from, by its path below sysfs, up to `most`. And
+    /// those that are left out.
     #[must_use]
-    pub fn functions(&self) -> BTreeMap<String, SysfsFunction> {
+    pub fn functions(&self, most: usize) -> (BTreeMap<String, SysfsFunction>, Vec<Refusal>) {
         let mut functions = BTreeMap::new();
+        let mut refused = Vec::new();
         for bus in ["pci", "auxiliary"] {
             let devices = self.root.join("bus").join(bus).join("devices");
-            for name in names(&devices) {
+            for name in names(&devices, "function", &mut refused) {
                 let devpath = self.devpath(&devices.join(name));
-                functions.extend(devpath.and_then(|path| {
+                let Some((path, function)) = devpath.and_then(|path| {
                     let function = self.function(&path)?;
                     Some((path, function))
-                }));
+                }) else {
+                    continue;
+                };
+                if functions.len() < most {
+                    functions.insert(path, function);
+                } else {
+                    refused.push(too_many_functions(&path));
+                }
             }
         }
-        functions
+        (functions, refused)
     }
 
     /// The function at `devpath`, when an RDMA device may come from it.
     #[must_use]
     pub fn function(&self, devpath: &str) -> Option<SysfsFunction> {
+        let name = entry_name(last_component(devpath).as_bytes())
+            .ok()?
+            .to_owned();
         let directory = self.below(devpath);
         let bus = link_name(&directory.join("subsystem"))?;
-        let name = last_component(devpath).to_owned();
         let driver = link_name(&directory.join("driver"));
         let number = |file| hexadecimal(&line_at(&directory.join(file))?);
         let module = link_name(&directory.join("driver/module"));
@@ -245,19 +264,31 @@ fn gid_types(types: &Directory) -> Vec<String> {
             None => empty += 1,
         }
         // There are two types.
-        if empty == MOST_EMPTY_GIDS || found.len() == 2 {
+        if empty == MOST_EMPTY_GIDS || found.len() == 2 || place == MOST_GIDS {
             break;
         }
     }
     found.into_iter().collect()
 }
 
-/// The names of what stands in a directory.
-fn names(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
+/// The names of what stands in a directory, without those that cannot be used.
+fn names(directory: &Path, kind: &str, refused: &mut Vec<Refusal>) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        match entry_name(name.as_bytes()) {
+            Ok(name) => names.push(name.to_owned()),
+            Err(reason) => refused.push(Refusal::named(kind, name.as_bytes(), reason)),
+        }
+    }
+    names
+}
+
+/// The refusal of a function where there are as many already as are published.
+#[must_use]
+pub fn too_many_functions(devpath: &str) -> Refusal {
+    let name = last_component(devpath).as_bytes();
+    Refusal::named("function", name, "there are too many functions")
 }
 
 /// A number as PCI's attributes have it, like `0x020000`.
@@ -267,8 +298,13 @@ fn hexadecimal(text: &str) -> Option<u32> {
 
 /// The last component of a link's target.
 fn link_name(link: &Path) -> Option<String> {
-    let target = fs::read_link(link).ok()?;
-    Some(target.file_name()?.to_str()?.to_owned())
+    name_of(&fs::read_link(link).ok()?)
+}
+
+/// The last component of a path, when it can be published.
+fn name_of(target: &Path) -> Option<String> {
+    let name = entry_name(target.file_name()?.as_bytes());
+    name.ok().map(str::to_owned)
 }
 
 /// The last component of `path` that is a PCI address, `DDDD:BB:DD.F` in hexadecimal.
@@ -321,9 +357,9 @@ mod tests {
         assert!(!sysfs.has_ib_core());
         let none = sysfs.device(&DeviceName::parse("rxe0").unwrap(), &[1], Some("eth0"));
         assert_eq!(none, SysfsDevice::default());
-        assert!(sysfs.node_names().is_empty());
+        assert_eq!(sysfs.node_names(), (BTreeSet::new(), Vec::new()));
         assert_eq!(sysfs.node("uverbs0"), None);
-        assert!(sysfs.functions().is_empty());
+        assert_eq!(sysfs.functions(1), (BTreeMap::new(), Vec::new()));
     }
 
     #[test]

@@ -16,6 +16,8 @@
 
 #[path = "machines/cases.rs"]
 mod cases;
+#[path = "machines/corrupt.rs"]
+mod corrupt;
 #[path = "machines/crowd.rs"]
 mod crowd;
 #[path = "machines/difference.rs"]

@@ -209,6 +209,9 @@ pub struct DescribeReply {
     pub device_reads: i64,
     #[serde(rename = "failedScans")]
     pub failed_scans: i64,
+    #[serde(rename = "refusedRecords")]
+    pub refused_records: i64,
+    pub refused: Vec<String>,
     #[serde(rename = "askingUSec")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asking_usec: Option<i64>,
