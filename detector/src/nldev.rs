@@ -228,6 +228,23 @@ pub struct NldevDevice {
 }
 
 impl NldevDevice {
+    /// One of which nothing else is known.
+    #[must_use]
+    pub fn named(index: u32, name: DeviceName) -> Self {
+        Self {
+            index,
+            name,
+            node_guid: None,
+            system_image_guid: None,
+            node_type: None,
+            protocol: None,
+            firmware_version: None,
+            smi: false,
+            parent: None,
+            name_assigned_by_user: None,
+        }
+    }
+
     /// Decodes one reply to [`Query::Devices`].
     ///
     /// # Errors

@@ -12,9 +12,11 @@ use std::path::{Component, Path, PathBuf};
 
 use interfaces::names::DeviceName;
 
-use crate::device::{SysfsDevice, SysfsPort, speed_mbps};
+use crate::device::speed_mbps;
 use crate::function::{self, ModuleState, SysfsFunction};
+use crate::nldev::NldevPort;
 use crate::node::{Node, Purpose};
+use crate::reading::{Progress, Step};
 use crate::refusal::{Refusal, entry_name};
 use crate::uevent::last_component;
 use directory::{Directory, line_at};
@@ -30,6 +32,15 @@ const MOST_GIDS: u32 = 1024;
 #[derive(Clone, Debug)]
 pub struct Sysfs {
     root: PathBuf,
+}
+
+/// Where a device is, while it is being read.
+pub struct Place {
+    device: Directory,
+    /// What it hangs below.
+    function: Option<Directory>,
+    physical_function: Option<String>,
+    pci_address: Option<String>,
 }
 
 impl Sysfs {
@@ -52,50 +63,86 @@ impl Sysfs {
         link.symlink_metadata().is_ok()
     }
 
-    /// What is there of the device called `name`, which has these ports, and whose first one has
-    /// this network interface.
+    /// The names of all RDMA devices.
     #[must_use]
-    pub fn device(&self, name: &DeviceName, ports: &[u32], netdev: Option<&str>) -> SysfsDevice {
+    pub fn device_names(&self) -> BTreeSet<String> {
+        let class = self.root.join("class/infiniband");
+        names(&class, "RDMA device", &mut Vec::new())
+            .into_iter()
+            .collect()
+    }
+
+    /// Where the device called `name` is, which no driver is asked for; nothing when it is gone.
+    pub fn place(&self, name: &DeviceName, progress: &Progress) -> Option<Place> {
         let link = self.root.join("class/infiniband").join(name.as_str());
-        // Where it is: links in it are relative to that.
+        // Links in the directory are relative to where it is.
         let path = self.devpath(&link).map_or(link, |path| self.below(&path));
-        let Some(device) = Directory::open(&path) else {
-            return SysfsDevice::default();
-        };
+        let device = Directory::open(&path)?;
         let link = device.link("device");
         let parent = link.and_then(|target| self.resolved(&path, &target));
         let function = device.directory("device").filter(|_| parent.is_some());
-        let function = function.as_ref();
-        let physical = function.and_then(|f| f.link_name("physfn"));
-        let pci_address = parent.as_deref().and_then(nearest_pci_address);
-        let subfunction = function.and_then(|f| f.line("sfnum")?.parse().ok());
-        let port_name = netdev
-            .and_then(|n| line_at(&self.root.join("class/net").join(n).join("phys_port_name")));
-        let virtual_function = || {
-            let pair = (physical.as_deref()?, pci_address.as_deref()?);
-            let physical = function?.directory("physfn")?;
-            let (offset, stride) = (
-                physical.line("sriov_offset")?,
-                physical.line("sriov_stride")?,
-            );
-            virtual_function(pair, &offset, &stride)
+        let place = Place {
+            physical_function: function.as_ref().and_then(|f| f.link_name("physfn")),
+            pci_address: parent.as_deref().and_then(nearest_pci_address),
+            device,
+            function,
         };
-        SysfsDevice {
-            ports: read_ports(&device, ports),
-            driver: function.and_then(|f| f.link_name("driver")),
-            module: function.and_then(|f| f.link_name("driver/module")),
-            virtual_function: virtual_function(),
-            physical_function: physical,
-            subfunction,
-            port_name,
-            pci_id: pci_address
-                .as_deref()
-                .and_then(|address| self.pci_id(address)),
-            pci_address,
-            parent_netdev: device.line("parent"),
-            board_id: device.line("board_id"),
-            parent,
+        let function = place.function.as_ref();
+        progress.learns(|reading| {
+            let sysfs = &mut reading.sysfs;
+            sysfs.driver = function.and_then(|f| f.link_name("driver"));
+            sysfs.module = function.and_then(|f| f.link_name("driver/module"));
+            sysfs.physical_function.clone_from(&place.physical_function);
+            sysfs.pci_address.clone_from(&place.pci_address);
+            sysfs.parent = parent;
+        });
+        Some(place)
+    }
+
+    /// The attributes of the device in this place, which has these ports.
+    pub fn attributes(&self, place: &Place, ports: &[NldevPort], progress: &Progress) {
+        self.attributes_above(place, progress);
+        if let Some(netdev) = ports.first().and_then(|port| port.netdev.as_deref()) {
+            progress.asks(Step::Attribute("device/net/phys_port_name"));
+            let netdev = Directory::open(&self.root.join("class/net").join(netdev));
+            let port_name = netdev.and_then(|netdev| netdev.line("phys_port_name"));
+            progress.learns(|reading| reading.sysfs.port_name = port_name);
         }
+        progress.asks(Step::Attribute("parent"));
+        let parent = place.device.line("parent");
+        progress.learns(|reading| reading.sysfs.parent_netdev = parent);
+        progress.asks(Step::Attribute("board_id"));
+        let board_id = place.device.line("board_id");
+        progress.learns(|reading| reading.sysfs.board_id = board_id);
+        for port in ports {
+            read_port(&place.device, port.number, progress);
+        }
+    }
+
+    /// Those of the function that a device hangs below.
+    fn attributes_above(&self, place: &Place, progress: &Progress) {
+        let Some(function) = &place.function else {
+            return;
+        };
+        progress.asks(Step::Attribute("device/sfnum"));
+        let subfunction = function.line("sfnum").and_then(|n| n.parse().ok());
+        progress.asks(Step::Attribute("device/physfn"));
+        let virtual_function = || {
+            let physical = place.physical_function.as_deref()?;
+            let pair = (physical, place.pci_address.as_deref()?);
+            let physical = function.directory("physfn")?;
+            let number = |file| physical.line(file);
+            virtual_function(pair, &number("sriov_offset")?, &number("sriov_stride")?)
+        };
+        let virtual_function = virtual_function();
+        progress.asks(Step::Attribute("device/vendor"));
+        let address = place.pci_address.as_deref();
+        let pci_id = address.and_then(|address| self.pci_id(address));
+        progress.learns(|reading| {
+            reading.sysfs.subfunction = subfunction;
+            reading.sysfs.virtual_function = virtual_function;
+            reading.sysfs.pci_id = pci_id;
+        });
     }
 
     /// Vendor and device of a PCI function.
@@ -235,28 +282,28 @@ impl Sysfs {
     }
 }
 
-fn read_ports(device: &Directory, numbers: &[u32]) -> BTreeMap<u32, SysfsPort> {
-    let read = |number: u32| {
-        let port = device.directory(&format!("ports/{number}"))?;
-        let port = SysfsPort {
-            link_layer: port.line("link_layer"),
-            speed_mbps: port.line("rate").and_then(|rate| speed_mbps(&rate)),
-            gid_types: port
-                .directory("gid_attrs/types")
-                .map(|types| gid_types(&types))
-                .unwrap_or_default(),
-        };
-        Some((number, port))
+fn read_port(device: &Directory, number: u32, progress: &Progress) {
+    let Some(port) = device.directory(&format!("ports/{number}")) else {
+        return;
     };
-    numbers.iter().filter_map(|number| read(*number)).collect()
+    progress.asks(Step::OfPort(number, "link_layer"));
+    let link_layer = port.line("link_layer");
+    progress.learns_of_port(number, |port| port.link_layer = link_layer);
+    progress.asks(Step::OfPort(number, "rate"));
+    let rate = port.line("rate").and_then(|rate| speed_mbps(&rate));
+    progress.learns_of_port(number, |port| port.speed_mbps = rate);
+    let types = port.directory("gid_attrs/types");
+    let types = types.map(|types| gid_types(&types, number, progress));
+    progress.learns_of_port(number, |port| port.gid_types = types.unwrap_or_default());
 }
 
 /// The types of the GIDs that are there, each once. The kernel answers EINVAL for a place
 /// without one (`drivers/infiniband/core/sysfs.c`).
-fn gid_types(types: &Directory) -> Vec<String> {
+fn gid_types(types: &Directory, port: u32, progress: &Progress) -> Vec<String> {
     let mut found = BTreeSet::new();
     let mut empty = 0;
     for place in 0u32.. {
+        progress.asks(Step::GidType(port, place));
         match types.line(&place.to_string()) {
             Some(kind) => {
                 found.insert(kind);
@@ -349,14 +396,17 @@ fn virtual_function((physical, function): (&str, &str), offset: &str, stride: &s
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reading::Reading;
 
     #[test]
     fn what_is_not_there_is_left_out() {
         let root = tempfile::tempdir().unwrap();
         let sysfs = Sysfs::new(root.path().to_owned());
         assert!(!sysfs.has_ib_core());
-        let none = sysfs.device(&DeviceName::parse("rxe0").unwrap(), &[1], Some("eth0"));
-        assert_eq!(none, SysfsDevice::default());
+        let (name, progress) = (DeviceName::parse("rxe0").unwrap(), Progress::default());
+        assert!(sysfs.place(&name, &progress).is_none());
+        assert_eq!(progress.take(), Reading::default());
+        assert!(sysfs.device_names().is_empty());
         assert_eq!(sysfs.node_names(), (BTreeSet::new(), Vec::new()));
         assert_eq!(sysfs.node("uverbs0"), None);
         assert_eq!(sysfs.functions(1), (BTreeMap::new(), Vec::new()));

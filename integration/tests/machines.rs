@@ -30,6 +30,8 @@ mod incremental;
 mod machine;
 #[path = "machines/nldev.rs"]
 mod nldev;
+#[path = "machines/silent.rs"]
+mod silent;
 #[path = "machines/stream.rs"]
 mod stream;
 #[path = "machines/tree.rs"]

@@ -28,9 +28,10 @@ impl Directory {
         Some(Self(open(&self.0, name)?))
     }
 
-    /// The only line of the attribute that is called `name`.
+    /// The only line of the attribute that is called `name`. Waits for the driver, for ever where it
+    /// does not answer.
     pub(super) fn line(&self, name: &str) -> Option<String> {
-        line(&self.0, name)
+        line(&self.0, name, OFlags::empty())
     }
 
     /// What a link leads to, as it is written.
@@ -45,9 +46,10 @@ impl Directory {
     }
 }
 
-/// The only line of the attribute at `path`.
+/// The only line of the attribute at `path`, when it is there at once. What no driver is asked for
+/// is.
 pub(super) fn line_at(path: &Path) -> Option<String> {
-    line(CWD, path)
+    line(CWD, path, OFlags::NONBLOCK)
 }
 
 fn open(at: impl std::os::fd::AsFd, path: impl Arg) -> Option<OwnedFd> {
@@ -56,8 +58,8 @@ fn open(at: impl std::os::fd::AsFd, path: impl Arg) -> Option<OwnedFd> {
 }
 
 /// Nothing where a terminal should not be sent it, or where it is longer than what is published.
-fn line(at: impl std::os::fd::AsFd, path: impl Arg) -> Option<String> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+fn line(at: impl std::os::fd::AsFd, path: impl Arg, more: OFlags) -> Option<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | more;
     let file = openat(at, path, flags, Mode::empty()).ok()?;
     // The kernel gives an attribute, which fits into a page, with the first read.
     let mut page = [0; ATTRIBUTE_LEN];

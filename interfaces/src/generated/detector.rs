@@ -65,6 +65,9 @@ pub struct Device {
     pub netns_mode: Option<NetnsMode>,
     #[serde(rename = "inOtherNetns")]
     pub in_other_netns: bool,
+    #[serde(rename = "notAnswering")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_answering: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uverbs: Option<String>,
     pub ports: Vec<Port>,
