@@ -90,12 +90,37 @@ pub fn assemble(
         board_id: sysfs.board_id.clone(),
         netns_mode,
         in_other_netns: false,
+        not_answering: None,
         uverbs: nodes.uverbs.clone(),
         ports: ports
             .iter()
             .map(|p| port(device, p, sysfs.ports.get(&p.number), nodes))
             .collect(),
     }
+}
+
+/// The record of a device that is known, with the name that it has by now.
+#[must_use]
+pub fn renamed(record: &Device, device: &NldevDevice) -> Device {
+    Device {
+        name: device.name.to_string(),
+        name_assigned_by_user: device.name_assigned_by_user,
+        ..record.clone()
+    }
+}
+
+/// The record of a device that is known, with the nodes that it has by now.
+#[must_use]
+pub fn with_nodes(mut record: Device, nodes: &DeviceNodes) -> Device {
+    record.uverbs.clone_from(&nodes.uverbs);
+    for port in &mut record.ports {
+        let of_port = |nodes: &BTreeMap<u32, String>| {
+            let number = u32::try_from(port.number).ok()?;
+            nodes.get(&number).cloned()
+        };
+        (port.umad, port.issm) = (of_port(&nodes.umad), of_port(&nodes.issm));
+    }
+    record
 }
 
 fn port(

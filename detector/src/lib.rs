@@ -8,6 +8,8 @@
 //! In reading order:
 //! - [`uevent`], [`nldev`]: what the kernel says, decoded (pure).
 //! - [`pending`], [`pace`]: what to look at because of it, and when (pure).
+//! - [`refusal`]: records that cannot be used (pure).
+//! - [`reading`]: one device being read, and how far that has come (pure).
 //! - [`node`], [`device`], [`function`]: the records, put together (pure).
 //! - [`inventory`]: all records, and what changed between two looks (pure).
 //! - [`netlink`], [`sysfs`]: where the kernel is asked.
@@ -28,6 +30,8 @@ pub mod nldev;
 pub mod node;
 pub mod pace;
 pub mod pending;
+pub mod reading;
+pub mod refusal;
 pub mod run;
 pub mod server;
 pub mod sysfs;

@@ -24,13 +24,18 @@ use crate::uevent::{self, Uevent, UeventError};
 const KERNEL_GROUP: u32 = 1;
 /// The mask of `RDMA_NL_GROUP_NOTIFY`, group 4.
 const NOTIFY_GROUP: u32 = 1 << 3;
-/// How long whoever answers on a socket that was passed may take for one datagram of a dump.
-/// The kernel itself answers while it is asked.
-const DUMP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer on a socket that was passed may take, for each datagram of a dump. The kernel
+/// itself answers while it is asked. After each that did not come the next may take half of that,
+/// so that all of a look are waited for less than twice as long.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(800);
+/// The least of these.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(20);
 /// How often an interrupted dump is asked for again before the next event must help.
 const DUMP_ATTEMPTS: u32 = 10;
 /// The kernel fills a dump's datagrams up to 32 KiB (`NLMSG_GOODSIZE` in `netlink_dump()`).
 const DUMP_BUFFER_LEN: usize = 64 * 1024;
+/// The most replies to one request, well above the most devices that are published.
+const MAX_REPLIES: usize = 65_536;
 /// So many datagrams are read in one go before others get their turn.
 const MOST_IN_ONE_GO: usize = 256;
 
@@ -198,7 +203,7 @@ pub enum RequestError {
     #[error("NETLINK_RDMA")]
     Reply(#[from] NldevError),
     /// The kernel did not answer in time.
-    #[error("NETLINK_RDMA: no answer within {DUMP_TIMEOUT:?}")]
+    #[error("NETLINK_RDMA: no answer within {ANSWER_TIMEOUT:?}")]
     TimedOut,
 }
 
@@ -206,6 +211,8 @@ pub enum RequestError {
 /// within the call that sends it, and a device's firmware may take its time.
 pub struct RdmaSocket {
     fd: OwnedFd,
+    /// How long the next answer may take.
+    patience: Duration,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -217,9 +224,10 @@ impl RdmaSocket {
     /// When it is not a socket.
     pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, false)?;
-        sockopt::set_socket_timeout(&fd, Timeout::Recv, Some(DUMP_TIMEOUT))?;
+        sockopt::set_socket_timeout(&fd, Timeout::Recv, Some(ANSWER_TIMEOUT))?;
         Ok(Self {
             fd,
+            patience: ANSWER_TIMEOUT,
             sequence: 0,
             buffer: vec![0; DUMP_BUFFER_LEN],
         })
@@ -233,19 +241,21 @@ impl RdmaSocket {
         Self::adopt(netlink_socket(netlink::RDMA)?)
     }
 
-    /// Asks, and decodes every reply with `parse`.
+    /// Asks, and gives each reply to `take`; nothing when those before are of no use, because a
+    /// change interrupted the dump and it is asked for again.
     ///
     /// # Errors
-    /// See [`RequestError`]. A dump that a change interrupts is asked for again first.
-    pub fn ask<T>(
+    /// See [`RequestError`].
+    pub fn ask(
         &mut self,
         query: Query,
-        parse: impl Fn(&[u8]) -> Result<T, NldevError>,
-    ) -> Result<Vec<T>, RequestError> {
+        mut take: impl FnMut(Option<&[u8]>),
+    ) -> Result<(), RequestError> {
         let mut attempt = 1;
         loop {
-            match self.ask_once(query, &parse) {
+            match self.ask_once(query, &mut take) {
                 Err(RequestError::Reply(NldevError::Interrupted)) if attempt < DUMP_ATTEMPTS => {
+                    take(None);
                     attempt += 1;
                 }
                 outcome => return outcome,
@@ -253,31 +263,51 @@ impl RdmaSocket {
         }
     }
 
-    fn ask_once<T>(
+    /// The next answer may take its full time again.
+    pub fn be_patient(&mut self) {
+        if self.patience != ANSWER_TIMEOUT {
+            self.wait_for(ANSWER_TIMEOUT);
+        }
+    }
+
+    fn wait_for(&mut self, patience: Duration) {
+        self.patience = patience;
+        // A socket that takes no deadline is used with the one that it has.
+        let _ = sockopt::set_socket_timeout(&self.fd, Timeout::Recv, Some(patience));
+    }
+
+    fn ask_once(
         &mut self,
         query: Query,
-        parse: &impl Fn(&[u8]) -> Result<T, NldevError>,
-    ) -> Result<Vec<T>, RequestError> {
+        take: &mut impl FnMut(Option<&[u8]>),
+    ) -> Result<(), RequestError> {
         self.sequence = self.sequence.wrapping_add(1);
         let request = query.encode(self.sequence);
         send(&self.fd, &request, SendFlags::NOSIGNAL).map_err(io::Error::from)?;
-        let mut replies = Vec::new();
+        let mut replies = 0;
         loop {
             let received = rustix::net::recv(self.fd.as_fd(), &mut *self.buffer, RecvFlags::TRUNC);
             let len = match received {
                 Ok((_, 0)) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Ok((_, len)) => len,
                 Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => return Err(RequestError::TimedOut),
+                Err(Errno::AGAIN) => {
+                    self.wait_for((self.patience / 2).max(LEAST_TIMEOUT));
+                    return Err(RequestError::TimedOut);
+                }
                 Err(e) => return Err(io::Error::from(e).into()),
             };
             let datagram = self.buffer.get(..len).ok_or(NldevError::Cut)?;
             let batch = nldev::batch(datagram, self.sequence)?;
             for payload in batch.payloads {
-                replies.push(parse(payload)?);
+                replies += 1;
+                if replies > MAX_REPLIES {
+                    return Err(NldevError::TooMany(MAX_REPLIES).into());
+                }
+                take(Some(payload));
             }
             if batch.done {
-                return Ok(replies);
+                return Ok(());
             }
         }
     }

@@ -4,6 +4,14 @@
 
 use interfaces::names::{DeviceName, NameError};
 
+use crate::refusal::{MAX_NAME, printable};
+
+/// The highest number of a port, and so the most ports of a device: it fits into eight bits
+/// (`struct ib_port_attr` and its callers).
+pub const MAX_PORTS: u32 = 255;
+/// The length of a network interface's name with its NUL (`include/uapi/linux/if.h`).
+const IFNAMSIZ: usize = 16;
+
 const HEADER_LEN: usize = 16;
 const ATTRIBUTE_HEADER_LEN: usize = 4;
 /// The two flag bits of an attribute's type (`NLA_F_NESTED`, `NLA_F_NET_BYTEORDER`).
@@ -112,9 +120,23 @@ pub enum NldevError {
     /// An attribute that every reply has is not there or has the wrong length.
     #[error("attribute {0} is missing or wrong")]
     Attribute(u16),
-    /// The device's name is none.
+    /// The device's name cannot be one.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// The device's name, escaped here, is not a text.
+    #[error("\"{}\" is not a device name: {reason}", .name.escape_ascii())]
+    NotText {
+        /// The name's first bytes.
+        name: Vec<u8>,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// There are more replies than the kernel has devices.
+    #[error("there are more than {0} replies")]
+    TooMany(usize),
+    /// The port's number is not one that the kernel gives.
+    #[error("{0} is not a port's number: 1 to 255")]
+    PortNumber(u32),
 }
 
 /// The replies in one datagram, and whether it ends the dump.
@@ -206,18 +228,34 @@ pub struct NldevDevice {
 }
 
 impl NldevDevice {
+    /// One of which nothing else is known.
+    #[must_use]
+    pub fn named(index: u32, name: DeviceName) -> Self {
+        Self {
+            index,
+            name,
+            node_guid: None,
+            system_image_guid: None,
+            node_type: None,
+            protocol: None,
+            firmware_version: None,
+            smi: false,
+            parent: None,
+            name_assigned_by_user: None,
+        }
+    }
+
     /// Decodes one reply to [`Query::Devices`].
     ///
     /// # Errors
     /// When index or name are missing, or the reply is cut.
     pub fn parse(payload: &[u8]) -> Result<Self, NldevError> {
         let attributes = Attributes::parse(payload)?;
-        let name = attributes.text(DEV_NAME);
         Ok(Self {
             index: attributes
                 .u32(DEV_INDEX)
                 .ok_or(NldevError::Attribute(DEV_INDEX))?,
-            name: DeviceName::parse(name.ok_or(NldevError::Attribute(DEV_NAME))?)?,
+            name: attributes.name()?,
             node_guid: attributes.u64(NODE_GUID),
             system_image_guid: attributes.u64(SYS_IMAGE_GUID),
             node_type: attributes.u8(DEV_NODE_TYPE),
@@ -248,15 +286,19 @@ impl NldevPort {
     /// Decodes one reply to [`Query::Ports`].
     ///
     /// # Errors
-    /// When the number is missing, or the reply is cut.
+    /// When the number is missing or cannot be one, or the reply is cut.
     pub fn parse(payload: &[u8]) -> Result<Self, NldevError> {
         let attributes = Attributes::parse(payload)?;
+        let number = attributes.u32(PORT_INDEX);
+        let number = number.ok_or(NldevError::Attribute(PORT_INDEX))?;
+        if !(1..=MAX_PORTS).contains(&number) {
+            return Err(NldevError::PortNumber(number));
+        }
+        let netdev = attributes.text(NDEV_NAME);
         Ok(Self {
-            number: attributes
-                .u32(PORT_INDEX)
-                .ok_or(NldevError::Attribute(PORT_INDEX))?,
+            number,
             state: attributes.u8(PORT_STATE),
-            netdev: attributes.text(NDEV_NAME).map(str::to_owned),
+            netdev: netdev.filter(|name| is_netdev(name)).map(str::to_owned),
         })
     }
 }
@@ -350,13 +392,35 @@ impl<'d> Attributes<'d> {
         Some(u64::from_ne_bytes(bytes.try_into().ok()?))
     }
 
-    /// A string, which the kernel ends with a NUL.
-    fn text(&self, kind: u16) -> Option<&'d str> {
-        let value = self.get(kind)?.split(|&byte| byte == 0).next()?;
-        str::from_utf8(value)
-            .ok()
-            .filter(|text| !text.is_empty() && !text.contains(char::is_control))
+    /// A string, without the NUL that the kernel ends it with.
+    fn string(&self, kind: u16) -> Option<&'d [u8]> {
+        let value = self.get(kind)?;
+        Some(value.strip_suffix(b"\0").unwrap_or(value))
     }
+
+    /// A string that can be published.
+    fn text(&self, kind: u16) -> Option<&'d str> {
+        printable(self.string(kind)?, MAX_NAME).ok()
+    }
+
+    /// The name of a device.
+    fn name(&self) -> Result<DeviceName, NldevError> {
+        let name = self.string(DEV_NAME);
+        let name = name.ok_or(NldevError::Attribute(DEV_NAME))?;
+        match str::from_utf8(name) {
+            Ok(name) => Ok(DeviceName::parse(name)?),
+            Err(_) => Err(NldevError::NotText {
+                name: name.iter().copied().take(DeviceName::MAX_LEN).collect(),
+                reason: "it is not UTF-8",
+            }),
+        }
+    }
+}
+
+/// Whether a network interface can have this name (`dev_valid_name()` in `net/core/dev.c`).
+fn is_netdev(name: &str) -> bool {
+    let fits = name.len() < IFNAMSIZ && name != "." && name != "..";
+    fits && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

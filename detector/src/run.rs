@@ -13,6 +13,7 @@ use interfaces::lifecycle::{self, Wishes};
 use interfaces::log::Chain;
 use interfaces::server::{self, Admission, LimitError, Limits};
 use interfaces::user;
+use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::Config;
@@ -97,11 +98,13 @@ async fn run(config: Config) -> Result<(), Error> {
         churn: Churn::default(),
         published: Arc::clone(&published),
     };
-    let eyes = Eyes::new(Sysfs::new(config.sysfs), rdma);
+    let late = Arc::new(Notify::new());
+    let wake = Arc::clone(&late);
+    let eyes = Eyes::new(Sysfs::new(config.sysfs), rdma).waking(move || wake.notify_one());
     let service = Arc::new(Detector::new(published));
     tokio::select! {
         served = server::serve(endpoint, service, &mut wishes, None, admission) => served.map_err(Error::Runtime),
-        failed = watch.follow(eyes) => Err(failed),
+        failed = watch.follow(eyes, &late) => Err(failed),
     }
 }
 
@@ -114,6 +117,7 @@ enum Next {
     Monitor(io::Result<()>),
     Look,
     Settle,
+    Late,
     Looked(Result<Box<Look>, JoinError>),
 }
 
@@ -131,7 +135,7 @@ struct Watch {
 impl Watch {
     /// Looks at the start and after each event that concerns RDMA. Ends only when something is
     /// of no more use.
-    async fn follow(mut self, eyes: Eyes) -> Error {
+    async fn follow(mut self, eyes: Eyes, late: &Notify) -> Error {
         let mut resting = Some(eyes);
         let mut looking: Option<Looking> = None;
         let mut ready = false;
@@ -142,6 +146,7 @@ impl Watch {
                 heard = readable(self.monitor.as_ref()) => Next::Monitor(heard),
                 () = until(due) => Next::Look,
                 () = until(self.churn.settles()) => Next::Settle,
+                () = late.notified() => Next::Late,
                 looked = join(&mut looking) => Next::Looked(looked),
             };
             match next {
@@ -154,6 +159,8 @@ impl Watch {
                 }
                 Next::Monitor(heard) => self.hear_monitor(heard),
                 Next::Settle => self.churn.settle(),
+                // A device has answered that did not: what was read of it is taken over.
+                Next::Late => self.ears.pending.ports = true,
                 Next::Look => looking = resting.take().map(|eyes| self.look(eyes)),
                 Next::Looked(Err(e)) => return Error::Look(e),
                 Next::Looked(Ok(look)) => {
@@ -248,7 +255,7 @@ struct Look {
 impl Look {
     /// Looks, on the thread that may block.
     fn take(mut eyes: Eyes, pending: Pending, began: i64) -> Self {
-        let outcome = eyes.look(&pending);
+        let outcome = eyes.look(&pending, now());
         Self {
             eyes,
             pending,

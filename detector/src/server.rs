@@ -34,6 +34,8 @@ impl Default for Published {
                 scans: 0,
                 device_reads: 0,
                 failed_scans: 0,
+                refused_records: 0,
+                refused: Vec::new(),
                 asking_usec: None,
                 ib_core: false,
                 monitor: false,
@@ -53,6 +55,8 @@ impl Published {
             counters.ib_core = looked.ib_core;
             counters.device_reads += looked.device_reads;
             counters.netns_mode = netns_mode(looked.system);
+            counters.refused_records = looked.refused;
+            counters.refused.clone_from(&looked.last_refused);
         });
         let mut told = 0;
         self.inventory.update(|inventory| {

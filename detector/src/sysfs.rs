@@ -7,13 +7,17 @@ mod directory;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use interfaces::names::DeviceName;
 
-use crate::device::{SysfsDevice, SysfsPort, speed_mbps};
+use crate::device::speed_mbps;
 use crate::function::{self, ModuleState, SysfsFunction};
+use crate::nldev::NldevPort;
 use crate::node::{Node, Purpose};
+use crate::reading::{Progress, Step};
+use crate::refusal::{Refusal, entry_name};
 use crate::uevent::last_component;
 use directory::{Directory, line_at};
 
@@ -21,10 +25,22 @@ use directory::{Directory, line_at};
 /// with one of each type first, and may have hundreds of places. Each is a file.
 const MOST_EMPTY_GIDS: u32 = 4;
 
+/// A table of GIDs that has one type alone up to here has no other.
+const MOST_GIDS: u32 = 1024;
+
 /// A sysfs mount.
 #[derive(Clone, Debug)]
 pub struct Sysfs {
     root: PathBuf,
+}
+
+/// Where a device is, while it is being read.
+pub struct Place {
+    device: Directory,
+    /// What it hangs below.
+    function: Option<Directory>,
+    physical_function: Option<String>,
+    pci_address: Option<String>,
 }
 
 impl Sysfs {
@@ -47,50 +63,86 @@ impl Sysfs {
         link.symlink_metadata().is_ok()
     }
 
-    /// What is there of the device called `name`, which has these ports, and whose first one has
-    /// this network interface.
+    /// The names of all RDMA devices.
     #[must_use]
-    pub fn device(&self, name: &DeviceName, ports: &[u32], netdev: Option<&str>) -> SysfsDevice {
+    pub fn device_names(&self) -> BTreeSet<String> {
+        let class = self.root.join("class/infiniband");
+        names(&class, "RDMA device", &mut Vec::new())
+            .into_iter()
+            .collect()
+    }
+
+    /// Where the device called `name` is, which no driver is asked for; nothing when it is gone.
+    pub fn place(&self, name: &DeviceName, progress: &Progress) -> Option<Place> {
         let link = self.root.join("class/infiniband").join(name.as_str());
-        // Where it is: links in it are relative to that.
+        // Links in the directory are relative to where it is.
         let path = self.devpath(&link).map_or(link, |path| self.below(&path));
-        let Some(device) = Directory::open(&path) else {
-            return SysfsDevice::default();
-        };
+        let device = Directory::open(&path)?;
         let link = device.link("device");
         let parent = link.and_then(|target| self.resolved(&path, &target));
         let function = device.directory("device").filter(|_| parent.is_some());
-        let function = function.as_ref();
-        let physical = function.and_then(|f| f.link_name("physfn"));
-        let pci_address = parent.as_deref().and_then(nearest_pci_address);
-        let subfunction = function.and_then(|f| f.line("sfnum")?.parse().ok());
-        let port_name = netdev
-            .and_then(|n| line_at(&self.root.join("class/net").join(n).join("phys_port_name")));
-        let virtual_function = || {
-            let pair = (physical.as_deref()?, pci_address.as_deref()?);
-            let physical = function?.directory("physfn")?;
-            let (offset, stride) = (
-                physical.line("sriov_offset")?,
-                physical.line("sriov_stride")?,
-            );
-            virtual_function(pair, &offset, &stride)
+        let place = Place {
+            physical_function: function.as_ref().and_then(|f| f.link_name("physfn")),
+            pci_address: parent.as_deref().and_then(nearest_pci_address),
+            device,
+            function,
         };
-        SysfsDevice {
-            ports: read_ports(&device, ports),
-            driver: function.and_then(|f| f.link_name("driver")),
-            module: function.and_then(|f| f.link_name("driver/module")),
-            virtual_function: virtual_function(),
-            physical_function: physical,
-            subfunction,
-            port_name,
-            pci_id: pci_address
-                .as_deref()
-                .and_then(|address| self.pci_id(address)),
-            pci_address,
-            parent_netdev: device.line("parent"),
-            board_id: device.line("board_id"),
-            parent,
+        let function = place.function.as_ref();
+        progress.learns(|reading| {
+            let sysfs = &mut reading.sysfs;
+            sysfs.driver = function.and_then(|f| f.link_name("driver"));
+            sysfs.module = function.and_then(|f| f.link_name("driver/module"));
+            sysfs.physical_function.clone_from(&place.physical_function);
+            sysfs.pci_address.clone_from(&place.pci_address);
+            sysfs.parent = parent;
+        });
+        Some(place)
+    }
+
+    /// The attributes of the device in this place, which has these ports.
+    pub fn attributes(&self, place: &Place, ports: &[NldevPort], progress: &Progress) {
+        self.attributes_above(place, progress);
+        if let Some(netdev) = ports.first().and_then(|port| port.netdev.as_deref()) {
+            progress.asks(Step::Attribute("device/net/phys_port_name"));
+            let netdev = Directory::open(&self.root.join("class/net").join(netdev));
+            let port_name = netdev.and_then(|netdev| netdev.line("phys_port_name"));
+            progress.learns(|reading| reading.sysfs.port_name = port_name);
         }
+        progress.asks(Step::Attribute("parent"));
+        let parent = place.device.line("parent");
+        progress.learns(|reading| reading.sysfs.parent_netdev = parent);
+        progress.asks(Step::Attribute("board_id"));
+        let board_id = place.device.line("board_id");
+        progress.learns(|reading| reading.sysfs.board_id = board_id);
+        for port in ports {
+            read_port(&place.device, port.number, progress);
+        }
+    }
+
+    /// Those of the function that a device hangs below.
+    fn attributes_above(&self, place: &Place, progress: &Progress) {
+        let Some(function) = &place.function else {
+            return;
+        };
+        progress.asks(Step::Attribute("device/sfnum"));
+        let subfunction = function.line("sfnum").and_then(|n| n.parse().ok());
+        progress.asks(Step::Attribute("device/physfn"));
+        let virtual_function = || {
+            let physical = place.physical_function.as_deref()?;
+            let pair = (physical, place.pci_address.as_deref()?);
+            let physical = function.directory("physfn")?;
+            let number = |file| physical.line(file);
+            virtual_function(pair, &number("sriov_offset")?, &number("sriov_stride")?)
+        };
+        let virtual_function = virtual_function();
+        progress.asks(Step::Attribute("device/vendor"));
+        let address = place.pci_address.as_deref();
+        let pci_id = address.and_then(|address| self.pci_id(address));
+        progress.learns(|reading| {
+            reading.sysfs.subfunction = subfunction;
+            reading.sysfs.virtual_function = virtual_function;
+            reading.sysfs.pci_id = pci_id;
+        });
     }
 
     /// Vendor and device of a PCI function.
@@ -100,12 +152,15 @@ impl Sysfs {
         number("vendor").zip(number("device"))
     }
 
-    /// The names of all that ib_uverbs and ib_umad have made: nodes, and what is none.
+    /// The names of all that ib_uverbs and ib_umad have made: nodes, and other objects. And those
+    /// that cannot be used.
     #[must_use]
-    pub fn node_names(&self) -> BTreeSet<String> {
+    pub fn node_names(&self) -> (BTreeSet<String>, Vec<Refusal>) {
+        let mut refused = Vec::new();
         let classes = ["infiniband_verbs", "infiniband_mad"];
-        let names = classes.map(|class| names(&self.root.join("class").join(class)));
-        names.into_iter().flatten().collect()
+        let class = |class| names(&self.root.join("class").join(class), "node", &mut refused);
+        let all = classes.map(class);
+        (all.into_iter().flatten().collect(), refused)
     }
 
     /// The node called `name`, when it is one.
@@ -124,29 +179,40 @@ impl Sysfs {
         })
     }
 
-    /// Every function that an RDMA device may come from, by its path below sysfs.
+    /// Every function that an RDMA device may come from, by its path below sysfs, up to `most`. And
+    /// those that are left out.
     #[must_use]
-    pub fn functions(&self) -> BTreeMap<String, SysfsFunction> {
+    pub fn functions(&self, most: usize) -> (BTreeMap<String, SysfsFunction>, Vec<Refusal>) {
         let mut functions = BTreeMap::new();
+        let mut refused = Vec::new();
         for bus in ["pci", "auxiliary"] {
             let devices = self.root.join("bus").join(bus).join("devices");
-            for name in names(&devices) {
+            for name in names(&devices, "function", &mut refused) {
                 let devpath = self.devpath(&devices.join(name));
-                functions.extend(devpath.and_then(|path| {
+                let Some((path, function)) = devpath.and_then(|path| {
                     let function = self.function(&path)?;
                     Some((path, function))
-                }));
+                }) else {
+                    continue;
+                };
+                if functions.len() < most {
+                    functions.insert(path, function);
+                } else {
+                    refused.push(too_many_functions(&path));
+                }
             }
         }
-        functions
+        (functions, refused)
     }
 
     /// The function at `devpath`, when an RDMA device may come from it.
     #[must_use]
     pub fn function(&self, devpath: &str) -> Option<SysfsFunction> {
+        let name = entry_name(last_component(devpath).as_bytes())
+            .ok()?
+            .to_owned();
         let directory = self.below(devpath);
         let bus = link_name(&directory.join("subsystem"))?;
-        let name = last_component(devpath).to_owned();
         let driver = link_name(&directory.join("driver"));
         let number = |file| hexadecimal(&line_at(&directory.join(file))?);
         let module = link_name(&directory.join("driver/module"));
@@ -216,28 +282,28 @@ impl Sysfs {
     }
 }
 
-fn read_ports(device: &Directory, numbers: &[u32]) -> BTreeMap<u32, SysfsPort> {
-    let read = |number: u32| {
-        let port = device.directory(&format!("ports/{number}"))?;
-        let port = SysfsPort {
-            link_layer: port.line("link_layer"),
-            speed_mbps: port.line("rate").and_then(|rate| speed_mbps(&rate)),
-            gid_types: port
-                .directory("gid_attrs/types")
-                .map(|types| gid_types(&types))
-                .unwrap_or_default(),
-        };
-        Some((number, port))
+fn read_port(device: &Directory, number: u32, progress: &Progress) {
+    let Some(port) = device.directory(&format!("ports/{number}")) else {
+        return;
     };
-    numbers.iter().filter_map(|number| read(*number)).collect()
+    progress.asks(Step::OfPort(number, "link_layer"));
+    let link_layer = port.line("link_layer");
+    progress.learns_of_port(number, |port| port.link_layer = link_layer);
+    progress.asks(Step::OfPort(number, "rate"));
+    let rate = port.line("rate").and_then(|rate| speed_mbps(&rate));
+    progress.learns_of_port(number, |port| port.speed_mbps = rate);
+    let types = port.directory("gid_attrs/types");
+    let types = types.map(|types| gid_types(&types, number, progress));
+    progress.learns_of_port(number, |port| port.gid_types = types.unwrap_or_default());
 }
 
 /// The types of the GIDs that are there, each once. The kernel answers EINVAL for a place
 /// without one (`drivers/infiniband/core/sysfs.c`).
-fn gid_types(types: &Directory) -> Vec<String> {
+fn gid_types(types: &Directory, port: u32, progress: &Progress) -> Vec<String> {
     let mut found = BTreeSet::new();
     let mut empty = 0;
     for place in 0u32.. {
+        progress.asks(Step::GidType(port, place));
         match types.line(&place.to_string()) {
             Some(kind) => {
                 found.insert(kind);
@@ -245,19 +311,31 @@ fn gid_types(types: &Directory) -> Vec<String> {
             None => empty += 1,
         }
         // There are two types.
-        if empty == MOST_EMPTY_GIDS || found.len() == 2 {
+        if empty == MOST_EMPTY_GIDS || found.len() == 2 || place == MOST_GIDS {
             break;
         }
     }
     found.into_iter().collect()
 }
 
-/// The names of what stands in a directory.
-fn names(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
+/// The names of what stands in a directory, without those that cannot be used.
+fn names(directory: &Path, kind: &str, refused: &mut Vec<Refusal>) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        match entry_name(name.as_bytes()) {
+            Ok(name) => names.push(name.to_owned()),
+            Err(reason) => refused.push(Refusal::named(kind, name.as_bytes(), reason)),
+        }
+    }
+    names
+}
+
+/// The refusal of a function where there are as many already as are published.
+#[must_use]
+pub fn too_many_functions(devpath: &str) -> Refusal {
+    let name = last_component(devpath).as_bytes();
+    Refusal::named("function", name, "there are too many functions")
 }
 
 /// A number as PCI's attributes have it, like `0x020000`.
@@ -267,8 +345,13 @@ fn hexadecimal(text: &str) -> Option<u32> {
 
 /// The last component of a link's target.
 fn link_name(link: &Path) -> Option<String> {
-    let target = fs::read_link(link).ok()?;
-    Some(target.file_name()?.to_str()?.to_owned())
+    name_of(&fs::read_link(link).ok()?)
+}
+
+/// The last component of a path, when it can be published.
+fn name_of(target: &Path) -> Option<String> {
+    let name = entry_name(target.file_name()?.as_bytes());
+    name.ok().map(str::to_owned)
 }
 
 /// The last component of `path` that is a PCI address, `DDDD:BB:DD.F` in hexadecimal.
@@ -313,17 +396,20 @@ fn virtual_function((physical, function): (&str, &str), offset: &str, stride: &s
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reading::Reading;
 
     #[test]
     fn what_is_not_there_is_left_out() {
         let root = tempfile::tempdir().unwrap();
         let sysfs = Sysfs::new(root.path().to_owned());
         assert!(!sysfs.has_ib_core());
-        let none = sysfs.device(&DeviceName::parse("rxe0").unwrap(), &[1], Some("eth0"));
-        assert_eq!(none, SysfsDevice::default());
-        assert!(sysfs.node_names().is_empty());
+        let (name, progress) = (DeviceName::parse("rxe0").unwrap(), Progress::default());
+        assert!(sysfs.place(&name, &progress).is_none());
+        assert_eq!(progress.take(), Reading::default());
+        assert!(sysfs.device_names().is_empty());
+        assert_eq!(sysfs.node_names(), (BTreeSet::new(), Vec::new()));
         assert_eq!(sysfs.node("uverbs0"), None);
-        assert!(sysfs.functions().is_empty());
+        assert_eq!(sysfs.functions(1), (BTreeMap::new(), Vec::new()));
     }
 
     #[test]

@@ -16,6 +16,8 @@
 
 #[path = "machines/cases.rs"]
 mod cases;
+#[path = "machines/corrupt.rs"]
+mod corrupt;
 #[path = "machines/crowd.rs"]
 mod crowd;
 #[path = "machines/difference.rs"]
@@ -28,6 +30,8 @@ mod incremental;
 mod machine;
 #[path = "machines/nldev.rs"]
 mod nldev;
+#[path = "machines/silent.rs"]
+mod silent;
 #[path = "machines/stream.rs"]
 mod stream;
 #[path = "machines/tree.rs"]

@@ -25,6 +25,7 @@ pub fn device(index: i64, name: &str) -> Device {
         board_id: None,
         netns_mode: None,
         in_other_netns: false,
+        not_answering: None,
         uverbs: None,
         ports: Vec::new(),
     }

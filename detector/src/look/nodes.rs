@@ -5,7 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::node::{self, DeviceNodes, Node};
+use crate::refusal::Refusal;
 use crate::sysfs::Sysfs;
+
+/// The most nodes that are kept: of 4096 devices with one port each there are 12,288.
+const MAX_NODES: usize = 65_536;
 
 /// Every node.
 #[derive(Default)]
@@ -40,11 +44,13 @@ impl Nodes {
         }
     }
 
-    /// Reads all of them.
-    pub(super) fn read_all(&mut self, sysfs: &Sysfs) {
+    /// Reads all of them, and says which were left out.
+    pub(super) fn read_all(&mut self, sysfs: &Sysfs) -> Vec<Refusal> {
         let known = self.nodes.keys().cloned();
-        let all = known.chain(sysfs.node_names()).collect();
+        let (names, refused) = sysfs.node_names();
+        let all = known.chain(names).collect();
         self.read(sysfs, &all);
+        refused
     }
 
     /// Reads those that belong to one of these devices, as far as is known.
@@ -67,7 +73,10 @@ impl Nodes {
                 let owners = before.iter().chain(&node);
                 self.stale.extend(owners.map(|node| node.device.clone()));
             }
-            self.nodes.extend(node.map(|node| (name.clone(), node)));
+            // More than this are not of devices that are published.
+            if self.nodes.len() < MAX_NODES {
+                self.nodes.extend(node.map(|node| (name.clone(), node)));
+            }
         }
     }
 }

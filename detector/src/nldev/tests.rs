@@ -55,6 +55,55 @@ fn a_hostile_name_is_refused() {
 }
 
 #[test]
+fn a_name_that_no_terminal_should_be_sent_is_refused_and_can_be_printed() {
+    for name in [
+        &b"rx\x1be0\0"[..],
+        "rx\u{9b}e0\0".as_bytes(),
+        b"rx\xffe0\0",
+        b"\xff\xfe\0",
+        b"rx\0e0\0",
+        b"\0",
+        b"",
+        b"..\0",
+        &[b'x'; 64],
+    ] {
+        let payload = [
+            attribute(DEV_INDEX, &7u32.to_ne_bytes()),
+            attribute(DEV_NAME, name),
+        ];
+        let refused = NldevDevice::parse(&payload.concat())
+            .unwrap_err()
+            .to_string();
+        assert!(!refused.contains(char::is_control), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_field_that_cannot_be_published_is_left_out_and_its_record_is_not() {
+    for wrong in [&b"a\x1bb\0"[..], b"\xff\0", b"\0", &[b'x'; 256]] {
+        let payload = [rxe0(), attribute(FW_VERSION, wrong)].concat();
+        let device = NldevDevice::parse(&payload).unwrap();
+        assert_eq!(device.firmware_version, None, "{wrong:?}");
+    }
+    for wrong in ["../infiniband", "a b", "..", "a:b", "sixteen-and-more"] {
+        let port = [
+            attribute(PORT_INDEX, &1u32.to_ne_bytes()),
+            attribute(NDEV_NAME, wrong.as_bytes()),
+        ];
+        let port = NldevPort::parse(&port.concat()).unwrap();
+        assert_eq!(port.netdev, None, "{wrong}");
+    }
+}
+
+#[test]
+fn a_port_has_a_number_from_1_to_255() {
+    for (number, expected) in [(0, false), (1, true), (255, true), (256, false)] {
+        let port = attribute(PORT_INDEX, &u32::to_ne_bytes(number));
+        assert_eq!(NldevPort::parse(&port).is_ok(), expected, "{number}");
+    }
+}
+
+#[test]
 fn a_dump_ends_with_done_and_replies_to_others_are_passed_over() {
     let ours = encode_message(CLIENT + 1, 2, 9, &rxe0());
     let others = encode_message(CLIENT + 1, 2, 8, &rxe0());

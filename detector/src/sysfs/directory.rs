@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 use rustix::path::Arg;
 
+use crate::refusal::{MAX_NAME, printable};
+
 /// More than is read of any attribute: GUIDs, names and numbers. A longer one is cut.
 const ATTRIBUTE_LEN: usize = 1024;
 
@@ -26,9 +28,10 @@ impl Directory {
         Some(Self(open(&self.0, name)?))
     }
 
-    /// The only line of the attribute that is called `name`.
+    /// The only line of the attribute that is called `name`. Waits for the driver, for ever where it
+    /// does not answer.
     pub(super) fn line(&self, name: &str) -> Option<String> {
-        line(&self.0, name)
+        line(&self.0, name, OFlags::empty())
     }
 
     /// What a link leads to, as it is written.
@@ -39,13 +42,14 @@ impl Directory {
 
     /// The last component of that.
     pub(super) fn link_name(&self, name: &str) -> Option<String> {
-        Some(self.link(name)?.file_name()?.to_str()?.to_owned())
+        super::name_of(&self.link(name)?)
     }
 }
 
-/// The only line of the attribute at `path`.
+/// The only line of the attribute at `path`, when it is there at once. What no driver is asked for
+/// is.
 pub(super) fn line_at(path: &Path) -> Option<String> {
-    line(CWD, path)
+    line(CWD, path, OFlags::NONBLOCK)
 }
 
 fn open(at: impl std::os::fd::AsFd, path: impl Arg) -> Option<OwnedFd> {
@@ -53,13 +57,13 @@ fn open(at: impl std::os::fd::AsFd, path: impl Arg) -> Option<OwnedFd> {
     openat(at, path, flags, Mode::empty()).ok()
 }
 
-/// What no terminal should be sent is none.
-fn line(at: impl std::os::fd::AsFd, path: impl Arg) -> Option<String> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+/// Nothing where a terminal should not be sent it, or where it is longer than what is published.
+fn line(at: impl std::os::fd::AsFd, path: impl Arg, more: OFlags) -> Option<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | more;
     let file = openat(at, path, flags, Mode::empty()).ok()?;
     // The kernel gives an attribute, which fits into a page, with the first read.
     let mut page = [0; ATTRIBUTE_LEN];
     let len = rustix::io::read(&file, &mut page).ok()?;
-    let line = str::from_utf8(page.get(..len)?).ok()?.trim_end();
-    (!line.is_empty() && !line.contains(char::is_control)).then(|| line.to_owned())
+    let line = page.get(..len)?.trim_ascii_end();
+    printable(line, MAX_NAME).ok().map(str::to_owned)
 }

@@ -97,6 +97,7 @@ fn device<'w>(index: i64, name: &str, protocols: impl Iterator<Item = &'w str>) 
         board_id: None,
         netns_mode: None,
         in_other_netns: false,
+        not_answering: None,
         uverbs: Some(format!("uverbs{index}")),
         ports: (1..).zip(protocols).map(port).collect(),
     }

@@ -13,6 +13,11 @@ use integration::wire::{self, Answer, EINVAL, Request, attribute, text};
 pub trait Answers: Send + 'static {
     /// The answer to one request.
     fn answer(&mut self, request: Request) -> Answer;
+
+    /// Whether a request is never answered.
+    fn is_silent(&self, _request: Request) -> bool {
+        false
+    }
 }
 
 /// Attributes in the order in which they are sent, as words.
@@ -164,12 +169,15 @@ pub fn connect<A: Answers>(answers: &Arc<Mutex<A>>) -> (RdmaSocket, Line) {
     thread::spawn(move || {
         let mut request = [0; 4096];
         while let Ok(len @ 1..) = ours.recv(&mut request) {
+            let mut silent = false;
             let datagrams = wire::respond(&request[..len], |request| {
-                let answers = answers.lock();
-                answers
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .answer(request)
+                let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+                silent = answers.is_silent(request);
+                answers.answer(request)
             });
+            if silent {
+                continue;
+            }
             for datagram in datagrams {
                 ours.send(&datagram).unwrap();
             }

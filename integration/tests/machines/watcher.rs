@@ -9,6 +9,7 @@ use detector::look::{Eyes, Looked};
 use detector::netlink::RequestError;
 use detector::pending::Pending;
 use detector::sysfs::Sysfs;
+use interfaces::clock::now;
 use interfaces::detector::{Device, Function, SubscribeDevicesReply};
 use serde_json::{Value, json};
 
@@ -39,7 +40,7 @@ impl Watcher {
         &mut self,
         pending: &Pending,
     ) -> Result<(Looked, Vec<SubscribeDevicesReply>), RequestError> {
-        let looked = self.eyes.look(pending)?;
+        let looked = self.eyes.look(pending, now())?;
         self.time += 1;
         let events = self.inventory.replace(&looked.seen, self.time);
         Ok((looked, events))

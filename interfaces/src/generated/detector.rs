@@ -65,6 +65,9 @@ pub struct Device {
     pub netns_mode: Option<NetnsMode>,
     #[serde(rename = "inOtherNetns")]
     pub in_other_netns: bool,
+    #[serde(rename = "notAnswering")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_answering: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uverbs: Option<String>,
     pub ports: Vec<Port>,
@@ -221,6 +224,9 @@ pub struct DescribeReply {
     pub device_reads: i64,
     #[serde(rename = "failedScans")]
     pub failed_scans: i64,
+    #[serde(rename = "refusedRecords")]
+    pub refused_records: i64,
+    pub refused: Vec<String>,
     #[serde(rename = "askingUSec")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asking_usec: Option<i64>,

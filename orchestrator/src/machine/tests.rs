@@ -68,6 +68,7 @@ pub fn device(index: i64, name: &str, protocols: &[Protocol]) -> detector::Devic
         board_id: None,
         netns_mode: None,
         in_other_netns: false,
+        not_answering: None,
         uverbs: None,
         ports: protocols.iter().enumerate().map(port).collect(),
     }

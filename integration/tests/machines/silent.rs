@@ -1,0 +1,297 @@
+//! Devices that do not answer: an attribute that blocks, as one does whose firmware hangs (here a
+//! FIFO that nothing writes to), and requests of `NETLINK_RDMA` without a reply. Each is shown
+//! with what is known of it, the others are seen, and what answers again is whole again. Must
+//! never wait for a time, but for what is seen.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use detector::pending::Pending;
+use integration::wire::{Answer, Request};
+use interfaces::detector::{Action, Device};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use super::crowd;
+use super::incremental::heard;
+use super::machine;
+use super::nldev::{Answers, Table};
+use super::tree::Tree;
+use super::watcher::Watcher;
+
+/// How long anything may take before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Has an attribute block whoever opens it; returns where it is, and what it was.
+fn block(root: &Path, attribute: &str) -> (PathBuf, Vec<u8>) {
+    let path = root.join(attribute);
+    let content = fs::read(&path).unwrap_or_default();
+    let _ = fs::remove_file(&path);
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    (path, content)
+}
+
+/// Answers the one that it blocks, and all that come.
+fn unblock((path, content): &(PathBuf, Vec<u8>)) {
+    let fifo = fs::OpenOptions::new().read(true).write(true).open(path);
+    fs::remove_file(path).unwrap();
+    fs::write(path, content).unwrap();
+    // An end of it is open already where something hangs in it.
+    fifo.unwrap().write_all(content).unwrap();
+}
+
+fn by_index(watcher: &Watcher, index: i64) -> Device {
+    watcher
+        .devices()
+        .find(|d| d.index == index)
+        .unwrap()
+        .clone()
+}
+
+fn silent(watcher: &Watcher) -> BTreeSet<i64> {
+    let devices = watcher.devices();
+    let silent = devices.filter(|device| device.not_answering.is_some());
+    silent.map(|device| device.index).collect()
+}
+
+/// Looks until it is so.
+fn look_until(watcher: &mut Watcher, what: &str, done: impl Fn(&Watcher) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done(watcher) {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        watcher.look(&Pending::unasked()).unwrap();
+    }
+}
+
+/// Answers of which some never come.
+struct Mute {
+    table: Table,
+    mute: BTreeSet<u32>,
+    list: bool,
+    refused: Option<i32>,
+}
+
+impl Answers for Mute {
+    fn answer(&mut self, request: Request) -> Answer {
+        match (request, self.refused) {
+            (Request::Ports(index), Some(errno)) if self.mute.contains(&index) => Err(errno),
+            _ => self.table.answer(request),
+        }
+    }
+
+    fn is_silent(&self, request: Request) -> bool {
+        match request {
+            Request::Devices => self.list,
+            Request::Ports(index) => self.refused.is_none() && self.mute.contains(&index),
+            Request::Device(_) | Request::System => false,
+        }
+    }
+}
+
+fn mute(count: u32) -> (Tree, Arc<Mutex<Mute>>) {
+    let (tree, table) = crowd::of_software(count);
+    let table = Arc::into_inner(table).unwrap().into_inner().unwrap();
+    let answers = Mute {
+        table,
+        mute: BTreeSet::new(),
+        list: false,
+        refused: None,
+    };
+    (tree, Arc::new(Mutex::new(answers)))
+}
+
+#[test]
+fn a_device_whose_rate_blocks_is_shown_with_what_is_known_and_is_whole_when_it_answers() {
+    let machine = machine::read("mlx5-infiniband");
+    let root = machine.tree.root();
+    let mut whole = super::watch(&machine);
+    whole.look(&Pending::everything()).unwrap();
+    let name = &by_index(&whole, 0).name;
+    let blocked = block(root, &format!("class/infiniband/{name}/ports/1/rate"));
+
+    let mut watcher = super::watch(&machine);
+    let (_, events) = watcher.look(&Pending::everything()).unwrap();
+    assert_eq!(events.last().unwrap().action, Action::Ready);
+    let shown = by_index(&watcher, 0);
+    assert_eq!(shown.not_answering.as_deref(), Some("ports/1/rate"));
+    assert_eq!(shown.ports[0].speed_mbps, None);
+    let known = by_index(&whole, 0);
+    assert_eq!(shown.kind, known.kind);
+    assert_eq!(shown.driver, known.driver);
+    assert_eq!(shown.pci_address, known.pci_address);
+    assert_eq!(shown.uverbs, known.uverbs);
+    assert_eq!(shown.ports[0].state, known.ports[0].state);
+    for index in whole.devices().map(|d| d.index).filter(|index| *index != 0) {
+        assert_eq!(by_index(&watcher, index), by_index(&whole, index));
+    }
+
+    unblock(&blocked);
+    look_until(&mut watcher, "the device to answer", |w| {
+        silent(w).is_empty()
+    });
+    assert_eq!(by_index(&watcher, 0), known);
+}
+
+#[test]
+fn a_known_device_that_hangs_keeps_its_record_and_follows_its_name() {
+    let machine = machine::read("mlx5-infiniband");
+    let mut watcher = super::watch(&machine);
+    watcher.look(&Pending::everything()).unwrap();
+    let before = by_index(&watcher, 4);
+    let attribute = format!("class/infiniband/{}/ports/1/link_layer", before.name);
+    let root = machine.tree.root();
+    let blocked = block(&fs::canonicalize(root).unwrap(), &attribute);
+    let (_, events) = watcher.look(&Pending::everything()).unwrap();
+    assert_eq!(events.len(), 1, "{events:?}");
+    let mut expected = before.clone();
+    expected.not_answering = Some("ports/1/link_layer".to_owned());
+    assert_eq!(by_index(&watcher, 4), expected);
+
+    // A look at everything tells nothing new, and does not wait for it.
+    let (looked, events) = watcher.look(&Pending::everything()).unwrap();
+    assert!(events.is_empty(), "{events:?}");
+    assert_eq!(looked.device_reads, before_count(&watcher) - 1);
+
+    let (_, path) = machine.tree.rename_rdma_device(&before.name, "renamed0");
+    let mut table = machine.table.lock().unwrap();
+    table
+        .devices
+        .get_mut(&4)
+        .unwrap()
+        .set("name", Some("renamed0"));
+    drop(table);
+    watcher.look(&Pending::unasked()).unwrap();
+    assert_eq!(by_index(&watcher, 4).name, "renamed0");
+    assert_eq!(silent(&watcher), [4].into());
+
+    let blocked = (root.join(path).join("ports/1/link_layer"), blocked.1);
+    unblock(&blocked);
+    look_until(&mut watcher, "the device to answer", |w| {
+        silent(w).is_empty()
+    });
+    let mut renamed = before;
+    "renamed0".clone_into(&mut renamed.name);
+    assert_eq!(by_index(&watcher, 4), renamed);
+}
+
+fn before_count(watcher: &Watcher) -> i64 {
+    i64::try_from(watcher.devices().count()).unwrap()
+}
+
+#[test]
+fn a_device_that_hangs_and_goes_is_gone() {
+    let (tree, table) = crowd::of_software(3);
+    let _blocked = block(tree.root(), "devices/virtual/infiniband/rxe1/board_id");
+    let mut watcher = Watcher::new(tree.root(), &table);
+    watcher.look(&Pending::everything()).unwrap();
+    assert_eq!(silent(&watcher), [1].into());
+    table.lock().unwrap().devices.remove(&1);
+    let mut removed = Pending::default();
+    heard(&mut removed, "remove", "devices/virtual", "rxe1", None);
+    watcher.look(&removed).unwrap();
+    assert_eq!(watcher.devices().count(), 2);
+    assert!(silent(&watcher).is_empty());
+}
+
+#[test]
+fn what_hangs_in_sysfs_beyond_the_bound_of_threads_is_shown_without_being_read() {
+    let (tree, table) = crowd::of_software(60);
+    let hang: Vec<u32> = (0..30).collect();
+    let path = |index: &u32| format!("devices/virtual/infiniband/rxe{index}/board_id");
+    let root = tree.root();
+    let mut watcher = Watcher::new(root, &table);
+    watcher.look(&Pending::everything()).unwrap();
+    let blocked: Vec<_> = hang.iter().map(|i| block(root, &path(i))).collect();
+    let (_, events) = watcher.look(&Pending::everything()).unwrap();
+    assert!(
+        events.iter().all(|event| event.action == Action::Change),
+        "{events:?}"
+    );
+    assert_eq!(watcher.devices().count(), 60);
+    assert!(
+        hang.iter()
+            .all(|index| silent(&watcher).contains(&i64::from(*index)))
+    );
+    let threads = fs::read_dir("/proc/self/task").unwrap().filter(|task| {
+        let name = task.as_ref().unwrap().path().join("comm");
+        fs::read_to_string(name).is_ok_and(|name| name.trim() == "asker")
+    });
+    // Those of the other tests of this process are counted, too.
+    assert!(threads.count() < 100);
+    // Another look asks none of them.
+    let (looked, _) = watcher.look(&Pending::everything()).unwrap();
+    assert_eq!(looked.device_reads, 0);
+    blocked.iter().for_each(unblock);
+    look_until(&mut watcher, "all devices to answer", |w| {
+        silent(w).is_empty()
+    });
+}
+
+#[test]
+fn devices_whose_ports_are_not_told_do_not_keep_the_others_from_being_seen() {
+    let (tree, answers) = mute(20);
+    answers.lock().unwrap().mute = [3, 7, 11].into();
+    let mut watcher = Watcher::new(tree.root(), &answers);
+    watcher.look(&Pending::everything()).unwrap();
+    assert_eq!(watcher.devices().count(), 20);
+    assert!(silent(&watcher).is_superset(&[3, 7, 11].into()));
+    let shown = by_index(&watcher, 7);
+    assert_eq!(
+        shown.not_answering.as_deref(),
+        Some("NETLINK_RDMA port dump")
+    );
+    assert_eq!(shown.ports, []);
+    answers.lock().unwrap().mute.clear();
+    look_until(&mut watcher, "them to answer", |w| silent(w).is_empty());
+    assert_eq!(by_index(&watcher, 7).ports.len(), 1);
+}
+
+#[test]
+fn a_device_whose_ports_are_refused_says_with_which_errno() {
+    let (tree, answers) = mute(3);
+    let mut guard = answers.lock().unwrap();
+    (guard.mute, guard.refused) = ([1].into(), Some(5));
+    drop(guard);
+    let mut watcher = Watcher::new(tree.root(), &answers);
+    watcher.look(&Pending::everything()).unwrap();
+    assert_eq!(silent(&watcher), [1].into());
+    let why = by_index(&watcher, 1).not_answering.unwrap();
+    assert!(
+        why.starts_with("NETLINK_RDMA port dump") && why.contains("errno 5"),
+        "{why}"
+    );
+    answers.lock().unwrap().refused = None;
+    answers.lock().unwrap().mute.clear();
+    look_until(&mut watcher, "it to answer", |w| silent(w).is_empty());
+}
+
+#[test]
+fn where_the_list_does_not_answer_each_device_is_asked_for_by_its_index() {
+    let (tree, answers) = mute(20);
+    // The first index of a machine that has been up for long is not 0.
+    for index in 0..15 {
+        answers.lock().unwrap().table.devices.remove(&index);
+        tree.remove(&format!("class/infiniband/rxe{index}"));
+    }
+    answers.lock().unwrap().list = true;
+    let mut watcher = Watcher::new(tree.root(), &answers);
+    watcher.look(&Pending::everything()).unwrap();
+    assert_eq!(watcher.devices().count(), 5);
+    assert!(silent(&watcher).is_empty());
+
+    // One comes and one goes while the list does not answer.
+    let mut guard = answers.lock().unwrap();
+    guard.table.devices.remove(&16);
+    guard.table.line("device index=20 name=rxe20 node_type=1");
+    drop(guard);
+    let path = "devices/virtual/infiniband/rxe20";
+    tree.directory(path);
+    tree.link_to("class/infiniband/rxe20", path);
+    tree.remove("class/infiniband/rxe16");
+    watcher.look(&Pending::unasked()).unwrap();
+    let indexes: Vec<i64> = watcher.devices().map(|device| device.index).collect();
+    assert_eq!(indexes, [15, 17, 18, 19, 20]);
+}
