@@ -28,10 +28,14 @@ impl Places {
         let mut places = Self::default();
         places.add(&config.modules);
         places.add(&config.sysfs.join("module"));
+        let tree = config.modules.join(release(config));
+        if !places.contains(&tree) {
+            places.add(&tree);
+        }
         let mut left = MAX_ENTRIES;
-        places.add_module_tree(&config.modules.join(release(config)), true, &mut left);
+        places.add_links_of_modules(&tree, &SOURCES, &mut left);
         if left == 0 {
-            let tree = config.modules.display();
+            let tree = tree.display();
             tracing::warn!("{tree}: links behind {MAX_ENTRIES} entries are not followed");
         }
         places
@@ -79,33 +83,30 @@ impl Places {
     }
 
     /// Adds what the links below a directory of modules lead to: a directory with all that is in
-    /// it, or a file with the name of a module or of an index. Looks at `left` entries at most.
-    fn add_module_tree(&mut self, directory: &Path, top: bool, left: &mut usize) {
-        if !self.contains(directory) && self.add(directory).is_none() {
-            return;
-        }
+    /// it, or a file with the name of a module or of an index. Leaves out the entries `without`.
+    /// Looks at `left` entries at most.
+    fn add_links_of_modules(&mut self, directory: &Path, without: &[&str], left: &mut usize) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             *left = left.saturating_sub(1);
             if *left == 0 {
                 return;
             }
             let (path, name) = (entry.path(), entry.file_name());
-            let is_source = top && SOURCES.iter().any(|source| name == *source);
             let Ok(kind) = entry.file_type() else {
                 continue;
             };
-            if is_source {
+            if without.iter().any(|other| name == *other) {
                 continue;
-            } else if kind.is_dir() {
-                self.add_module_tree(&path, false, left);
-            } else if kind.is_symlink() {
+            }
+            if kind.is_dir() {
+                self.add_links_of_modules(&path, &[], left);
+            } else if kind.is_symlink() && !self.contains(&path) {
                 let target = fs::metadata(&path);
                 if target.is_ok_and(|target| target.is_dir()) {
-                    // A link to where this was, or is, would be followed for ever.
-                    if !self.contains(&path) {
-                        self.add_module_tree(&path, false, left);
-                    }
-                } else if is_of_modules(&name.to_string_lossy()) && !self.contains(&path) {
+                    // From here on it is one of the places, so that a circle of links ends.
+                    self.add(&path);
+                    self.add_links_of_modules(&path, &[], left);
+                } else if is_of_modules(&name.to_string_lossy()) {
                     self.add(&path);
                 }
             }
