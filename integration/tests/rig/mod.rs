@@ -112,6 +112,13 @@ impl Evidence {
         error.lines().next().unwrap_or_default().to_owned()
     }
 
+    /// Fails unless the caller kept under `name` could not even connect.
+    pub fn assert_not_admitted(&self, name: &str) {
+        let errors = self.text(&format!("{name}.err"));
+        let refused = !self.succeeded(name) && errors.contains("Permission denied");
+        assert!(refused, "{name}: {}\n{errors}", self.text(name));
+    }
+
     /// A property of one unit in the output of `systemctl show --property=Id,…`.
     pub fn property(&self, name: &str, unit: &str, property: &str) -> String {
         let text = self.text(name);

@@ -52,3 +52,23 @@ keep_privileges() {
         keep "$1.$field" status_of "$1" "$field"
     done
 }
+
+# inserters: the processes of the loader that insert modules.
+inserters() {
+    group=$(systemctl show --property=ControlGroup --value rdma-loader.service)
+    for pid in $(cat "/sys/fs/cgroup$group/cgroup.procs"); do
+        [ "$(cat "/proc/$pid/comm")" != rdma-inserter ] || echo "$pid"
+    done
+}
+
+# inserter_status FIELD: a field of /proc/PID/status of the first of them.
+inserter_status() {
+    sed -n "s/^$1:[[:space:]]*//p" "/proc/$(inserters | head -n 1)/status"
+}
+
+# keep_inserter_privileges: who the loader's other process runs as, and what it may.
+keep_inserter_privileges() {
+    for field in Uid CapEff CapPrm CapBnd CapAmb NoNewPrivs Seccomp; do
+        keep "rdma-inserter.$field" inserter_status "$field"
+    done
+}
