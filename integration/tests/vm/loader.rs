@@ -177,7 +177,6 @@ fn what_the_kernel_says_of_a_bad_file_is_told_by_its_name() {
         ("junk", "ENOEXEC"),
         ("flipped", "EKEYREJECTED"),
         ("empty", "EINVAL"),
-        ("unreadable", "EACCES"),
         ("writable", "EPERM"),
         ("busy", "ETXTBSY"),
         ("gone", "ENOENT"),
@@ -188,7 +187,8 @@ fn what_the_kernel_says_of_a_bad_file_is_told_by_its_name() {
 
 #[test]
 fn what_the_kernel_takes_is_loaded() {
-    for image in ["unsigned", "gzip", "whole"] {
+    // A file that root alone can read is one that modprobe loads.
+    for image in ["unsigned", "gzip", "unreadable", "whole"] {
         let result = result(&LOADER, &format!("images/{image}"));
         assert_eq!(result["outcome"], "loaded", "{image}: {result}");
     }
@@ -221,15 +221,26 @@ fn whoever_is_against_it_is_named() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_read_lets_nothing_in() {
+fn what_root_alone_can_read_counts_as_it_does_for_modprobe() {
+    // A file of modprobe.d of mode 0600 and module trees of mode 0700.
     let secret = result(&LOADER, "configuration/secret");
-    assert_eq!(secret["outcome"], "failed");
-    let message = secret["message"].as_str().unwrap();
-    assert!(message.contains("/etc/modprobe.d/test.conf"), "{message}");
+    assert_eq!(secret["outcome"], "loaded", "{secret}");
+    let file = "/etc/modprobe.d/test.conf:1";
+    assert_denied(&LOADER, "configuration/secret-ban", "blacklist", file);
     let live = LOADER.text("configuration/live");
-    assert!(!live.lines().any(|module| module == "ib_umad"), "{live}");
-    // And when it is gone, all is well again.
+    assert!(live.lines().any(|module| module == "ib_umad"), "{live}");
+    assert!(!live.lines().any(|module| module == "ib_iser"), "{live}");
+    // And when it is gone, it forbids nothing.
     assert_eq!(LOADER.json("configuration/explain")["outcome"], "loaded");
+}
+
+#[test]
+fn a_link_that_came_after_the_start_is_named_and_read_by_the_next_loader() {
+    let before = result(&LOADER, "configuration/opted-in-before");
+    assert_eq!(before["outcome"], "failed", "{before}");
+    assert_eq!(before["errnoName"], "EAGAIN", "{before}");
+    let message = before["message"].as_str().unwrap();
+    assert!(message.contains("/etc/modprobe.d/"), "{message}");
 }
 
 #[test]
