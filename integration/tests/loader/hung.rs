@@ -174,10 +174,15 @@ fn a_loader_that_is_killed_leaves_nothing_half_initialised_and_no_process() {
     with_lab(Vec::new(), async |lab| {
         let socket = lab.socket(LOADER);
         lab.kernel().hold_only(["ib_core"]);
-        let arguments = json!({"modules": ["ib_uverbs"], "timeoutUSec": 1});
-        load(&socket, arguments).await;
-        until_loading(&socket, 1).await;
-        lab.service("rdma-loader").unwrap().kill().await.unwrap();
+        let mut waiting = Client::connect(&socket).await.unwrap();
+        let arguments = json!({"modules": ["ib_uverbs"]});
+        let call = waiting.call::<LoadReply>(LOAD, &arguments, DEADLINE);
+        let killed = async {
+            until_loading(&socket, 1).await;
+            lab.service("rdma-loader").unwrap().kill().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(call, killed);
+        assert!(answer.is_err(), "its service is gone");
         assert_eq!(inserters(lab).len(), 1, "it goes on");
         lab.kernel().hold_only([]);
         let core = |module: &String| module == "ib_core";
