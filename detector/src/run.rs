@@ -11,6 +11,7 @@ use interfaces::activation::Inherited;
 use interfaces::clock::{now, until};
 use interfaces::lifecycle::{self, Wishes};
 use interfaces::log::Chain;
+use interfaces::sandbox::{self, SandboxError};
 use interfaces::server::{self, Admission, LimitError, Limits};
 use interfaces::user;
 use tokio::sync::Notify;
@@ -26,12 +27,18 @@ use crate::server::{Detector, Published};
 use crate::sysfs::Sysfs;
 use crate::uevent::Uevent;
 
+/// The system calls that are left, one line a call.
+const CALLS: &str = include_str!("../../deploy/seccomp/rdma-detector.calls");
+
 /// Why the detector cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A socket that was passed, or should have been, cannot be used.
     #[error("cannot use the sockets that were passed")]
     Activation(#[source] io::Error),
+    /// What is not needed cannot be given up.
+    #[error("cannot give up what is not needed")]
+    Sandbox(#[source] SandboxError),
     /// A limit on the command line is invalid.
     #[error("invalid --limit, or RDMA_HOTPLUG_LIMITS")]
     Limits(#[source] LimitError),
@@ -87,6 +94,9 @@ async fn run(config: Config) -> Result<(), Error> {
         .take_varlink(config.listen.as_deref())
         .map_err(Error::Activation)?;
 
+    // Before there is another thread: what it takes away is taken from one thread and its children.
+    sandbox::restrict_files([config.sysfs.as_path()], []).map_err(Error::Sandbox)?;
+    sandbox::restrict_system_calls(CALLS, "serve").map_err(Error::Sandbox)?;
     // The socket is open: whatever happens from here on is an event. So what is seen can only be
     // older than the events, never newer.
     let published = Arc::new(Published::default());

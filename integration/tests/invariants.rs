@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 38] = [
+const PURE: [&str; 40] = [
     "detector/src/uevent.rs",
     "detector/src/nldev.rs",
     "detector/src/pending.rs",
@@ -28,6 +28,8 @@ const PURE: [&str; 38] = [
     "loader/src/explain.rs",
     "loader/src/policy.rs",
     "loader/src/message.rs",
+    "orchestrator/src/bounds.rs",
+    "orchestrator/src/targets.rs",
     "orchestrator/src/rules.rs",
     "orchestrator/src/rules/file.rs",
     "orchestrator/src/rules/list.rs",
@@ -38,7 +40,7 @@ const PURE: [&str; 38] = [
     "orchestrator/src/machine/explain.rs",
     "orchestrator/src/machine/function.rs",
     "orchestrator/src/machine/module.rs",
-    "orchestrator/src/machine/unit.rs",
+    "orchestrator/src/machine/target.rs",
     "orchestrator/src/machine/wanted.rs",
     "orchestrator/src/journal/replay.rs",
     "orchestrator/src/journal/wire.rs",

@@ -1,56 +1,22 @@
-//! What this process takes from itself, once it has what it needs: on top of its unit's sandbox,
-//! and where it runs without one. Nothing here can be taken back. Must never give up what a
-//! later request, a log record or a stop still needs.
+//! What each of the loader's two processes takes from itself, once it has what it needs: on top of its
+//! unit's sandbox, and where it runs without one. Nothing here can be taken back. Must never give
+//! up what a later request, a log record or a stop still needs.
 
 use std::io;
 use std::path::Path;
 
-use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr,
-};
-use libc::{ENOSYS, EPERM, c_long};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
-};
+use interfaces::sandbox;
 
-/// `MODULE_INIT_COMPRESSED_FILE`: the only flag that is ever needed. The others have the kernel
-/// take modules of other kernels.
-const COMPRESSED_FILE: u64 = 4;
+/// The system calls that are left, one line a call.
+const CALLS: &str = include_str!("../../deploy/seccomp/rdma-loader.calls");
 
 /// Leaves nothing of the file system but reading `readable`: files, and directories with all that
-/// is below them. One that is not there is left out, and so is what may stand above it. A kernel
-/// without Landlock is left as it is.
+/// is below them.
 ///
 /// # Errors
 /// When the kernel has Landlock and refuses.
 pub fn restrict_files<'p>(readable: impl Iterator<Item = &'p Path>) -> io::Result<()> {
-    restrict_files_to(readable).map_err(io::Error::other)
-}
-
-fn restrict_files_to<'p>(
-    readable: impl Iterator<Item = &'p Path>,
-) -> Result<(), landlock::RulesetError> {
-    let mut ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(ABI::V5))?
-        .create()?;
-    for path in readable {
-        if let Ok(fd) = PathFd::new(path) {
-            ruleset = ruleset.add_rule(PathBeneath::new(fd, reading(path)))?;
-        }
-    }
-    ruleset.restrict_self()?;
-    Ok(())
-}
-
-fn reading(path: &Path) -> BitFlags<AccessFs> {
-    if path.is_dir() {
-        AccessFs::ReadFile | AccessFs::ReadDir
-    } else {
-        AccessFs::ReadFile.into()
-    }
+    Ok(sandbox::restrict_files(readable, [])?)
 }
 
 /// Which of the two processes is restricted.
@@ -62,185 +28,24 @@ pub enum Process {
     Inserting,
 }
 
+impl Process {
+    /// Its part in the file of system calls.
+    fn part(self) -> &'static str {
+        match self {
+            Self::Serving => "serve",
+            Self::Inserting => "insert",
+        }
+    }
+}
+
 /// Leaves the system calls that `process` needs. Every other one fails with `EPERM`, on all
-/// threads: never with `ENOSYS`, which would read as a kernel without modules. `clone3(2)` alone
-/// does: the C library makes threads by `clone(2)` then, whose flags a filter can look at.
+/// threads: never with `ENOSYS`, which would read as a kernel without modules.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn restrict_system_calls(process: Process) -> io::Result<()> {
-    for program in filters(process).map_err(io::Error::other)? {
-        seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)?;
-    }
-    Ok(())
+    Ok(sandbox::restrict_system_calls(CALLS, process.part())?)
 }
-
-/// The filters of [`restrict_system_calls`], in the order in which they are applied. Of the
-/// verdicts of several filters the strictest counts (`seccomp(2)`).
-///
-/// # Errors
-/// When one cannot be built for this processor.
-pub fn filters(process: Process) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
-    Ok(match process {
-        Process::Serving => vec![filter(process)?],
-        Process::Inserting => vec![without_clone3()?, filter(process)?],
-    })
-}
-
-/// Answers `clone3(2)` as a kernel does that does not have it.
-fn without_clone3() -> Result<BpfProgram, seccompiler::BackendError> {
-    let missing = SeccompAction::Errno(ENOSYS.cast_unsigned());
-    let rules = [(libc::SYS_clone3, Vec::new())].into_iter().collect();
-    let architecture = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(rules, SeccompAction::Allow, missing, architecture)?.try_into()
-}
-
-fn filter(process: Process) -> Result<BpfProgram, seccompiler::BackendError> {
-    let own = match process {
-        Process::Serving => SERVING,
-        Process::Inserting => INSERTING,
-    };
-    let allowed = ALLOWED.iter().chain(own);
-    let mut rules: Vec<(c_long, Vec<SeccompRule>)> =
-        allowed.map(|call| (*call, Vec::new())).collect();
-    let when = |argument, operator, value| {
-        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
-        SeccompRule::new(vec![condition])
-    };
-    let unix = libc::AF_UNIX.cast_unsigned().into();
-    let executable = libc::PROT_EXEC.cast_unsigned().into();
-    if process == Process::Inserting {
-        let thread = libc::CLONE_THREAD.cast_unsigned().into();
-        let name = libc::PR_SET_NAME.cast_unsigned().into();
-        rules.extend([
-            // What this program is for, without a flag that forces a module in.
-            (
-                libc::SYS_finit_module,
-                vec![
-                    when(2, SeccompCmpOp::Eq, 0)?,
-                    when(2, SeccompCmpOp::Eq, COMPRESSED_FILE)?,
-                ],
-            ),
-            // A thread, but no process.
-            (
-                libc::SYS_clone,
-                vec![when(0, SeccompCmpOp::MaskedEq(thread), thread)?],
-            ),
-            // Its name.
-            (libc::SYS_prctl, vec![when(0, SeccompCmpOp::Eq, name)?]),
-        ]);
-    }
-    rules.extend([
-        // The service manager is told of states over a socket of its own each time.
-        (libc::SYS_socket, vec![when(0, SeccompCmpOp::Eq, unix)?]),
-        // Memory, but none that could be run.
-        (
-            libc::SYS_mmap,
-            vec![when(2, SeccompCmpOp::MaskedEq(executable), 0)?],
-        ),
-        (
-            libc::SYS_mprotect,
-            vec![when(2, SeccompCmpOp::MaskedEq(executable), 0)?],
-        ),
-    ]);
-    let architecture = std::env::consts::ARCH.try_into()?;
-    let refuse = SeccompAction::Errno(EPERM.cast_unsigned());
-    SeccompFilter::new(
-        rules.into_iter().collect(),
-        refuse,
-        SeccompAction::Allow,
-        architecture,
-    )?
-    .try_into()
-}
-
-/// What the serving process may beside [`ALLOWED`].
-const SERVING: &[c_long] = &[
-    // Connections, and who is behind them.
-    libc::SYS_accept4,
-    libc::SYS_shutdown,
-    libc::SYS_getsockopt,
-    libc::SYS_setsockopt,
-    libc::SYS_getsockname,
-    libc::SYS_getpeername,
-    // Waiting for any of them.
-    libc::SYS_epoll_ctl,
-    libc::SYS_epoll_pwait,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_epoll_wait,
-];
-
-/// What the inserting process may beside [`ALLOWED`]: what the C library does on a new thread.
-const INSERTING: &[c_long] = &[
-    // The first filter answers it.
-    libc::SYS_clone3,
-    libc::SYS_set_robust_list,
-    libc::SYS_rseq,
-    // A stand-in for the kernel ends what it sends.
-    libc::SYS_shutdown,
-];
-
-/// What both processes may, whatever its arguments. `open_by_handle_at(2)` must never be here: it
-/// reads around Landlock with CAP_DAC_READ_SEARCH.
-const ALLOWED: &[c_long] = &[
-    // The socket between the two, and the log's.
-    libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_sendto,
-    libc::SYS_sendmsg,
-    libc::SYS_connect,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_poll,
-    libc::SYS_ppoll,
-    // Files: opening is Landlock's to judge.
-    libc::SYS_openat,
-    libc::SYS_close,
-    libc::SYS_read,
-    libc::SYS_readv,
-    libc::SYS_pread64,
-    libc::SYS_write,
-    libc::SYS_writev,
-    libc::SYS_lseek,
-    libc::SYS_fstat,
-    libc::SYS_newfstatat,
-    libc::SYS_statx,
-    libc::SYS_getdents64,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_readlink,
-    libc::SYS_readlinkat,
-    libc::SYS_fadvise64,
-    libc::SYS_fcntl,
-    libc::SYS_ioctl,
-    // A module that the kernel cannot decompress, and long log records.
-    libc::SYS_memfd_create,
-    libc::SYS_ftruncate,
-    // Memory and threads, as the C library keeps them.
-    libc::SYS_brk,
-    libc::SYS_munmap,
-    libc::SYS_mremap,
-    libc::SYS_madvise,
-    libc::SYS_futex,
-    libc::SYS_sched_getaffinity,
-    libc::SYS_sched_yield,
-    libc::SYS_getrandom,
-    libc::SYS_gettid,
-    libc::SYS_getpid,
-    libc::SYS_geteuid,
-    libc::SYS_getuid,
-    libc::SYS_prlimit64,
-    // Time, where the vDSO does not give it.
-    libc::SYS_clock_gettime,
-    libc::SYS_clock_nanosleep,
-    // Signals, and the end.
-    libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sigaltstack,
-    libc::SYS_restart_syscall,
-    libc::SYS_tgkill,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-];
 
 #[cfg(test)]
 mod tests {
@@ -261,7 +66,7 @@ mod tests {
         thread::scope(|scope| {
             let restricted = || {
                 restrict_files(readable.iter().map(PathBuf::as_path)).unwrap();
-                for program in filters(process).unwrap() {
+                for program in sandbox::filters(CALLS, process.part()).unwrap() {
                     seccompiler::apply_filter(&program).unwrap();
                 }
                 test()

@@ -12,6 +12,7 @@ use interfaces::dropin::{self, DropIn};
 use interfaces::lifecycle::{self, Wishes};
 use interfaces::names::{ModuleName, UnitName};
 use interfaces::orchestrator::{DescribeReply, ExplainModuleReply, ExplainReply};
+use interfaces::sandbox::{self, SandboxError};
 use interfaces::server::{self, Admission, LimitError, Limits, Pace};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -26,12 +27,22 @@ use crate::peers;
 use crate::rules::{Source, Sources};
 use crate::server::{Orchestrator, Published};
 
+/// The system calls that are left, one line a call.
+const CALLS: &str = include_str!("../../deploy/seccomp/rdma-orchestrator.calls");
+
+/// Where links in directories of rules may lead, to a package's files or to nothing: every user may
+/// read there.
+const LINKED: [&str; 3] = ["/etc", "/usr", "/dev/null"];
+
 /// Why the orchestrator cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The sockets that were passed, or should have been, cannot be used.
     #[error("cannot use the sockets that were passed")]
     Activation(#[source] io::Error),
+    /// What is not needed cannot be given up.
+    #[error("cannot give up what is not needed")]
+    Sandbox(#[source] SandboxError),
     /// A limit on the command line is invalid.
     #[error("invalid --limit, or RDMA_HOTPLUG_LIMITS")]
     Limits(#[source] LimitError),
@@ -108,6 +119,15 @@ async fn run(config: &Config, endpoint: Endpoint, rules: Sources) -> Result<(), 
         peers: Vec::new(),
     };
     let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
+    // Before there is another thread: what it takes away is taken from one thread and its children.
+    let rules_and_lists = config.rules.iter().chain([&config.lists]);
+    let linked = LINKED.iter().map(Path::new);
+    let readable = rules_and_lists
+        .filter_map(|path| nearest(path))
+        .chain(linked);
+    sandbox::restrict_files(readable, [config.runtime_directory.as_path()])
+        .map_err(Error::Sandbox)?;
+    sandbox::restrict_system_calls(CALLS, "serve").map_err(Error::Sandbox)?;
     let (messages, queue) = unbounded_channel();
     let published = Arc::new(Published::default());
     // Started by a client for itself alone, it says what it is and does nothing: the machine's
@@ -165,6 +185,11 @@ fn follow_the_world(
         refused: Refused::default(),
     };
     tasks.spawn(mind.decide(queue, patience(config), rules));
+}
+
+/// A directory, or the nearest one above it that is there: it may be made later.
+fn nearest(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|path| path.is_dir())
 }
 
 fn patience(config: &Config) -> Patience {

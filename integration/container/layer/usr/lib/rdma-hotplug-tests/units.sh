@@ -91,7 +91,9 @@ systemctl enable --runtime --quiet test-hardware.service test-early@x.service \
     test-fails@.service
 
 mkfifo $devices
-systemctl stop rdma-detector.socket rdma-detector-uevent.socket rdma-detector.service
+# Whatever starts the orchestrator must not bring the real one back.
+systemctl mask --now --quiet --runtime \
+    rdma-detector.socket rdma-detector-uevent.socket rdma-detector.service
 rm $run_dir/org.rdmahotplug.Detector
 SYSTEMD_VARLINK_LISTEN=$run_dir/org.rdmahotplug.Detector $tests/detector-stand-in $devices &
 stand_in=$!
@@ -198,8 +200,11 @@ device add 8 test0 roce
 keep is-back until_true 20 systemctl is-active test-device@test0.service
 
 case_begins isolate
-mkdir -p /run/systemd/system/test.service.d
-printf '[Unit]\nIgnoreOnIsolate=yes\n' >/run/systemd/system/test.service.d/isolate.conf
+# This scenario stays, and what its service requires.
+for kept in test.service basic.target; do
+    mkdir -p /run/systemd/system/$kept.d
+    printf '[Unit]\nIgnoreOnIsolate=yes\n' >/run/systemd/system/$kept.d/isolate.conf
+done
 unit test-rescue.target '[Unit]' AllowIsolate=yes Requires=sysinit.target After=sysinit.target
 unit test-back.target '[Unit]' AllowIsolate=yes Requires=basic.target After=basic.target
 systemctl daemon-reload
