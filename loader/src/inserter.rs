@@ -20,7 +20,7 @@ use crate::kernel::Kernel;
 use crate::link::Link;
 use crate::message::{Answer, Failure, Order, Outcome};
 use crate::module_dir::ModuleDir;
-use crate::readable::Places;
+use crate::readable::Readable;
 use crate::run::{Error, release};
 use crate::sandbox::{self, Process};
 
@@ -33,11 +33,17 @@ pub const MAX_AT_ONCE: usize = 256;
 /// The stack of such a thread, in bytes: what decompresses a module keeps its buffers elsewhere.
 const STACK: usize = 256 << 10;
 
-/// Inserts what the serving process orders over `link`, until that has ended.
+/// Inserts what the serving process orders over `link`, until that has ended. Of the file system
+/// only what is `readable` is left.
 ///
 /// # Errors
 /// When this process cannot give up what it does not need.
-pub fn main<K: Kernel>(config: &Config, link: Link, kernel: K) -> Result<(), Error> {
+pub fn main<K: Kernel>(
+    config: &Config,
+    readable: &Readable,
+    link: Link,
+    kernel: K,
+) -> Result<(), Error> {
     // A stop is the serving process's to carry out. Threads inherit this.
     let blocked = SigSet::all().thread_block();
     blocked.map_err(|e| Error::Runtime(e.into()))?;
@@ -51,8 +57,7 @@ pub fn main<K: Kernel>(config: &Config, link: Link, kernel: K) -> Result<(), Err
     };
     let kept = CapabilitySet::SYS_MODULE | CapabilitySet::DAC_READ_SEARCH;
     capabilities::keep(kept).map_err(Error::Sandbox)?;
-    let readable = Places::of_modules(config);
-    sandbox::restrict_files(readable.paths()).map_err(Error::Sandbox)?;
+    sandbox::restrict_files(readable.inserting.paths()).map_err(Error::Sandbox)?;
     sandbox::restrict_system_calls(Process::Inserting).map_err(Error::Sandbox)?;
     serve(&Arc::new(link), &Arc::new(inserter));
     Ok(())

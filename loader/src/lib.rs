@@ -68,13 +68,15 @@ pub fn main(kernel: impl kernel::Kernel) -> ExitCode {
         interfaces::log::init(LevelFilter::WARN);
         return exit_code(offline::main(plan, &run::running_release()));
     }
+    // Once for both.
+    let readable = readable::Readable::new(&config);
     // Before the log, which opens a socket: each process has its own.
     let side = fork::fork();
     interfaces::log::init(LevelFilter::INFO);
     let ended = match side {
-        Ok(fork::Side::Serving(socket)) => run::main(&config, link::Link::new(socket)),
+        Ok(fork::Side::Serving(socket)) => run::main(&config, readable, link::Link::new(socket)),
         Ok(fork::Side::Inserting(socket)) => {
-            inserter::main(&config, link::Link::new(socket), kernel)
+            inserter::main(&config, &readable, link::Link::new(socket), kernel)
         }
         Err(e) => Err(run::Error::Fork(e)),
     };

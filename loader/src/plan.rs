@@ -222,7 +222,7 @@ fn matches<'i>(index: Option<&'i Index>, text: &[u8]) -> Result<Vec<&'i [u8]>, I
 }
 
 /// `PATH: DEPENDENCY...`: the whole closure, the nearest first.
-fn dependency_line(line: &[u8]) -> Option<(&[u8], impl Iterator<Item = &[u8]>)> {
+pub fn dependency_line(line: &[u8]) -> Option<(&[u8], impl Iterator<Item = &[u8]>)> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     let rest = line.get(colon + 1..)?;
     let words = rest.split(|byte| matches!(byte, b' ' | b'\t'));

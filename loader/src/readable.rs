@@ -3,18 +3,29 @@
 //! start, because a process cannot widen what it has restricted itself to. Must never name a
 //! directory above one of these: with `CAP_DAC_READ_SEARCH` all below it could be read.
 
-use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::config::Config;
+use crate::index::Index;
+use crate::load::read_policy;
+use crate::plan::dependency_line;
 use crate::run::release;
 
-/// The most directory entries that are looked at in a module tree. Debian's has 5,000.
-const MAX_ENTRIES: usize = 100_000;
-/// What depmod leaves out of a module tree: links to the kernel's sources.
-const SOURCES: [&str; 2] = ["build", "source"];
+/// The files of a module tree that are read beside modules.
+const INDEXES: [&str; 7] = [
+    "modules.dep.bin",
+    "modules.alias.bin",
+    "modules.symbols.bin",
+    "modules.builtin.bin",
+    "modules.builtin.alias.bin",
+    "modules.softdep",
+    "modules.weakdep",
+];
 
 /// The files and directories that may be read, each by the path that has no links in it, with its
 /// device and inode.
@@ -23,8 +34,7 @@ pub struct Places(BTreeMap<PathBuf, (u64, u64)>);
 
 impl Places {
     /// What the inserting process reads: modules, and whether they are live.
-    #[must_use]
-    pub fn of_modules(config: &Config) -> Self {
+    fn of_modules(config: &Config) -> Self {
         let mut places = Self::default();
         places.add(&config.modules);
         places.add(&config.sysfs.join("module"));
@@ -32,29 +42,22 @@ impl Places {
         if !places.contains(&tree) {
             places.add(&tree);
         }
-        let mut left = MAX_ENTRIES;
-        places.add_links_of_modules(&tree, &SOURCES, &mut left);
-        if left == 0 {
-            let tree = tree.display();
-            tracing::warn!("{tree}: links behind {MAX_ENTRIES} entries are not followed");
-        }
+        places.add_links_of_modules(config, &tree);
         places
     }
 
     /// What the serving process reads: that, and what decides.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        let mut places = Self::of_modules(config);
+    fn and_of_configuration(mut self, config: &Config) -> Self {
         // The directory: the inode of /proc/cmdline changes when caches are dropped, and a rule
         // for the earlier one would be lost.
         if let Some(directory) = config.command_line.parent() {
-            places.add(directory);
+            self.add(directory);
         }
         for directory in config.modprobe_d.iter().chain(&config.policy) {
-            places.add(directory);
-            places.add_linked_files(directory);
+            self.add(directory);
+            self.add_linked_files(directory);
         }
-        places
+        self
     }
 
     /// The paths.
@@ -63,11 +66,12 @@ impl Places {
     }
 
     /// Adds what `path` leads to, where there is something.
-    fn add(&mut self, path: &Path) -> Option<Metadata> {
-        let path = fs::canonicalize(path).ok()?;
-        let metadata = fs::metadata(&path).ok()?;
-        self.0.insert(path, (metadata.dev(), metadata.ino()));
-        Some(metadata)
+    fn add(&mut self, path: &Path) {
+        if let Ok(path) = fs::canonicalize(path)
+            && let Ok(metadata) = fs::metadata(&path)
+        {
+            self.0.insert(path, (metadata.dev(), metadata.ino()));
+        }
     }
 
     /// Adds what the links in a directory of configuration lead to: files, and `/dev/null`.
@@ -82,34 +86,40 @@ impl Places {
         }
     }
 
-    /// Adds what the links below a directory of modules lead to: a directory with all that is in
-    /// it, or a file with the name of a module or of an index. Leaves out the entries `without`.
-    /// Looks at `left` entries at most.
-    fn add_links_of_modules(&mut self, directory: &Path, without: &[&str], left: &mut usize) {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                return;
-            }
-            let (path, name) = (entry.path(), entry.file_name());
-            let Ok(kind) = entry.file_type() else {
+    /// Adds what links of the module tree lead to, as far as it is read: the indexes, and the files
+    /// of the modules that the policy names and of those that they depend on. A whole tree has
+    /// thousands of entries, and where it is not in memory the look at each takes seconds.
+    fn add_links_of_modules(&mut self, config: &Config, tree: &Path) {
+        for index in INDEXES {
+            self.add_link(&tree.join(index));
+        }
+        let mut inside = HashMap::new();
+        for file in module_files(config, tree) {
+            let file = Path::new(OsStr::from_bytes(&file));
+            // Any other would not be opened.
+            let is_below = file
+                .components()
+                .all(|part| matches!(part, Component::Normal(_)));
+            let path = tree.join(file);
+            let Some(directory) = path.parent().filter(|_| is_below) else {
                 continue;
             };
-            if without.iter().any(|other| name == *other) {
-                continue;
+            let is_inside = inside
+                .entry(directory.to_owned())
+                .or_insert_with(|| self.contains(directory));
+            if !*is_inside && !self.contains(&path) {
+                self.add(&path);
+            } else {
+                self.add_link(&path);
             }
-            if kind.is_dir() {
-                self.add_links_of_modules(&path, &[], left);
-            } else if kind.is_symlink() && !self.contains(&path) {
-                let target = fs::metadata(&path);
-                if target.is_ok_and(|target| target.is_dir()) {
-                    // From here on it is one of the places, so that a circle of links ends.
-                    self.add(&path);
-                    self.add_links_of_modules(&path, &[], left);
-                } else if is_of_modules(&name.to_string_lossy()) {
-                    self.add(&path);
-                }
-            }
+        }
+    }
+
+    /// Adds what `path` leads to where it is a link itself, and leads out of the places.
+    fn add_link(&mut self, path: &Path) {
+        let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+        if is_link && !self.contains(path) {
+            self.add(path);
         }
     }
 
@@ -122,39 +132,55 @@ impl Places {
     }
 }
 
-/// Whether a file of a module tree with that name is read.
-fn is_of_modules(name: &str) -> bool {
-    name.starts_with("modules.") || name.contains(".ko")
+/// The files of the modules that the policy names and of all that they depend on, below `tree`.
+/// None where there is no policy or no index: nothing can be loaded then.
+fn module_files(config: &Config, tree: &Path) -> BTreeSet<Vec<u8>> {
+    let mut files = BTreeSet::new();
+    let index = tree.join("modules.dep.bin");
+    // Reading a FIFO in its place would never end.
+    let is_file = fs::metadata(&index).is_ok_and(|found| found.is_file());
+    let bytes = is_file.then(|| fs::read(index).unwrap_or_default());
+    let bytes = bytes.unwrap_or_default();
+    let (Ok(index), Ok(policy)) = (Index::parse(bytes), read_policy(&config.policy)) else {
+        return files;
+    };
+    for (module, _) in policy.modules() {
+        let line = index.find(module.as_str().as_bytes()).ok().flatten();
+        if let Some((file, dependencies)) = line.and_then(dependency_line) {
+            files.insert(file.to_owned());
+            files.extend(dependencies.map(<[u8]>::to_owned));
+        }
+    }
+    files
 }
 
-/// What was readable at the start, and whether that is still all that is there.
+/// What each process may read, as it was at the start, and whether that is still all there is.
 #[derive(Clone, Debug)]
 pub struct Readable {
     config: Config,
-    at_start: Places,
+    /// The places of the serving process.
+    pub serving: Places,
+    /// The places of the inserting process.
+    pub inserting: Places,
 }
 
 impl Readable {
     /// As `config` says, and as it is on disk now.
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        let inserting = Places::of_modules(config);
         Self {
             config: config.clone(),
-            at_start: Places::of(config),
+            serving: inserting.clone().and_of_configuration(config),
+            inserting,
         }
-    }
-
-    /// The places.
-    #[must_use]
-    pub fn places(&self) -> &Places {
-        &self.at_start
     }
 
     /// Whether a start of now would make other places readable than this one has: a directory has
     /// come or was replaced, or a link leads elsewhere.
     #[must_use]
     pub fn is_outdated(&self) -> bool {
-        Places::of(&self.config) != self.at_start
+        Self::new(&self.config).serving != self.serving
     }
 }
 
@@ -207,7 +233,7 @@ mod tests {
 
         /// The places, as paths below the directory.
         fn places(&self) -> Vec<String> {
-            let places = Places::of(&self.config());
+            let places = Readable::new(&self.config()).serving;
             let below = |path: &Path| {
                 let below = path.strip_prefix(self.at("")).unwrap_or(path);
                 below.display().to_string()
@@ -241,20 +267,39 @@ mod tests {
         assert_eq!(disk.places(), expected);
     }
 
+    /// Puts a module's file into a store, and a link to it into the tree.
+    fn store(disk: &Disk, to: &str, path: &str) {
+        let link = disk.at("modules/6.12/kernel").join(path);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink(disk.write(&format!("store/{to}")), link).unwrap();
+    }
+
     #[test]
-    fn links_of_a_module_tree_are_followed_and_those_to_sources_are_not() {
+    fn links_to_modules_of_the_policy_and_to_what_they_need_are_followed_and_no_others() {
         let disk = Disk::new();
-        let module = disk.write("store/one/x.ko.xz");
-        disk.write("store/two/y.ko.xz");
-        symlink(disk.write("store/three/z.ko"), disk.at("store/two/z.ko")).unwrap();
+        let policy = disk.write("etc/loader.d/a.toml");
+        let text = "[[allow]]\npurpose = \"test\"\nmodules = [\"ib_uverbs\", \"crc8\"]\n";
+        fs::write(policy, text).unwrap();
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/modules");
+        let index = disk.at("store/index");
+        fs::copy(fixtures.join("modules.dep.bin"), &index).unwrap();
+        symlink(index, disk.at("modules/6.12/modules.dep.bin")).unwrap();
+        let core = "drivers/infiniband/core";
+        store(&disk, "uverbs/x.ko.xz", &format!("{core}/ib_uverbs.ko.xz"));
+        store(&disk, "core/x.ko.xz", &format!("{core}/ib_core.ko.xz"));
+        store(&disk, "umad/x.ko.xz", &format!("{core}/ib_umad.ko.xz"));
+        // Not the file but its directory is a link.
+        disk.write("store/lib/crc8.ko.xz");
+        symlink(disk.at("store/lib"), disk.at("modules/6.12/kernel/lib")).unwrap();
         disk.write("sources/Makefile");
-        let tree = disk.at("modules/6.12");
-        symlink(module, tree.join("kernel/x.ko.xz")).unwrap();
-        symlink(disk.at("store/two"), tree.join("updates")).unwrap();
-        symlink(disk.at("modules"), tree.join("circle")).unwrap();
-        symlink(disk.at("sources"), tree.join("build")).unwrap();
-        symlink(disk.write("secret"), tree.join("readme")).unwrap();
-        let linked = ["store/one/x.ko.xz", "store/three/z.ko", "store/two"];
+        symlink(disk.at("sources"), disk.at("modules/6.12/build")).unwrap();
+        let linked = [
+            "etc/loader.d",
+            "store/core/x.ko.xz",
+            "store/index",
+            "store/lib/crc8.ko.xz",
+            "store/uverbs/x.ko.xz",
+        ];
         let mut expected: Vec<&str> = ALWAYS.into_iter().chain(linked).collect();
         expected.sort_unstable();
         assert_eq!(disk.places(), expected);

@@ -63,17 +63,18 @@ pub enum Error {
     Runtime(#[source] io::Error),
 }
 
-/// Serves until it is told to stop. `link` leads to the inserting process.
+/// Serves until it is told to stop. Of the file system only what is `readable` is left. `link`
+/// leads to the inserting process.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn main(config: &Config, link: Link) -> Result<(), Error> {
+pub fn main(config: &Config, readable: Readable, link: Link) -> Result<(), Error> {
     let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
     let endpoint = inherited
         .take_varlink(config.listen.as_deref())
         .map_err(Error::Activation)?;
     let (end, ended) = watch::channel(false);
-    let loader = Arc::new(loader(config, end)?);
+    let loader = Arc::new(loader(config, readable, end)?);
     let admission = Admission {
         limits: Limits::parse(&config.limits).map_err(Error::Limits)?,
         peers: orchestrator(config).into_iter().collect(),
@@ -85,7 +86,7 @@ pub fn main(config: &Config, link: Link) -> Result<(), Error> {
     // Before there are threads: what these take away is taken from one thread and its children.
     // What the system's own files keep from this user may forbid a module.
     capabilities::keep(CapabilitySet::DAC_READ_SEARCH).map_err(Error::Sandbox)?;
-    sandbox::restrict_files(loader.readable.places().paths()).map_err(Error::Sandbox)?;
+    sandbox::restrict_files(loader.readable.serving.paths()).map_err(Error::Sandbox)?;
     let (link, queue) = (Arc::new(link), Arc::new(Queue::new(MAX_REQUESTS)));
     let answers = start_threads(&loader, &link, &queue).map_err(Error::Runtime)?;
     let served = runtime.block_on(serve(config, endpoint, &loader, admission, queue, ended));
@@ -166,7 +167,7 @@ impl Deadline {
     }
 }
 
-fn loader(config: &Config, end: watch::Sender<bool>) -> Result<Loader, Error> {
+fn loader(config: &Config, readable: Readable, end: watch::Sender<bool>) -> Result<Loader, Error> {
     let modules = ModuleDir::new(&config.modules, &release(config));
     let sources = Sources {
         root: None,
@@ -183,7 +184,7 @@ fn loader(config: &Config, end: watch::Sender<bool>) -> Result<Loader, Error> {
         snapshots: Snapshots::new(sources),
         modules,
         sysfs: config.sysfs.clone(),
-        readable: Readable::new(config),
+        readable,
         end,
         work: Work::default(),
     })

@@ -220,8 +220,8 @@ systemctl start multi-user.target >/dev/null 2>&1
 
 case_begins flags
 device del 8
-keep gone until_true 20 is_state rdma-hotplug-hardware.target inactive
 device del 4
+keep gone until_true 20 is_state rdma-hotplug-hardware.target inactive
 keep all-gone until_true 20 sh -c '! test -e /run/rdma-hotplug/orchestrator/hardware'
 chmod 0500 /run/rdma-hotplug/orchestrator
 device add 9 test0 roce
