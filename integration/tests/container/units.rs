@@ -43,7 +43,8 @@ fn what_hangs_on_a_device_a_port_and_a_role_comes_and_goes_with_them() {
     for said in [
         "test0 is ready.",
         "for devices with protocol infiniband, gives the role fabric.",
-        "rdma-device@test0.target active test-device@test0.service active",
+        "rdma-device@test0.target active",
+        "test-device@test0.service active",
         "rdma-port@test0:2.target active test-port@test0:2.service active",
         "rdma-role@storage.target test-storage.service active",
     ] {
