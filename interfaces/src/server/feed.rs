@@ -163,7 +163,8 @@ fn here(events: &mut broadcast::Receiver<Message>) -> Option<Result<Message, Rec
 /// Sends all of `backlog`, many in one write.
 async fn send(call: &mut Call<'_>, backlog: &mut Vec<Message>) -> Result<(), CallError> {
     let mut write = Vec::new();
-    for message in backlog.drain(..) {
+    // A snapshot is long, and its room is not kept for each subscriber until the connection ends.
+    for message in std::mem::take(backlog) {
         write.extend_from_slice(&message);
         if write.len() >= WRITE_LEN {
             call.send_encoded(&write).await?;
