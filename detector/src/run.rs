@@ -19,7 +19,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::Config;
 use crate::look::{Eyes, Looked};
-use crate::memory::Churn;
+use crate::memory::{self, Churn};
 use crate::netlink::{self, KernelSocket, RdmaSocket, Received, Refused, RequestError};
 use crate::pace::Pace;
 use crate::pending::Pending;
@@ -58,6 +58,7 @@ pub enum Error {
 /// # Errors
 /// See [`Error`].
 pub fn main(config: Config) -> Result<(), Error> {
+    memory::share_one_heap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)

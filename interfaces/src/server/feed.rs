@@ -151,8 +151,8 @@ impl<S: Snapshot> Feed<S> {
             if lagged {
                 backlog.extend(encode(&self.read(S::resync)));
             }
-            send(call, &backlog).await?;
-            backlog.clear();
+            // Its room is not kept for each subscriber until the connection ends.
+            send(call, &std::mem::take(&mut backlog)).await?;
             if lagged {
                 events = self.begin(call).await?;
             }
