@@ -18,6 +18,9 @@ use std::sync::LazyLock;
 
 use rig::Evidence;
 
+/// The manual page that says how exposed each unit is.
+const MAN: &str = include_str!("../../deploy/root/usr/share/man/man7/rdma-hotplug.7");
+
 static BOOT: LazyLock<Evidence> = LazyLock::new(|| {
     let modules = module_tree();
     let stand_in = stand_in();
@@ -317,6 +320,13 @@ fn the_exposure_of_each_unit_is_as_low_as_promised() {
         println!("{unit}: {level}");
         let table = BOOT.text(&format!("exposure/{unit}"));
         assert!(level <= most, "{unit}: {level} > {most}\n{table}");
+        // rdma-hotplug(7) says the same.
+        let name = unit.replace("mlx5_0", "").replace('-', "\\-");
+        let says = MAN.lines().find_map(|line| line.strip_prefix(&name));
+        let says: Option<f64> = says.and_then(|rest| rest.trim().parse().ok());
+        if !unit.starts_with("rdma-load-modules@") {
+            assert_eq!(says, Some(level), "{unit}");
+        }
     }
 }
 
