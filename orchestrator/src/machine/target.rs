@@ -280,16 +280,15 @@ impl Machine {
             return;
         };
         self.touched.extend(target.owner);
-        if target.claimed_by.is_empty() && !target.is_pending() {
-            let gone = matches!(
-                target.activity,
-                UnitActivity::Inactive | UnitActivity::Failed
-            );
-            // Without the service manager it is not known whether it is active.
-            if gone && self.service_manager {
-                self.targets.remove(name);
-                return;
-            }
+        // One that was active when the service manager was asked last may be so still. Every other is
+        // in the list of the next time, if it is there.
+        let gone = matches!(
+            target.activity,
+            UnitActivity::Inactive | UnitActivity::Failed
+        );
+        if target.claimed_by.is_empty() && !target.is_pending() && gone {
+            self.targets.remove(name);
+            return;
         }
         // Without the detector's answer it is not known what is wanted.
         let may_ask = self.service_manager && self.complete && self.paused.is_none();

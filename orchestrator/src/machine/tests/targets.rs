@@ -486,3 +486,15 @@ fn nothing_is_started_or_stopped_in_a_pause_and_all_is_caught_up_after() {
     let told = script.tell(Event::Resume);
     assert_eq!(jobs(&told, DEVICE).len(), 1, "{told:?}");
 }
+
+/// On a machine without a bus names would pile up.
+#[test]
+fn of_devices_that_came_and_went_without_a_bus_nothing_is_kept() {
+    let mut script = Script::started(ROLE);
+    for index in 0..20 {
+        let _ = script.there(whole(index, &format!("v{index}"), &[Protocol::Roce]));
+        let _ = script.answer("ib_uverbs", Outcome::AlreadyLoaded);
+        let _ = script.tell(Event::DeviceGone(index));
+    }
+    assert!(script.machine.targets.is_empty());
+}
