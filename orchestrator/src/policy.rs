@@ -1,5 +1,5 @@
-//! What the loader says of modules, for every user who asks: its own socket admits root and this
-//! service alone. Answers are kept for a second, and one question is asked at a time. Must never
+//! What the loader says of modules and of itself, for every user who asks: its own socket admits root
+//! and this service alone. Answers are kept for a second, and one question is asked at a time. Must never
 //! have anything loaded, and never judge a module itself.
 
 use std::collections::BTreeMap;
@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use interfaces::client::{Client, ClientError, ClientErrorKind};
-use interfaces::loader::{self, ExplainArgs, ListArgs};
+use interfaces::loader::{self, DescribeArgs, ExplainArgs, ListArgs};
 use interfaces::log::Chain;
 use interfaces::names::ModuleName;
+use interfaces::orchestrator::Loading;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -26,10 +27,21 @@ const MAX_LISTED: usize = 4096;
 /// An answer, or a sentence that says why there is none.
 type Answer = Result<Arc<[Value]>, String>;
 
+/// What the loader is asked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Question {
+    /// What it would do with a module.
+    Plan(ModuleName),
+    /// Which modules its policy names.
+    List,
+    /// What it is doing.
+    Describe,
+}
+
 /// What the loader has said.
 pub struct Policy {
     socket: PathBuf,
-    kept: Mutex<BTreeMap<Option<ModuleName>, (Instant, Answer)>>,
+    kept: Mutex<BTreeMap<Question, (Instant, Answer)>>,
     /// Held while the loader is asked.
     asking: Semaphore,
 }
@@ -50,7 +62,7 @@ impl Policy {
     /// # Errors
     /// A sentence, when the loader cannot be asked or cannot say.
     pub async fn plan(&self, module: ModuleName) -> Result<Value, String> {
-        let plans = self.answer(Some(module)).await?;
+        let plans = self.answer(Question::Plan(module)).await?;
         let plan = plans.first().cloned();
         plan.ok_or_else(|| "the loader has not answered".to_owned())
     }
@@ -60,10 +72,24 @@ impl Policy {
     /// # Errors
     /// A sentence, when the loader cannot be asked or cannot say.
     pub async fn list(&self) -> Result<Arc<[Value]>, String> {
-        self.answer(None).await
+        self.answer(Question::List).await
     }
 
-    async fn answer(&self, of: Option<ModuleName>) -> Answer {
+    /// What the kernel is loading, the longest first; nothing where the loader does not answer.
+    pub async fn loading(&self) -> Vec<Loading> {
+        let described = self.answer(Question::Describe).await.unwrap_or_default();
+        let described = described.first().cloned().map(serde_json::from_value);
+        let Some(Ok(loader::DescribeReply { loading, .. })) = described else {
+            return Vec::new();
+        };
+        let loading = loading.into_iter().map(|loading| Loading {
+            module: loading.module,
+            since_usec: loading.since_usec,
+        });
+        loading.collect()
+    }
+
+    async fn answer(&self, of: Question) -> Answer {
         if let Some(answer) = self.kept(&of) {
             return answer;
         }
@@ -74,7 +100,7 @@ impl Policy {
         if let Some(answer) = self.kept(&of) {
             return answer;
         }
-        let asked = tokio::time::timeout(TIMEOUT, self.ask(of.as_ref())).await;
+        let asked = tokio::time::timeout(TIMEOUT, self.ask(&of)).await;
         let answer = match asked {
             Ok(Ok(values)) => Ok(Arc::from(values)),
             Ok(Err(e)) => Err(sentence(&e)),
@@ -84,31 +110,39 @@ impl Policy {
         answer
     }
 
-    async fn ask(&self, of: Option<&ModuleName>) -> Result<Vec<Value>, ClientError> {
+    async fn ask(&self, of: &Question) -> Result<Vec<Value>, ClientError> {
         let mut client = Client::connect(&self.socket).await?;
-        let Some(module) = of else {
-            let mut listed = Vec::new();
-            let mut replies = client.stream(loader::LIST, &ListArgs {}).await?;
-            while let Some(reply) = replies.next::<Value>().await? {
-                if listed.len() < MAX_LISTED {
-                    listed.push(reply);
-                }
+        match of {
+            Question::Plan(module) => {
+                let args = ExplainArgs {
+                    module: module.to_string(),
+                };
+                Ok(vec![client.call(loader::EXPLAIN, &args, TIMEOUT).await?])
             }
-            return Ok(listed);
-        };
-        let args = ExplainArgs {
-            module: module.to_string(),
-        };
-        Ok(vec![client.call(loader::EXPLAIN, &args, TIMEOUT).await?])
+            Question::List => {
+                let mut listed = Vec::new();
+                let mut replies = client.stream(loader::LIST, &ListArgs {}).await?;
+                while let Some(reply) = replies.next::<Value>().await? {
+                    if listed.len() < MAX_LISTED {
+                        listed.push(reply);
+                    }
+                }
+                Ok(listed)
+            }
+            Question::Describe => {
+                let args = DescribeArgs {};
+                Ok(vec![client.call(loader::DESCRIBE, &args, TIMEOUT).await?])
+            }
+        }
     }
 
-    fn kept(&self, of: &Option<ModuleName>) -> Option<Answer> {
+    fn kept(&self, of: &Question) -> Option<Answer> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, answer) = kept.get(of)?;
         (at.elapsed() < KEPT).then(|| answer.clone())
     }
 
-    fn keep(&self, of: Option<ModuleName>, answer: Answer) {
+    fn keep(&self, of: Question, answer: Answer) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|_, (at, _)| at.elapsed() < KEPT);
         if kept.len() < MAX_KEPT {

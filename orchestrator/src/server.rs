@@ -10,9 +10,9 @@ use interfaces::names::{DeviceName, ModuleName, UnitName};
 use interfaces::orchestrator::{
     self, Condition, DescribeArgs, DescribeReply, Device, ExplainArgs, ExplainModuleArgs, Function,
     HangingUnit, Limit, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs,
-    ListHistoryReply, ListPolicyArgs, ListPolicyReply, ListReply, PauseArgs, PauseReply,
-    PlanModuleArgs, PlanModuleReply, ReconcileArgs, ReconcileReply, ResumeArgs, ResumeReply,
-    SubscribeStatusArgs, WaitArgs, WaitReply,
+    ListHistoryReply, ListPolicyArgs, ListPolicyReply, ListReply, Module, ModuleState, PauseArgs,
+    PauseReply, PlanModuleArgs, PlanModuleReply, ReconcileArgs, ReconcileReply, ResumeArgs,
+    ResumeReply, SubscribeStatusArgs, WaitArgs, WaitReply,
 };
 use interfaces::server::{Call, CallError, Feed, Peer, Service};
 use serde_json::json;
@@ -73,6 +73,18 @@ impl Published {
             }
             event.into_iter().collect()
         });
+    }
+
+    /// Whether a module was asked for, and not answered.
+    fn is_loading(&self) -> bool {
+        let pending = |modules: &[Module]| {
+            let mut states = modules.iter().map(|module| module.state);
+            states.any(|state| state == ModuleState::Pending)
+        };
+        self.board.read(|board| {
+            board.devices().any(|device| pending(&device.modules))
+                || board.functions().any(|function| pending(&function.modules))
+        })
     }
 
     /// Shows a function no longer.
@@ -401,7 +413,13 @@ impl Service for Orchestrator {
                     value: limit.value,
                     refused: limit.refused,
                 });
+                // A loader that is not there is not started only to say that it does nothing.
+                let loading = match self.published.is_loading() {
+                    true => self.policy.loading().await,
+                    false => Vec::new(),
+                };
                 let whole = DescribeReply {
+                    loading,
                     limits: limits.collect(),
                     ..self.describe(call.peer()).await?
                 };

@@ -94,6 +94,12 @@ pub struct Limit {
     pub refused: i64,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loading {
+    pub module: String,
+    #[serde(rename = "sinceUSec")]
+    pub since_usec: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
     pub name: String,
     pub state: ModuleState,
@@ -249,6 +255,7 @@ pub struct DescribeReply {
     pub hardware_announced: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
+    pub loading: Vec<Loading>,
     #[serde(rename = "leftBehind")]
     pub left_behind: Vec<String>,
     #[serde(rename = "refusedRecords")]

@@ -68,6 +68,7 @@ impl Services {
             devices: self.devices().await?,
             functions: self.functions().await?,
             whole,
+            now: interfaces::clock::now(),
         })
     }
 

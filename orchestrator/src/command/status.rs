@@ -18,7 +18,13 @@ pub struct Status {
     /// The state of the whole.
     #[serde(flatten)]
     pub whole: DescribeReply,
+    /// When that was, in µs of CLOCK_MONOTONIC.
+    #[serde(skip)]
+    pub now: i64,
 }
+
+/// A load that takes longer than this is told, in µs.
+const LONG: i64 = 10_000_000;
 
 /// The table, and below it a line for each thing that is missing or wrong.
 #[must_use]
@@ -65,6 +71,17 @@ fn notes(status: &Status) -> Vec<String> {
         let things = device.waiting_for.iter();
         things.map(|thing| format!("{} waits for {thing}", device.name))
     });
+    let loading = whole.loading.iter().filter_map(|loading| {
+        let since = status.now.saturating_sub(loading.since_usec);
+        let takes = super::explain::duration(since);
+        let module = &loading.module;
+        (since > LONG).then(|| {
+            format!(
+                "module {module} has been initialising for {takes}; the kernel log may say more"
+            )
+        })
+    });
+    let devices = devices.chain(loading);
     let targets = status.devices.iter().flat_map(|device| {
         let failed = device.targets.iter().filter_map(|target| {
             let (word, _) = style::target_state(target.state);

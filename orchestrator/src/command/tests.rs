@@ -6,7 +6,7 @@ use std::path::Path;
 
 use interfaces::detector::{FunctionState, Protocol, WaitsFor};
 use interfaces::loader::{ModuleResult, Outcome};
-use interfaces::orchestrator::{Record, SubscribeStatusReply};
+use interfaces::orchestrator::{Loading, Record, SubscribeStatusReply};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -129,6 +129,7 @@ fn status_of(machine: &Machine, board: &Board) -> Status {
         devices: board.devices().cloned().collect(),
         functions: board.functions().cloned().collect(),
         whole: machine.describe(),
+        now: 500 * SECOND,
     }
 }
 
@@ -158,6 +159,23 @@ fn status_says_what_is_wrong_with_the_whole() {
     ]);
     let status = status_of(&script.machine, &Board::default());
     check("status-wrong", &status::render(&status, &Style::plain()));
+}
+
+#[test]
+fn status_names_a_module_whose_initialisation_takes_long_and_since_when() {
+    let script = Script::started(RULES);
+    let mut status = status_of(&script.machine, &Board::default());
+    let loading = |module: &str, seconds: i64| Loading {
+        module: module.to_owned(),
+        since_usec: status.now - seconds * SECOND,
+    };
+    status.whole.loading = vec![loading("mlx5_ib", 185), loading("ib_umad", 2)];
+    let text = status::render(&status, &Style::plain());
+    assert!(
+        text.contains("module mlx5_ib has been initialising for 185.0 s;"),
+        "{text}"
+    );
+    assert!(!text.contains("ib_umad"), "{text}");
 }
 
 #[test]

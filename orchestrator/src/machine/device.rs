@@ -151,7 +151,8 @@ impl Device {
             .all(|c| c.met || apart.contains(&c.condition));
         conditions.push(DeviceCondition {
             condition: Condition::Ready,
-            met: ready,
+            // What was read of a device that does not answer may be old.
+            met: ready && self.record.not_answering.is_none(),
         });
         conditions
     }
@@ -186,6 +187,8 @@ impl Device {
                 _ => {}
             }
         }
+        let unanswered = self.record.not_answering.iter();
+        missing.extend(unanswered.map(|what| format!("its answer for {what}")));
         missing
     }
 

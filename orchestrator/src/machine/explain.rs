@@ -24,6 +24,8 @@ impl Machine {
             settled: self.settled,
             hardware_announced: self.announced.contains(&super::Flag::Hardware),
             paused: self.paused.clone(),
+            // Of the loader, which is asked for it.
+            loading: Vec::new(),
             left_behind: self.problems(),
             // Of the loop, which adds them.
             refused_records: 0,

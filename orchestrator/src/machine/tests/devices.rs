@@ -170,6 +170,19 @@ fn a_detector_that_comes_back_removes_what_it_no_longer_shows_and_asks_anew() {
     );
 }
 
+/// cases.md A10: firmware that hangs.
+#[test]
+fn a_device_that_does_not_answer_is_not_ready_and_says_what_is_missing() {
+    let mut script = Script::started("[[rule]]\nmodules = [\"ib_uverbs\"]\n");
+    let mut silent = whole(1, "a", &[Protocol::Roce]);
+    silent.not_answering = Some("ports/1/rate".to_owned());
+    let _ = script.there(silent);
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    assert_eq!(script.waiting_for(1), "its answer for ports/1/rate");
+    let told = script.there(whole(1, "a", &[Protocol::Roce]));
+    assert!(told.contains(&"a Ready".to_owned()), "{told:?}");
+}
+
 #[test]
 fn an_explanation_names_each_rule_and_what_became_of_it() {
     let mut script = Script::started(RULES);
