@@ -21,6 +21,8 @@ const DEADLINE: i64 = 1_000_000;
 /// How long the others wait for one question before another thread asks for them. Sixteen devices
 /// that hang delay the others by this each, and by one deadline: less than 2 s in all.
 const STALL: Duration = Duration::from_millis(50);
+/// The same in µs.
+const STALL_USEC: i64 = 50_000;
 /// At most this many threads, those that hang included. Each costs its stack and a buffer.
 const MAX_THREADS: usize = 16;
 /// Questions that nothing waits for are asked while there are less threads than this.
@@ -198,8 +200,14 @@ impl Askers {
             .running
             .iter()
             .any(|r| matches!(r.place, Place::Waited(_)));
-        if state.sockets.there_is_one() && state.threads < MAX_THREADS && self.hire(state).is_ok() {
-            return;
+        if state.sockets.there_is_one() {
+            if state.idle > 0 {
+                self.0.work.notify_one();
+                return;
+            }
+            if state.threads < MAX_THREADS && self.hire(state).is_ok() {
+                return;
+            }
         }
         let all_hang = state.threads >= MAX_THREADS && state.sockets.there_is_one();
         if !waited && (all_hang || stalled >= DEADLINE) {
@@ -255,7 +263,7 @@ impl Shared {
 
     fn next(&self, progress: &Arc<Progress>) -> Option<(Ticket, Question, Option<RdmaSocket>)> {
         let mut state = self.lock();
-        let nothing = |state: &mut State| state.queue.is_empty() || !state.sockets.there_is_one();
+        let nothing = |state: &mut State| !state.may_take();
         while nothing(&mut state) {
             state.idle += 1;
             let waited = self.work.wait_timeout_while(state, IDLE, nothing);
@@ -312,13 +320,26 @@ impl Shared {
         if state.sockets.passed || state.sockets.looking {
             state.sockets.free.push(socket);
         }
-        if state.sockets.passed {
+        if state.idle > 0 && state.may_take() {
             self.work.notify_one();
         }
     }
 }
 
 impl State {
+    /// Whether a thread may begin a question. While another one goes on with them it may not: two
+    /// would only get in each other's way.
+    fn may_take(&self) -> bool {
+        if self.queue.is_empty() || !self.sockets.there_is_one() {
+            return false;
+        }
+        let time = now();
+        let goes_on = |running: &Running| {
+            matches!(running.place, Place::Waited(_)) && time - running.since < STALL_USEC
+        };
+        !self.running.iter().any(goes_on)
+    }
+
     /// Notes an outcome; says whether it is the last.
     fn settle(&mut self, place: usize, outcome: Outcome) -> bool {
         if let Some(open @ None) = self.outcomes.get_mut(place) {
