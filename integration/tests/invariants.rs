@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 40] = [
+const PURE: [&str; 43] = [
     "detector/src/uevent.rs",
     "detector/src/nldev.rs",
     "detector/src/pending.rs",
@@ -18,6 +18,9 @@ const PURE: [&str; 40] = [
     "detector/src/device.rs",
     "detector/src/inventory.rs",
     "detector/src/look/listed.rs",
+    "detector/src/look/silence.rs",
+    "detector/src/refusal.rs",
+    "detector/src/reading.rs",
     "loader/src/index.rs",
     "loader/src/alias.rs",
     "loader/src/command_line.rs",
