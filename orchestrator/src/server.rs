@@ -300,8 +300,8 @@ impl Orchestrator {
     }
 }
 
-fn unavailable(message: String) -> CallError {
-    CallError::with(orchestrator::LOADER_UNAVAILABLE, "message", &message)
+fn unavailable(message: &str) -> CallError {
+    CallError::with(orchestrator::LOADER_UNAVAILABLE, "message", message)
 }
 
 fn is(device: &Device, name: Option<&str>, index: Option<i64>) -> bool {
@@ -431,13 +431,17 @@ impl Service for Orchestrator {
                 let PlanModuleArgs { module } = call.arguments()?;
                 let module = ModuleName::parse(&module)
                     .map_err(|_| CallError::invalid_parameter("module"))?;
-                let plan = self.policy.plan(module).await.map_err(unavailable)?;
+                let plan = self
+                    .policy
+                    .plan(module)
+                    .await
+                    .map_err(|e| unavailable(&e))?;
                 call.reply(&PlanModuleReply { plan }).await
             }
             orchestrator::LIST_POLICY => {
                 let ListPolicyArgs {} = call.arguments()?;
                 call.require_more()?;
-                let listed = self.policy.list().await.map_err(unavailable)?;
+                let listed = self.policy.list().await.map_err(|e| unavailable(&e))?;
                 let mut modules = listed.iter();
                 let next = || {
                     let module = modules.next()?.clone();
