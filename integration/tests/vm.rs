@@ -96,7 +96,7 @@ fn a_boot_without_a_device_leaves_the_target_inactive() {
 }
 
 #[test]
-fn the_orchestrator_of_a_machine_without_a_device_is_ready_within_a_second() {
+fn the_orchestrator_of_a_machine_without_a_device_waits_for_nothing_at_its_start() {
     let time = |property: &str| {
         HOTPLUG.microseconds("no-device/times", "rdma-orchestrator.service", property)
     };
@@ -110,7 +110,8 @@ fn the_orchestrator_of_a_machine_without_a_device_is_ready_within_a_second() {
         ready / 1000,
         sandbox / 1000
     );
-    assert!(ready < 1_000_000, "{ready} µs");
+    // 0.2 s on an idle host. What it would wait for takes 30 s.
+    assert!(ready < 15_000_000, "{ready} µs");
 }
 
 #[test]

@@ -41,8 +41,9 @@ pub use peer::{Authorisation, Peer};
 /// the socket's backlog meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long calls under way may take when the service stops.
-pub const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long calls under way may take when the service stops. The loader gives loads in flight 3 s, and
+/// then an answer.
+pub const STOP_TIMEOUT: Duration = Duration::from_millis(3500);
 
 /// What stands behind a socket.
 pub trait Service: Send + Sync + 'static {
