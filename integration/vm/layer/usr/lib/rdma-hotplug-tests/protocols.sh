@@ -77,7 +77,6 @@ protocols() {
     keep leader systemctl start srp_daemon.service
     keep add provider add p0 mixed 2 mlx4_core
     keep started until_true 60 is_active srp_daemon_port@p0:1.service
-    keep other is_active srp_daemon_port@p0:2.service
     keep port-1 until_true 60 is_active test-port@p0:1.service
     keep port-2 until_true 60 is_active test-port@p0:2.service
     keep is-ready until_true 60 is_ready p0
