@@ -22,7 +22,7 @@ pub struct Churn {
 }
 
 impl Churn {
-    /// Notes that this many events were told, at `now`, in µs of CLOCK_MONOTONIC.
+    /// Notes that this many events were sent, at `now`, in µs of CLOCK_MONOTONIC.
     pub fn add(&mut self, events: usize, now: i64) {
         if events == 0 {
             return;

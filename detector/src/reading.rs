@@ -50,7 +50,7 @@ impl fmt::Display for Step {
 pub struct Reading {
     /// The name under which it was read.
     pub name: Option<DeviceName>,
-    /// Its ports in the order of their numbers, when they were told.
+    /// Its ports in the order of their numbers, if they are known.
     pub ports: Option<Arc<[NldevPort]>>,
     /// The ports that were left out.
     pub refused: Vec<Refusal>,

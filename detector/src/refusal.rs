@@ -11,7 +11,7 @@ pub const MAX_NAME: usize = 255;
 const MAX_SHOWN: usize = 64;
 /// The most bytes of a refusal's text.
 const MAX_TEXT: usize = 512;
-/// At most this many different refusals are told apart.
+/// At most this many different refusals are counted separately.
 const MAX_REMEMBERED: usize = 256;
 /// At most this many are shown to callers.
 const MAX_LAST: usize = 8;

@@ -135,7 +135,7 @@ fn each_line_of_a_filter_names_a_system_call_and_gives_a_reason() {
     ] {
         let mut seen = BTreeSet::new();
         for line in calls(program) {
-            // Of another processor is none: those of this one are what is run here.
+            // Every listed call exists on this processor: calls of others cannot run here.
             assert!(
                 Sysno::from_str(&line.call).is_ok(),
                 "{program}: {}",

@@ -21,7 +21,7 @@ use crate::questions::MAX_QUESTIONS;
 const MAX_MODULES: usize = 64;
 /// What is said where an answer should have come and did not.
 const BROKEN: &str = "the loader has failed on it; its log says how";
-/// What is said of what is not answered in time before a stop.
+/// The message for a call that is not answered in time before a stop.
 const STOPPING: &str = "the loader stops; what it has begun goes on: ask again";
 
 /// `org.rdmahotplug.Loader`.

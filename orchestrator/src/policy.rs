@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The most modules of a policy that are listed.
 const MAX_LISTED: usize = 4096;
 
-/// An answer, or a sentence that says why there is none.
+/// An answer, or a sentence that says why it is missing.
 type Answer = Result<Arc<[Value]>, String>;
 
 /// What the loader is asked.

@@ -147,7 +147,7 @@ impl Follower {
     }
 }
 
-/// Looks, and checks what is said of each.
+/// Looks, and checks the answer for each.
 fn follow(input: &mut Unstructured<'_>) -> Result<()> {
     let mut inventory = Inventory::default();
     let mut follower = Follower::default();

@@ -66,7 +66,7 @@ impl Question {
         }
     }
 
-    /// Asks on this thread, which may hang. A socket is opened where there is none.
+    /// Asks on this thread, which may hang. Opens a socket if no socket is open.
     pub(super) fn ask(
         self,
         shared: &Shared,

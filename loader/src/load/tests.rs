@@ -607,7 +607,7 @@ fn an_install_line_forbids_whatever_soft_dependencies_there_are() {
     assert!(rig.given().is_empty());
 }
 
-/// Waits until the kernel initialises so many modules, and says which.
+/// Waits until the kernel initialises this many modules, and returns their names.
 fn loading(rig: &Rig, count: usize) -> Vec<String> {
     let deadline = Instant::now() + std::time::Duration::from_secs(30);
     loop {

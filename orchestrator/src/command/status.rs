@@ -23,7 +23,7 @@ pub struct Status {
     pub now: i64,
 }
 
-/// A load that takes longer than this is told, in µs.
+/// A load that takes longer than this is shown by `status`, in µs.
 const LONG: i64 = 10_000_000;
 
 /// The table, and below it a line for each thing that is missing or wrong.
