@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use interfaces::Interface;
 use interfaces::clock::now;
 use interfaces::detector::{
-    self, Action, DescribeArgs, DescribeReply, Limit, ListArgs, ListFunctionsArgs,
-    ListFunctionsReply, ListReply, SubscribeDevicesArgs,
+    self, Action, DescribeArgs, DescribeReply, ListArgs, ListFunctionsArgs, ListFunctionsReply,
+    ListReply, SubscribeDevicesArgs,
 };
 use interfaces::server::{Call, CallError, Feed, Service};
 
@@ -190,11 +190,7 @@ impl Service for Detector {
             }
             detector::DESCRIBE => {
                 let DescribeArgs {} = call.arguments()?;
-                let limits = call.limits().into_iter().map(|limit| Limit {
-                    name: limit.name.to_owned(),
-                    value: limit.value,
-                    refused: limit.refused,
-                });
+                let limits = call.limits().into_iter().map(Into::into);
                 let reply = DescribeReply {
                     limits: limits.collect(),
                     ..self.published.counters()

@@ -1,6 +1,5 @@
 //! The whole path on a stock Debian kernel: real uevents, real `NETLINK_RDMA`, real
-//! `finit_module`, real systemd, rdma-core installed beside. Five boots serve all tests, and
-//! three more those with the provider.
+//! `finit_module`, real systemd, rdma-core installed beside. Five boots serve all tests.
 
 #![allow(
     clippy::indexing_slicing,
@@ -9,17 +8,8 @@
     reason = "a panic is how a test says what is wrong, and a line what it measured"
 )]
 
-#[cfg(feature = "provider")]
-#[path = "vm/detector.rs"]
-mod detector;
-#[cfg(feature = "provider")]
-#[path = "vm/hung.rs"]
-mod hung;
 #[path = "vm/loader.rs"]
 mod loader;
-#[cfg(feature = "provider")]
-#[path = "vm/protocols.rs"]
-mod protocols;
 mod rig;
 
 use std::sync::LazyLock;

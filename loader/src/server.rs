@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use interfaces::Interface;
 use interfaces::loader::{
-    self, DescribeArgs, DescribeReply, ExplainArgs, ExplainReply, Limit, ListArgs, LoadArgs,
-    LoadReply, ModuleResult, Outcome,
+    self, DescribeArgs, DescribeReply, ExplainArgs, ExplainReply, ListArgs, LoadArgs, LoadReply,
+    ModuleResult, Outcome,
 };
 use interfaces::names::ModuleName;
 use interfaces::server::{Call, CallError, Service};
@@ -244,12 +244,7 @@ impl Service for Server {
             loader::DESCRIBE => {
                 let DescribeArgs {} = call.arguments()?;
                 let loading = self.loader.work.loading();
-                let limits = call.limits().into_iter().map(|limit| Limit {
-                    name: limit.name.to_owned(),
-                    value: limit.value,
-                    refused: limit.refused,
-                });
-                let limits = limits.collect();
+                let limits = call.limits().into_iter().map(Into::into).collect();
                 call.reply(&DescribeReply { loading, limits }).await
             }
             method => Err(CallError::method_not_found(method)),

@@ -9,7 +9,7 @@ use interfaces::Interface;
 use interfaces::names::{DeviceName, ModuleName, UnitName};
 use interfaces::orchestrator::{
     self, Condition, DescribeArgs, DescribeReply, Device, ExplainArgs, ExplainModuleArgs, Function,
-    HangingUnit, Limit, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs,
+    HangingUnit, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs,
     ListHistoryReply, ListPolicyArgs, ListPolicyReply, ListReply, Module, ModuleState, PauseArgs,
     PauseReply, PlanModuleArgs, PlanModuleReply, ReconcileArgs, ReconcileReply, ResumeArgs,
     ResumeReply, SubscribeStatusArgs, WaitArgs, WaitReply,
@@ -408,11 +408,7 @@ impl Service for Orchestrator {
             }
             orchestrator::DESCRIBE => {
                 let DescribeArgs {} = call.arguments()?;
-                let limits = call.limits().into_iter().map(|limit| Limit {
-                    name: limit.name.to_owned(),
-                    value: limit.value,
-                    refused: limit.refused,
-                });
+                let limits = call.limits().into_iter().map(Into::into);
                 // A loader that is not there is not started only to say that it does nothing.
                 let loading = match self.published.is_loading() {
                     true => self.policy.loading().await,

@@ -144,6 +144,23 @@ pub struct LimitState {
     pub refused: i64,
 }
 
+/// The same three fields stand in `Describe` of each service.
+macro_rules! limit_of {
+    ($($contract:ident),+) => {
+        $(impl From<LimitState> for crate::$contract::Limit {
+            fn from(state: LimitState) -> Self {
+                Self {
+                    name: state.name.to_owned(),
+                    value: state.value,
+                    refused: state.refused,
+                }
+            }
+        })+
+    };
+}
+
+limit_of!(detector, loader, orchestrator);
+
 /// A limit that was reached, and its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full {
