@@ -6,8 +6,9 @@
 
 mod call;
 mod hanging;
+mod queue;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -27,9 +28,8 @@ use zbus::{MatchRule, MessageStream};
 
 use crate::machine::{Event, JobOutcome, UnitActivity, Verb};
 use crate::targets;
-use call::{
-    Answered, JobRemoved, JobRemovedStream, MANAGER, ManagerProxy, UNIT, Wanted, activity, job,
-};
+use call::{Answered, JobRemoved, JobRemovedStream, MANAGER, ManagerProxy, UNIT, activity, job};
+use queue::Queue;
 
 /// The most messages that wait for being looked at.
 const QUEUE_LEN: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
@@ -41,13 +41,13 @@ pub const MAX_INQUIRIES: usize = 16;
 /// A connection counts as a good one when it lasted for so long.
 const LASTED: Duration = Duration::from_secs(5);
 
-/// What is asked of the service manager.
+/// A job that the service manager is to be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// Start this target.
-    Start(UnitName),
-    /// Stop this target.
-    Stop(UnitName),
+pub struct Ask {
+    /// The target.
+    pub unit: UnitName,
+    /// Whether to start or to stop it.
+    pub verb: Verb,
 }
 
 /// A caller wants to know which units hang on targets. Without an answer that is not known.
@@ -132,13 +132,12 @@ struct Bus {
     jobs: JobRemovedStream,
     changes: MessageStream,
     owner: zbus::proxy::OwnerChangedStream<'static>,
-    /// What is not asked yet.
-    asks: VecDeque<Ask>,
+    queue: Queue,
     calls: JoinSet<Answered>,
     /// One at a time.
     inquiry: JoinSet<()>,
-    /// What the jobs that run are wanted for, by the job's path.
-    running: BTreeMap<String, Wanted>,
+    /// The jobs that run, by their paths.
+    running: BTreeMap<String, Ask>,
     /// How jobs ended whose start was not answered yet, by their paths.
     early: BTreeMap<String, String>,
     /// What was reported of each target last.
@@ -179,7 +178,7 @@ impl Bus {
             jobs,
             changes,
             owner,
-            asks: VecDeque::new(),
+            queue: Queue::default(),
             calls: JoinSet::new(),
             inquiry: JoinSet::new(),
             running: BTreeMap::new(),
@@ -198,7 +197,12 @@ impl Bus {
         loop {
             tokio::select! {
                 ask = questions.asks.recv() => match ask {
-                    Some(ask) => self.asks.push_back(ask),
+                    Some(ask) => {
+                        let is_so = self.is_so(&ask);
+                        if let Some(ask) = self.queue.push(ask, is_so) {
+                            report(events, ask, JobOutcome::NotNeeded);
+                        }
+                    }
                     None => return Ok(()),
                 },
                 Some(inquiry) = questions.inquired.recv(), if self.inquiry.is_empty() => {
@@ -229,17 +233,22 @@ impl Bus {
         }
     }
 
+    /// Whether a target is as a job would have it.
+    fn is_so(&self, ask: &Ask) -> bool {
+        match self.reported.get(&ask.unit) {
+            Some(UnitActivity::Active) => ask.verb == Verb::Start,
+            Some(UnitActivity::Changing) => false,
+            Some(UnitActivity::Inactive | UnitActivity::Failed) | None => ask.verb == Verb::Stop,
+        }
+    }
+
     /// Asks what is not asked yet. Calls are tasks of their own: what comes in meanwhile is looked
     /// at, and no queue fills.
     fn call(&mut self) {
         while self.calls.len() < MAX_CALLS
-            && let Some(ask) = self.asks.pop_front()
+            && let Some(ask) = self.queue.next()
         {
-            let manager = self.manager.clone();
-            match ask {
-                Ask::Start(unit) => self.calls.spawn(job(manager, unit, Verb::Start)),
-                Ask::Stop(unit) => self.calls.spawn(job(manager, unit, Verb::Stop)),
-            };
+            self.calls.spawn(job(self.manager.clone(), ask));
         }
         if self.calls.is_empty() {
             self.early.clear();
@@ -251,15 +260,17 @@ impl Bus {
         answered: Answered,
         events: &UnboundedSender<Event>,
     ) -> zbus::Result<()> {
-        match answered {
-            Answered::Job(wanted, Ok(job)) => match self.early.remove(&job) {
-                Some(result) => report(events, wanted, outcome_of(&result)),
-                None => {
-                    self.running.insert(job, wanted);
-                }
-            },
-            Answered::Job(wanted, Err(outcome)) => report(events, wanted, outcome),
+        let (ask, job) = match answered {
+            Answered::Job(ask, job) => (ask, job),
             Answered::Lost(e) => return Err(e),
+        };
+        self.queue.answered(&ask.unit);
+        match job {
+            Ok(job) => match self.early.remove(&job) {
+                Some(result) => report(events, ask, outcome_of(&result)),
+                None => drop(self.running.insert(job, ask)),
+            },
+            Err(outcome) => report(events, ask, outcome),
         }
         Ok(())
     }
@@ -270,8 +281,8 @@ impl Bus {
         events: &UnboundedSender<Event>,
     ) -> zbus::Result<()> {
         let removed = removed.args()?;
-        if let Some(wanted) = self.running.remove(removed.job.as_str()) {
-            report(events, wanted, outcome_of(&removed.result));
+        if let Some(ask) = self.running.remove(removed.job.as_str()) {
+            report(events, ask, outcome_of(&removed.result));
         } else if !self.calls.is_empty() {
             self.early.insert(removed.job.to_string(), removed.result);
         }
@@ -308,8 +319,7 @@ impl Bus {
 }
 
 /// Reports what became of a job.
-fn report(events: &UnboundedSender<Event>, wanted: Wanted, outcome: JobOutcome) {
-    let Wanted { unit, verb } = wanted;
+fn report(events: &UnboundedSender<Event>, Ask { unit, verb }: Ask, outcome: JobOutcome) {
     let _ = events.send(Event::Job(unit, verb, outcome));
 }
 

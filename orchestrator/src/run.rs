@@ -22,7 +22,7 @@ use crate::bus::{self, Ask, Inquiry};
 use crate::config::Config;
 use crate::jobs::Flags;
 use crate::journal::{Journal, Times, wire};
-use crate::machine::{Action, Event, Machine, Patience};
+use crate::machine::{Action, Event, Machine, Patience, Verb};
 use crate::peers;
 use crate::rules::{Source, Sources};
 use crate::server::{Orchestrator, Published};
@@ -351,11 +351,13 @@ impl Hands {
             }
             Action::StartUnit { unit, reason } => {
                 tracing::info!("starting {unit} for {reason}");
-                let _ = self.asked.send(Ask::Start(unit));
+                let verb = Verb::Start;
+                let _ = self.asked.send(Ask { unit, verb });
             }
             Action::StopUnit { unit, reason } => {
                 tracing::info!("stopping {unit}: {reason}");
-                let _ = self.asked.send(Ask::Stop(unit));
+                let verb = Verb::Stop;
+                let _ = self.asked.send(Ask { unit, verb });
             }
             Action::SetFlag(flag, up) => {
                 tracing::debug!("{flag:?}: {up}");

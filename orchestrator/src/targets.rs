@@ -120,6 +120,16 @@ pub fn is_ours(name: &str) -> bool {
         })
 }
 
+/// Whether a target of ours stands for one device, one port, or one device's role: an instance that
+/// is a device's name, or has one behind a colon. All others stand for any number of devices.
+#[must_use]
+pub fn is_of_one(name: &UnitName) -> bool {
+    let name = name.as_str();
+    name.starts_with("rdma-device@")
+        || name.starts_with("rdma-port@")
+        || (name.starts_with("rdma-role@") && name.contains(':'))
+}
+
 /// A string as it stands in a unit's name (`systemd.unit(5)`, "String Escaping for Inclusion in
 /// Unit Names").
 fn escape(text: &str) -> String {
@@ -147,6 +157,7 @@ mod tests {
         let device = device(1, name, &[Protocol::Infiniband, Protocol::Roce]);
         let (claims, errors) = of_device(&device, &roles, [Flag::Hardware]);
         assert!(errors.is_empty(), "{errors:?}");
+        assert!(claims.iter().all(|c| c.of_one == is_of_one(&c.name)));
         claims
             .into_iter()
             .map(|claim| claim.name.to_string())

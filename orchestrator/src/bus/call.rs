@@ -4,6 +4,7 @@
 use interfaces::names::UnitName;
 use zbus::{DBusError, OwnedObjectPath};
 
+use super::Ask;
 use crate::machine::{JobOutcome, UnitActivity, Verb};
 
 pub(super) const MANAGER: &str = "org.freedesktop.systemd1";
@@ -62,36 +63,31 @@ pub(super) trait Manager {
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String);
 }
 
-/// What a job is wanted for.
-#[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    pub unit: UnitName,
-    pub verb: Verb,
-}
-
 /// A call that has ended.
 pub(super) enum Answered {
     /// A job runs, which is given by its path, or its outcome is known.
-    Job(Wanted, Result<String, JobOutcome>),
+    Job(Ask, Result<String, JobOutcome>),
     /// The bus itself is of no more use.
     Lost(zbus::Error),
 }
 
 /// Asks for a job.
-pub(super) async fn job(manager: ManagerProxy<'static>, unit: UnitName, verb: Verb) -> Answered {
-    let asked = match verb {
-        Verb::Start => manager.start_unit(unit.as_str(), "replace").await,
-        Verb::Stop => manager.stop_unit(unit.as_str(), "replace").await,
+pub(super) async fn job(manager: ManagerProxy<'static>, ask: Ask) -> Answered {
+    let unit = ask.unit.as_str();
+    let asked = match ask.verb {
+        Verb::Start => manager.start_unit(unit, "replace").await,
+        Verb::Stop => manager.stop_unit(unit, "replace").await,
     };
-    let wanted = Wanted { unit, verb };
     match asked {
-        Ok(job) => Answered::Job(wanted, Ok(job.to_string())),
+        Ok(job) => Answered::Job(ask, Ok(job.to_string())),
         // One that is not loaded is stopped.
-        Err(zbus::Error::MethodError(name, ..)) if verb == Verb::Stop && name == NO_SUCH_UNIT => {
-            Answered::Job(wanted, Err(JobOutcome::NotNeeded))
+        Err(zbus::Error::MethodError(name, ..))
+            if ask.verb == Verb::Stop && name == NO_SUCH_UNIT =>
+        {
+            Answered::Job(ask, Err(JobOutcome::NotNeeded))
         }
         Err(e) => match answer(&e) {
-            Some(outcome) => Answered::Job(wanted, Err(outcome)),
+            Some(outcome) => Answered::Job(ask, Err(outcome)),
             None => Answered::Lost(e),
         },
     }

@@ -91,6 +91,9 @@ impl Target {
     /// The job that it needs now. `may_start` says whether one of its devices is so far.
     fn due(&self, may_start: bool) -> Option<Verb> {
         let verb = match (self.claimed_by.is_empty(), self.activity) {
+            // Its devices are gone: a start that still waits, for the bus or for what the target
+            // is ordered after, is cancelled by this.
+            (true, _) if self.job == Some(Verb::Start) => return Some(Verb::Stop),
             (true, UnitActivity::Active) => Verb::Stop,
             (false, UnitActivity::Active) if self.is_stale() => Verb::Stop,
             (false, UnitActivity::Inactive | UnitActivity::Failed) if may_start => Verb::Start,

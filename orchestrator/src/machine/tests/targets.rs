@@ -498,3 +498,29 @@ fn of_devices_that_came_and_went_without_a_bus_nothing_is_kept() {
     }
     assert!(script.machine.targets.is_empty());
 }
+
+/// A target's start may wait for a unit that hangs on it, or behind a thousand others.
+#[test]
+fn a_start_that_has_not_ended_is_stopped_when_its_device_goes() {
+    let mut script = Script::with_bus(PLAIN);
+    let _ = script.there(whole(1, "a", &[]));
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    let told = script.tell(Event::DeviceGone(1));
+    let stop = "stop rdma-device@a.target: no device needs it";
+    assert_eq!(jobs(&told, DEVICE), [stop]);
+    // The stop has cancelled the start, which is no failure of anything.
+    let told = script.tell(job(DEVICE, JobOutcome::Ended("canceled".to_owned())));
+    assert!(jobs(&told, "").is_empty(), "{told:?}");
+    let told = script.tell(stop_job(DEVICE, JobOutcome::Done));
+    assert!(jobs(&told, "").is_empty(), "{told:?}");
+    // A device of that name may come meanwhile, and has its own start afterwards.
+    let _ = script.there(whole(2, "a", &[]));
+    let _ = script.answer("ib_uverbs", Outcome::AlreadyLoaded);
+    let _ = script.tell(Event::DeviceGone(2));
+    let _ = script.there(whole(3, "a", &[]));
+    let told = script.answer("ib_uverbs", Outcome::AlreadyLoaded);
+    assert!(jobs(&told, "").is_empty(), "{told:?}");
+    let told = script.tell(stop_job(DEVICE, JobOutcome::NotNeeded));
+    let start = "start rdma-device@a.target for a (index 3)";
+    assert_eq!(jobs(&told, DEVICE), [start]);
+}
