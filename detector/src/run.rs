@@ -74,13 +74,14 @@ pub fn main(config: Config) -> Result<(), Error> {
 
 async fn run(config: Config) -> Result<(), Error> {
     let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
+    let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
     let admission = Admission {
         limits: Limits::parse(&config.limits).map_err(Error::Limits)?,
         peers: user::uid(&config.orchestrator, &config.passwd)
             .into_iter()
             .collect(),
+        sock_diag: inherited.take("sock-diag"),
     };
-    let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
     let uevents = match inherited.take("uevent") {
         Some(fd) => KernelSocket::adopt(fd),
         None => KernelSocket::uevents(),

@@ -81,6 +81,8 @@ fn the_staged_tree_works_at_its_first_boot() {
     for unit in [
         "rdma-detector.socket",
         "rdma-detector-uevent.socket",
+        "rdma-detector-peers.socket",
+        "rdma-orchestrator-peers.socket",
         "rdma-loader.socket",
         "rdma-orchestrator.socket",
         "rdma-orchestrator.service",
@@ -336,6 +338,23 @@ fn the_flag_starts_the_targets_and_they_stop_when_it_is_gone() {
     for target in ["rdma-hotplug-hardware.target", "rdma-hw.target"] {
         assert_eq!(state("target/settled", target), "active");
         assert_eq!(state("target/stopped", target), "inactive");
+    }
+}
+
+/// cases.md A8: to a service with `PrivateUsers=identity` all of them were 65534.
+#[test]
+fn users_above_65535_have_a_share_each() {
+    for service in ["Detector", "Orchestrator"] {
+        let case = |name: &str| format!("unmapped-users/{service}-{name}");
+        BOOT.assert_succeeded(&case("first"));
+        let error = BOOT.varlink_error(&case("first-again"));
+        let expected = format!("org.rdmahotplug.{service}.TooManySubscriptions");
+        assert_eq!(error, expected);
+        BOOT.assert_succeeded(&case("second"));
+        let second = BOOT.text(&case("second-says"));
+        assert!(!second.contains("TooMany"), "{second}");
+        let log = BOOT.text(&case("log"));
+        assert!(log.contains("100001") && !log.contains("100002"), "{log}");
     }
 }
 

@@ -12,10 +12,12 @@ mod feed;
 mod generic;
 mod limits;
 mod message;
+mod origin;
 mod peer;
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -35,6 +37,7 @@ pub use limits::Pace;
 use limits::{Accounts, Hold, Limit};
 pub use limits::{LimitError, LimitState, Limits};
 use message::{Gone, Malformed, MessageReader};
+use origin::Origins;
 pub use peer::{Authorisation, Peer};
 
 /// How long accepting pauses when the process is out of file descriptors. Connections wait in
@@ -71,12 +74,15 @@ pub trait Service: Send + Sync + 'static {
 }
 
 /// Who is served, and how much of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Admission {
     /// How much the service takes from its peers.
     pub limits: Limits,
     /// The users that have a place of their own, beside root and the service's own user.
     pub peers: Vec<u32>,
+    /// A netlink socket of the family sock-diag from outside of the service's user namespace, by which
+    /// the users that the namespace does not map are told apart.
+    pub sock_diag: Option<OwnedFd>,
 }
 
 /// Serves `endpoint` until the process is told to stop, no peer has been connected for `idle`,
@@ -134,6 +140,7 @@ struct Server<S> {
     service: Arc<S>,
     /// The service's own user and its configured peers.
     privileged: Vec<u32>,
+    origins: Option<Origins>,
     accounts: Arc<Accounts>,
     refusals: Arc<Pace>,
     /// Held by the one peer without a place of its own whose call is being answered.
@@ -147,6 +154,7 @@ impl<S: Service> Server<S> {
         let Admission {
             mut limits,
             peers: mut privileged,
+            sock_diag,
         } = admission;
         privileged.push(rustix::process::geteuid().as_raw());
         // A quarter stays for what a call may have to open, as in sd-varlink. The places of those
@@ -159,6 +167,7 @@ impl<S: Service> Server<S> {
         Self {
             service,
             privileged,
+            origins: sock_diag.map(Origins::new),
             accounts: Accounts::new(limits),
             refusals: Arc::default(),
             turn: Semaphore::new(1),
@@ -219,11 +228,15 @@ impl<S: Service> Server<S> {
     /// Sees who has connected and counts the connection; refuses it when there are too many.
     fn admit(&self, stream: &UnixStream) -> Option<(call::Context, Hold)> {
         let peer = match stream.peer_cred() {
-            Ok(credentials) => Peer {
-                uid: credentials.uid(),
-                pid: credentials.pid(),
-                privileged: credentials.uid() == 0 || self.privileged.contains(&credentials.uid()),
-            },
+            Ok(credentials) => {
+                let shown = credentials.uid();
+                let origins = self.origins.as_ref();
+                Peer {
+                    uid: origins.map_or(shown, |origins| origins.uid(stream, shown)),
+                    pid: credentials.pid(),
+                    privileged: shown == 0 || self.privileged.contains(&shown),
+                }
+            }
             Err(e) => {
                 tracing::warn!("cannot tell who connected: {e}");
                 return None;

@@ -78,6 +78,8 @@ pub fn main(config: &Config, readable: Readable, link: Link) -> Result<(), Error
     let admission = Admission {
         limits: Limits::parse(&config.limits).map_err(Error::Limits)?,
         peers: orchestrator(config).into_iter().collect(),
+        // Its unit has no user namespace: it sees the numbers as they are.
+        sock_diag: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

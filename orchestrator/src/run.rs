@@ -104,20 +104,26 @@ pub fn main(config: &Config) -> Result<(), Error> {
     let endpoint = inherited
         .take_varlink(config.listen.as_deref())
         .map_err(Error::Activation)?;
+    // Its own user is the only one beside root that changes anything, and has its place as such.
+    let admission = Admission {
+        limits: Limits::parse(&config.limits).map_err(Error::Limits)?,
+        peers: Vec::new(),
+        sock_diag: inherited.take("sock-diag"),
+    };
     let rules = read_rules(&config.rules, &config.lists).map_err(Error::Rules)?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::Runtime)?
-        .block_on(run(config, endpoint, rules))
+        .block_on(run(config, endpoint, admission, rules))
 }
 
-async fn run(config: &Config, endpoint: Endpoint, rules: Sources) -> Result<(), Error> {
-    // Its own user is the only one beside root that changes anything, and has its place as such.
-    let admission = Admission {
-        limits: Limits::parse(&config.limits).map_err(Error::Limits)?,
-        peers: Vec::new(),
-    };
+async fn run(
+    config: &Config,
+    endpoint: Endpoint,
+    admission: Admission,
+    rules: Sources,
+) -> Result<(), Error> {
     let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
     // Before there is another thread: what it takes away is taken from one thread and its children.
     let rules_and_lists = config.rules.iter().chain([&config.lists]);

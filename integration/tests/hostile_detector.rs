@@ -1,0 +1,182 @@
+//! A detector that was taken over, against the orchestrator: records of megabytes, more devices
+//! than any machine has, changes without an end, names that no target can have. What is refused is
+//! counted and named; memory and journal stay small, and the other devices get ready.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a panic is how a test says what is wrong, and what was measured is printed"
+)]
+
+mod with_lab;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use integration::lab::Lab;
+use interfaces::client::Client;
+use interfaces::orchestrator::{DescribeReply, WaitReply};
+use serde_json::{Value, json};
+use with_lab::with_lab;
+
+const DETECTOR: &str = "org.rdmahotplug.Detector";
+const ORCHESTRATOR: &str = "org.rdmahotplug.Orchestrator";
+/// How long anything may take before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// As the orchestrator bounds it: the most devices, and the most bytes of one record.
+const MOST_DEVICES: i64 = 4096;
+const MOST_RECORD: usize = 256 << 10;
+/// Records of nearly a megabyte, which is the most that one message may have.
+const LARGE_RECORDS: i64 = 60;
+/// Changes of one device, each as large as a record may be.
+const CHANGES: i64 = 400;
+/// Devices beyond the most.
+const TOO_MANY: i64 = 100;
+
+/// The most memory that the orchestrator may ever have had, in KiB: a third of `MemoryMax=`.
+const MOST_MEMORY: u64 = 64 * 1024;
+/// The most bytes of its files: two journals, each with a checkpoint of all that may be held and
+/// as much behind it.
+const MOST_JOURNAL: u64 = 64 << 20;
+
+struct Hostile {
+    stream: UnixStream,
+    sequence: i64,
+}
+
+impl Hostile {
+    fn send(&mut self, action: &str, parameters: &Value) {
+        self.sequence += 1;
+        let mut whole = json!({"action": action, "sequence": self.sequence});
+        let parameters = parameters.as_object().unwrap().clone();
+        whole.as_object_mut().unwrap().extend(parameters);
+        let message = json!({"parameters": whole, "continues": true});
+        // The orchestrator may have closed the connection.
+        let _ = self.stream.write_all(message.to_string().as_bytes());
+        let _ = self.stream.write_all(b"\0");
+    }
+
+    fn device(&mut self, action: &str, index: i64, name: &str, board: &str) {
+        let device = json!({
+            "index": index, "name": name, "kind": "function", "inOtherNetns": false,
+            "uverbs": format!("uverbs{index}"), "boardID": board, "ports": [],
+        });
+        let parameters = json!({"index": index, "name": name, "device": device});
+        self.send(action, &parameters);
+    }
+
+    /// Everything at once, and two devices that are as they should be, first and last.
+    fn attack(&mut self) {
+        self.device("add", 1, "good0", "");
+        for index in 0..LARGE_RECORDS {
+            self.device("add", 10_000 + index, "large", &"x".repeat(900_000));
+        }
+        for name in ["", "a/b", "a\u{1b}[31mb", "\u{9b}31m", &"n".repeat(5000)] {
+            self.device("add", 20_000, name, "");
+        }
+        for change in 0..CHANGES {
+            let text = format!("{change} {}", "y".repeat(4000));
+            self.device("change", 1, "good0", &text);
+        }
+        for index in 2..=MOST_DEVICES + TOO_MANY {
+            self.device("add", index, &format!("many{index}"), "");
+        }
+        self.send("ready", &json!({}));
+        self.send("remove", &json!({"index": 2, "name": "many2"}));
+        self.device("add", 30_000, "good1", "");
+    }
+}
+
+/// Serves in the place of the detector, until the test ends.
+fn serve(socket: &Path) {
+    fs::remove_file(socket).unwrap();
+    let listener = UnixListener::bind(socket).unwrap();
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let stream = stream.unwrap();
+            thread::spawn(move || {
+                let mut call = Vec::new();
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                reader.read_until(0, &mut call).unwrap();
+                let mut hostile = Hostile {
+                    stream,
+                    sequence: 0,
+                };
+                match number {
+                    // One that is longer than any message may be.
+                    0 => hostile.device("add", 1, "huge", &"x".repeat(4 << 20)),
+                    _ => hostile.attack(),
+                }
+                // It stays, until its peer goes.
+                let _ = reader.read_until(0, &mut call);
+            });
+        }
+    });
+}
+
+async fn describe(lab: &Lab) -> DescribeReply {
+    let mut client = Client::connect(&lab.socket(ORCHESTRATOR)).await.unwrap();
+    let method = format!("{ORCHESTRATOR}.Describe");
+    client.call(&method, &json!({}), PATIENCE).await.unwrap()
+}
+
+/// Waits until a device is ready.
+async fn is_ready(lab: &Lab, name: &str) {
+    let mut client = Client::connect(&lab.socket(ORCHESTRATOR)).await.unwrap();
+    let method = format!("{ORCHESTRATOR}.Wait");
+    let arguments = json!({"name": name});
+    let waited = client
+        .call::<WaitReply>(&method, &arguments, PATIENCE)
+        .await;
+    waited.unwrap_or_else(|e| panic!("{name} does not get ready: {e}"));
+}
+
+fn most_memory(pid: impl std::fmt::Display) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let size = line.and_then(|line| line.split_whitespace().nth(1));
+    size.unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_a_hostile_detector_says_is_refused_and_costs_little_and_the_others_get_ready() {
+    with_lab(Vec::new(), async |lab| {
+        lab.service("rdma-detector").unwrap().kill().await.unwrap();
+        serve(&lab.socket(DETECTOR));
+        is_ready(lab, "good0").await;
+        is_ready(lab, "good1").await;
+
+        let described = describe(lab).await;
+        let refused = described.refused_records;
+        println!(
+            "{refused} records refused, the last: {:?}",
+            described.last_refused
+        );
+        assert!(refused >= LARGE_RECORDS + TOO_MANY, "{refused}");
+        let last = described.last_refused.unwrap();
+        assert!(last.contains(&format!("at most {MOST_DEVICES}")), "{last}");
+
+        let orchestrator = lab.service("rdma-orchestrator").unwrap();
+        let pid = orchestrator.pid().unwrap().as_raw_nonzero();
+        let log = orchestrator.log();
+        let memory = most_memory(pid);
+        let large = format!("at most {MOST_RECORD} are taken");
+        assert!(log.contains(&large), "{log}");
+        assert!(!log.contains('\u{1b}') && !log.contains('\u{9b}'), "{log}");
+        println!("{memory} KiB at most");
+        assert!(memory < MOST_MEMORY, "{memory} KiB");
+
+        let kept = fs::read_dir(lab.directory().join("run/rdma-hotplug/orchestrator")).unwrap();
+        let kept: u64 = kept
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .sum();
+        println!("{kept} bytes of journal");
+        assert!(kept < MOST_JOURNAL, "{kept} bytes");
+    });
+}

@@ -1,0 +1,213 @@
+//! The users of peers that the service's user namespace has no number for. `PrivateUsers=identity`
+//! (`systemd.exec(5)`) maps 0 to 65535, and the kernel shows every other user as 65534. A socket of
+//! the family sock-diag that the service manager opened outside of the namespace shows them
+//! (`sock_diag(7)`). Must never give a peer more than its own number would: what it says counts for
+//! shares and logs alone.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::fstat;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+/// The number that the kernel shows for one without a mapping (`overflowuid`, `proc_sys_kernel(5)`).
+const UNMAPPED: u32 = 65534;
+/// The first number that `PrivateUsers=identity` does not map.
+const FIRST_UNMAPPED: u32 = 65536;
+
+/// `SOCK_DIAG_BY_FAMILY` (`include/uapi/linux/sock_diag.h`).
+const BY_FAMILY: u16 = 20;
+/// `NLM_F_REQUEST` (`include/uapi/linux/netlink.h`).
+const REQUEST: u16 = 1;
+const AF_UNIX: u8 = 1;
+/// Sockets of whichever state and cookie.
+const ANY: [u8; 4] = [0xff; 4];
+
+/// What is asked of a socket, and the attribute that answers it
+/// (`include/uapi/linux/unix_diag.h`).
+#[derive(Clone, Copy)]
+struct Question {
+    show: u32,
+    attribute: u16,
+}
+
+/// `UDIAG_SHOW_PEER`: the inode of the socket at the other end.
+const PEER: Question = Question {
+    show: 0x04,
+    attribute: 2,
+};
+/// `UDIAG_SHOW_UID`: the user that made the socket.
+const UID: Question = Question {
+    show: 0x40,
+    attribute: 7,
+};
+
+const NETLINK_HEADER_LEN: usize = 16;
+/// `struct unix_diag_req` and `struct unix_diag_msg`.
+const REQUEST_LEN: usize = 24;
+const REPLY_LEN: usize = 16;
+/// An answer has one attribute of those above, and one or two that nobody asked for.
+const BUFFER_LEN: usize = 1024;
+/// The answers to questions before this one that may still wait, which had no use.
+const MAX_STALE: usize = 4;
+
+/// Where the users of peers are asked for.
+#[derive(Debug)]
+pub(super) struct Origins {
+    socket: OwnedFd,
+    sequence: AtomicU32,
+}
+
+impl Origins {
+    /// Uses a socket that the service manager opened.
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            sequence: AtomicU32::new(0),
+        }
+    }
+
+    /// The user at the other end of a connection, who is shown as `uid`. The same number where that
+    /// is its own, or where the kernel does not say.
+    pub(super) fn uid(&self, connection: impl AsFd, uid: u32) -> u32 {
+        match uid {
+            // Never one that is mapped: a socket may be connected by another user than made it.
+            UNMAPPED => self
+                .maker(connection)
+                .filter(|uid| *uid >= FIRST_UNMAPPED)
+                .unwrap_or(uid),
+            uid => uid,
+        }
+    }
+
+    /// The user that made the socket at the other end.
+    fn maker(&self, connection: impl AsFd) -> Option<u32> {
+        let inode = u32::try_from(fstat(connection).ok()?.st_ino).ok()?;
+        let peer = self.ask(inode, PEER)?;
+        self.ask(peer, UID)
+    }
+
+    /// The kernel answers while it is asked: nothing waits.
+    fn ask(&self, inode: u32, question: Question) -> Option<u32> {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let request = encode(inode, question, sequence);
+        send(
+            &self.socket,
+            &request,
+            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+        )
+        .ok()?;
+        let mut buffer = [0; BUFFER_LEN];
+        for _ in 0..=MAX_STALE {
+            let (_, len) = recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT).ok()?;
+            let datagram = buffer.get(..len)?;
+            if u32_at(datagram, 8) == Some(sequence) {
+                return decode(datagram, question.attribute);
+            }
+        }
+        None
+    }
+}
+
+fn encode(inode: u32, question: Question, sequence: u32) -> Vec<u8> {
+    let len = u32::try_from(NETLINK_HEADER_LEN + REQUEST_LEN).unwrap_or_default();
+    let mut request = Vec::with_capacity(NETLINK_HEADER_LEN + REQUEST_LEN);
+    request.extend(len.to_ne_bytes());
+    request.extend(BY_FAMILY.to_ne_bytes());
+    request.extend(REQUEST.to_ne_bytes());
+    request.extend(sequence.to_ne_bytes());
+    request.extend([0; 4]);
+    request.extend([AF_UNIX, 0, 0, 0]);
+    request.extend(ANY);
+    request.extend(inode.to_ne_bytes());
+    request.extend(question.show.to_ne_bytes());
+    request.extend(ANY);
+    request.extend(ANY);
+    request
+}
+
+/// The attribute of an answer; nothing of an error, which says that there is no such socket.
+fn decode(datagram: &[u8], attribute: u16) -> Option<u32> {
+    if u16_at(datagram, 4)? != BY_FAMILY {
+        return None;
+    }
+    let mut rest = datagram.get(NETLINK_HEADER_LEN + REPLY_LEN..)?;
+    loop {
+        let len = usize::from(u16_at(rest, 0)?);
+        let value = rest.get(4..len)?;
+        if u16_at(rest, 2)? == attribute {
+            return u32_at(value, 0);
+        }
+        rest = rest.get(len.next_multiple_of(4)..)?;
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    let bytes = bytes.get(at..at + 2)?;
+    Some(u16::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at + 4)?;
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, netlink, socket_with};
+
+    use super::*;
+
+    fn origins() -> Origins {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(netlink::SOCK_DIAG),
+        );
+        Origins::new(socket.unwrap())
+    }
+
+    #[test]
+    fn the_kernel_says_who_made_the_socket_at_the_other_end() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        assert_eq!(origins().maker(&near), Some(own));
+    }
+
+    #[test]
+    fn a_mapped_user_is_not_asked_for_and_never_the_answer() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let origins = origins();
+        assert_eq!(origins.uid(&near, 1000), 1000);
+        // This process's own number is one that is mapped.
+        assert_eq!(origins.uid(&near, UNMAPPED), UNMAPPED);
+    }
+
+    #[test]
+    fn of_a_peer_that_is_gone_nothing_is_known() {
+        let (near, far) = UnixStream::pair().unwrap();
+        drop(far);
+        assert_eq!(origins().maker(&near), None);
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_or_an_error_says_nothing() {
+        let mut datagram = vec![0; NETLINK_HEADER_LEN + REPLY_LEN];
+        datagram[4..6].copy_from_slice(&BY_FAMILY.to_ne_bytes());
+        datagram.extend([5, 0, 5, 0, 0, 0, 0, 0]);
+        datagram.extend([8, 0, 7, 0, 1, 0, 1, 0]);
+        assert_eq!(decode(&datagram, 7), Some(u32::from_ne_bytes([1, 0, 1, 0])));
+        for len in 0..datagram.len() {
+            assert_eq!(decode(&datagram[..len], 7), None);
+        }
+        datagram[4] = 2;
+        assert_eq!(decode(&datagram, 7), None);
+        // An attribute that says it has no length.
+        datagram[4] = 20;
+        datagram[32] = 0;
+        assert_eq!(decode(&datagram, 7), None);
+    }
+}
