@@ -23,8 +23,8 @@ const MAN: &str = include_str!("../../deploy/root/usr/share/man/man7/rdma-hotplu
 
 static BOOT: LazyLock<Evidence> = LazyLock::new(|| {
     let modules = module_tree();
-    let stand_in = stand_in();
-    let layers = [modules.path(), stand_in.path()];
+    let programs = programs();
+    let layers = [modules.path(), programs.path()];
     // What is waited for there takes its time on a machine that does other work.
     let options = ["--timeout", "240"].map(OsStr::new);
     rig::boot_with("container", &options, "container", &layers, "")
@@ -62,13 +62,18 @@ fn module_tree() -> tempfile::TempDir {
     dir
 }
 
-/// The stand-in for the detector, where the scenario finds it.
-fn stand_in() -> tempfile::TempDir {
+/// The stand-in for the detector and the thief, where the scenario finds them.
+fn programs() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let programs = dir.path().join("usr/lib/rdma-hotplug-tests");
     fs::create_dir_all(&programs).unwrap();
-    let program = Path::new(env!("CARGO_BIN_EXE_detector-stand-in"));
-    fs::copy(program, programs.join("detector-stand-in")).unwrap();
+    for program in [
+        env!("CARGO_BIN_EXE_detector-stand-in"),
+        env!("CARGO_BIN_EXE_taken-over"),
+    ] {
+        let program = Path::new(program);
+        fs::copy(program, programs.join(program.file_name().unwrap())).unwrap();
+    }
     dir
 }
 

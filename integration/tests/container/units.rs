@@ -97,6 +97,9 @@ fn a_flag_that_could_not_be_written_for_a_moment_is_said_and_written_later() {
     assert_all_succeeded("flags", &[]);
 }
 
+/// What taken-over tries.
+const ATTEMPTS: usize = 19;
+
 /// cases.md U9.
 #[test]
 fn without_an_orchestrator_nothing_waits_for_it_and_nothing_fails() {
@@ -143,6 +146,27 @@ fn the_orchestrators_user_can_have_our_targets_started_and_nothing_else() {
         assert!(!BOOT.succeeded(&case), "{attempt}: {}", BOOT.text(&case));
     }
     assert_all_succeeded("attack", &attempts);
+}
+
+/// What SECURITY.md says of a service that was taken over, inside of its unit and after it has
+/// restricted itself.
+#[test]
+fn a_service_that_was_taken_over_reads_what_it_needs_and_changes_and_runs_nothing() {
+    for (service, done) in [
+        ("detector", vec![]),
+        ("loader", vec!["read-modprobe.d"]),
+        ("inserter", vec![]),
+        // It reads rules that are links, which may lead to any package's file.
+        ("orchestrator", vec!["read-modprobe.d"]),
+    ] {
+        BOOT.assert_succeeded(&format!("taken-over/{service}-runs"));
+        let attempts = BOOT.text(&format!("taken-over/{service}"));
+        println!("{service}:\n{attempts}");
+        assert_eq!(attempts.lines().count(), ATTEMPTS, "{service}: {attempts}");
+        let succeeded = attempts.lines().filter_map(|l| l.strip_suffix(": done"));
+        assert_eq!(succeeded.collect::<Vec<_>>(), done, "{service}");
+    }
+    BOOT.assert_succeeded("taken-over/not-pwned");
 }
 
 #[test]

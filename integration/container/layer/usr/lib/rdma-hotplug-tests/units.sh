@@ -319,3 +319,31 @@ keep modules timeout 10 systemctl start rdma-hotplug-modules.service
 keep failed-units systemctl --failed --plain --no-legend
 systemctl start rdma-orchestrator.socket
 kill $stand_in
+
+case_begins taken-over
+systemctl unmask --quiet --runtime \
+    rdma-detector.socket rdma-detector-uevent.socket rdma-detector.service
+# As /etc/shadow is, but in a tree that every user may read.
+install -m 600 /etc/hostname /etc/secret
+systemctl stop rdma-orchestrator.socket rdma-detector.socket rdma-loader.socket \
+    rdma-orchestrator.service rdma-detector.service rdma-loader.service
+# taken_over UNIT SERVICE: what a thief comes to in the place of a service's program.
+taken_over() {
+    mkdir -p "/run/systemd/system/$1.d"
+    cat >"/run/systemd/system/$1.d/taken-over.conf" <<DROPIN
+[Service]
+Type=oneshot
+ExecStart=
+ExecStart=/usr/lib/rdma-hotplug-tests/taken-over $2
+Restart=no
+StandardOutput=file:/run/taken-over.$2
+DROPIN
+    systemctl daemon-reload
+    keep "$2-runs" systemctl start "$1"
+    keep "$2" cat "/run/taken-over.$2"
+}
+taken_over rdma-detector.service detector
+taken_over rdma-loader.service loader
+taken_over rdma-loader.service inserter
+taken_over rdma-orchestrator.service orchestrator
+keep not-pwned sh -c '! test -e /run/pwned && ! test -e /etc/modprobe.d/pwned.conf && test -e /etc/hostname'
