@@ -12,48 +12,70 @@ use std::path::{Path, PathBuf};
 /// The longest file that is read, in bytes. A longer one is an error and not cut.
 pub const MAX_FILE_LEN: u64 = 256 * 1024;
 
-/// One file, and its text or why it could not be read.
+/// One file, and its text or why it could not be read; or a directory that cannot be listed.
 #[derive(Debug)]
 pub struct DropIn {
     /// Where it is.
     pub path: PathBuf,
     /// What it says.
     pub text: io::Result<String>,
+    /// Whether a file of the same name in an earlier directory hides it.
+    pub hidden: bool,
 }
 
 /// Reads every file whose name ends with `suffix` and does not start with a dot.
 ///
 /// `directories` are in the order of their precedence, usually `/etc`, `/run`, `/usr/lib`. A
-/// directory that does not exist is empty. A link to `/dev/null` hides a name and is not read.
-///
-/// # Errors
-/// When a directory exists and cannot be listed. A file that cannot be read is an error in its
-/// own entry and takes no other file down.
-pub fn read(directories: &[PathBuf], suffix: &str) -> io::Result<Vec<DropIn>> {
-    let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+/// directory that does not exist is empty; one that cannot be listed is an entry of its own, with
+/// the error, before all files. Files of one name follow each other in the order of their
+/// directories. A link to `/dev/null` hides its name in the directories after its own, and is not
+/// read.
+#[must_use]
+pub fn read(directories: &[PathBuf], suffix: &str) -> Vec<DropIn> {
+    let mut read = Vec::new();
+    let mut files: BTreeMap<OsString, Vec<PathBuf>> = BTreeMap::new();
     for directory in directories {
-        let entries = match fs::read_dir(directory) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(with_path(&e, directory)),
-        };
-        for entry in entries {
-            let name = entry.map_err(|e| with_path(&e, directory))?.file_name();
-            let bytes = name.as_encoded_bytes();
-            if bytes.ends_with(suffix.as_bytes()) && !bytes.starts_with(b".") {
-                let path = directory.join(&name);
-                files.entry(name).or_insert(path);
+        match names(directory, suffix) {
+            Ok(names) => {
+                for name in names {
+                    let path = directory.join(&name);
+                    files.entry(name).or_default().push(path);
+                }
             }
+            Err(e) => read.push(DropIn {
+                path: directory.clone(),
+                text: Err(e),
+                hidden: false,
+            }),
         }
     }
-    Ok(files
-        .into_values()
-        .filter(|path| !hides(path))
-        .map(|path| DropIn {
+    for paths in files.into_values() {
+        let paths = paths.into_iter().take_while(|path| !hides(path));
+        read.extend(paths.enumerate().map(|(number, path)| DropIn {
             text: read_file(&path),
             path,
-        })
-        .collect())
+            hidden: number > 0,
+        }));
+    }
+    read
+}
+
+/// The names in a directory.
+fn names(directory: &Path, suffix: &str) -> io::Result<Vec<OsString>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let bytes = name.as_encoded_bytes();
+        if bytes.ends_with(suffix.as_bytes()) && !bytes.starts_with(b".") {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 fn hides(path: &Path) -> bool {
@@ -73,21 +95,15 @@ fn read_file(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
-fn with_path(error: &io::Error, path: &Path) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
     fn texts(directories: &[PathBuf]) -> Vec<String> {
-        read(directories, ".toml")
-            .unwrap()
-            .into_iter()
-            .map(|file| file.text.unwrap())
-            .collect()
+        let files = read(directories, ".toml").into_iter();
+        let files = files.filter(|file| !file.hidden);
+        files.map(|file| file.text.unwrap()).collect()
     }
 
     #[test]
@@ -106,6 +122,41 @@ mod tests {
     }
 
     #[test]
+    fn what_is_hidden_follows_what_hides_it_up_to_a_link_to_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let directories: Vec<PathBuf> = ["etc", "run", "lib"].map(|d| dir.path().join(d)).into();
+        for directory in &directories {
+            fs::create_dir_all(directory).unwrap();
+            let name = directory.file_name().unwrap();
+            fs::write(directory.join("10-a.toml"), name.as_encoded_bytes()).unwrap();
+        }
+        symlink("/dev/null", directories[1].join("20-b.toml")).unwrap();
+        for at in [0, 2] {
+            fs::write(directories[at].join("20-b.toml"), "b").unwrap();
+        }
+        let files = read(&directories, ".toml").into_iter();
+        let files: Vec<(String, bool)> = files.map(|f| (f.text.unwrap(), f.hidden)).collect();
+        let expected = [("etc", false), ("run", true), ("lib", true), ("b", false)];
+        assert_eq!(
+            files,
+            expected.map(|(text, hidden)| (text.to_owned(), hidden))
+        );
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_listed_is_an_entry_and_takes_no_other_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let (etc, lib) = (dir.path().join("etc"), dir.path().join("lib"));
+        fs::write(&etc, "a file").unwrap();
+        fs::create_dir_all(&lib).unwrap();
+        fs::write(lib.join("10-a.toml"), "vendor a").unwrap();
+        let files = read(&[etc.clone(), lib], ".toml");
+        assert_eq!(files[0].path, etc);
+        assert!(files[0].text.is_err());
+        assert_eq!(files[1].text.as_ref().unwrap(), "vendor a");
+    }
+
+    #[test]
     fn a_missing_directory_is_empty() {
         assert!(texts(&[PathBuf::from("/nonexistent/rdma")]).is_empty());
     }
@@ -115,7 +166,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("10-directory.toml")).unwrap();
         fs::write(dir.path().join("20-good.toml"), "good").unwrap();
-        let files = read(&[dir.path().to_owned()], ".toml").unwrap();
+        let files = read(&[dir.path().to_owned()], ".toml");
         assert!(files[0].text.is_err());
         assert_eq!(files[1].text.as_ref().unwrap(), "good");
     }

@@ -301,17 +301,23 @@ pub fn busy(name: &ModuleName) -> ModuleResult {
     result
 }
 
-/// Reads the policy of `directories`. A file that cannot be used allows nothing: the policy
-/// only ever gets stricter by it, and [`Policy::refused`] says what is wrong with it.
+/// Reads the policy of `directories`. A file that cannot be used allows nothing, and hides those of
+/// its name in later directories: the policy only ever gets stricter by it, and
+/// [`Policy::refused`] says what is wrong with it.
 ///
 /// # Errors
-/// When a directory exists and cannot be listed.
+/// When a directory exists and cannot be listed: what a file in it would hide is not known.
 pub fn read_policy(directories: &[PathBuf]) -> io::Result<Policy> {
     let mut policy = Policy::default();
-    for file in interfaces::dropin::read(directories, ".toml")? {
-        match &file.text {
-            Ok(text) => policy.add(&file.path, text),
-            Err(e) => policy.refuse(&file.path, &e.to_string()),
+    for file in interfaces::dropin::read(directories, ".toml") {
+        match file.text {
+            Ok(text) if !file.hidden => policy.add(&file.path, &text),
+            Err(e) if directories.contains(&file.path) => {
+                let why = format!("{}: {e}", file.path.display());
+                return Err(io::Error::new(e.kind(), why));
+            }
+            Err(e) if !file.hidden => policy.refuse(&file.path, &e.to_string()),
+            Ok(_) | Err(_) => {}
         }
     }
     Ok(policy)

@@ -58,6 +58,15 @@ impl Policy {
         }
     }
 
+    /// A policy that could not be read, and why.
+    #[must_use]
+    pub fn of_nothing(why: String) -> Self {
+        Self {
+            allowed: BTreeMap::new(),
+            refused: vec![why],
+        }
+    }
+
     /// Notes a file that cannot be used, and so allows nothing.
     pub fn refuse(&mut self, path: &Path, reason: &str) {
         let reason = reason.trim_end();

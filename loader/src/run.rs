@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::link::Link;
 use crate::load::{Loader, MAX_REQUESTS, Queue, Work, read_policy};
 use crate::module_dir::ModuleDir;
+use crate::policy::Policy;
 use crate::readable::Readable;
 use crate::sandbox::{self, Process};
 use crate::server::Server;
@@ -52,9 +53,6 @@ pub enum Error {
     /// A limit on the command line is invalid.
     #[error("invalid --limit, or RDMA_HOTPLUG_LIMITS")]
     Limits(#[source] LimitError),
-    /// A directory of the policy cannot be read.
-    #[error("cannot read the policy")]
-    Policy(#[source] io::Error),
     /// What is not needed cannot be given up.
     #[error("cannot give up what is not needed")]
     Sandbox(#[source] io::Error),
@@ -169,6 +167,14 @@ impl Deadline {
     }
 }
 
+/// The policy at the start. One that cannot be read allows nothing, and each refusal says why.
+fn policy(config: &Config) -> Policy {
+    read_policy(&config.policy).unwrap_or_else(|e| {
+        tracing::error!("nothing is allowed: cannot read the policy: {e}");
+        Policy::of_nothing(e.to_string())
+    })
+}
+
 fn loader(config: &Config, readable: Readable, end: watch::Sender<bool>) -> Result<Loader, Error> {
     let modules = ModuleDir::new(&config.modules, &release(config));
     let sources = Sources {
@@ -179,9 +185,7 @@ fn loader(config: &Config, readable: Readable, end: watch::Sender<bool>) -> Resu
         reader: Reader::Loader,
     };
     Ok(Loader {
-        policy: Mutex::new(Arc::new(
-            read_policy(&config.policy).map_err(Error::Policy)?,
-        )),
+        policy: Mutex::new(Arc::new(policy(config))),
         policy_directories: config.policy.clone(),
         snapshots: Snapshots::new(sources),
         modules,

@@ -248,7 +248,7 @@ fn replayed(
     }
     let sources = match rules {
         [] => None,
-        rules => Some(read_rules(rules, lists)?),
+        rules => Some(read_rules(rules, lists)),
     };
     if let Some(sources) = &sources {
         let errors = Rules::read(sources, &Rules::default());

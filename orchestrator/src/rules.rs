@@ -1,12 +1,13 @@
 //! Rules: which modules and roles a device should have, and which modules a function needs before
-//! there is a device. Pure: files come in as text. Must never let one bad file take another one
-//! down: of a file that cannot be read any more its last good version stays.
+//! there is a device. Pure: files come in as text. Must never let an invalid file take another one
+//! down: its last good version stays, or the file counts that it would hide.
 
 mod file;
 mod list;
 mod selector;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,7 +34,9 @@ pub struct Source {
 /// Every file that rules come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources {
-    /// Rules files, in the order of their names.
+    /// Rules files, in the order of their names, and those of one name in the order of their
+    /// precedence: only the first of them that can be used counts. A directory that cannot be listed
+    /// is a source, too.
     pub rules: Vec<Source>,
     /// rdma-core's lists, in the order of their names.
     pub lists: Vec<Source>,
@@ -89,23 +92,35 @@ pub struct Wants {
 }
 
 impl Rules {
-    /// The rules of these files. A file that is wrong is refused as a whole; where `before` has
-    /// a version of it in use, that one stays.
+    /// The rules of these files. An invalid file is refused as a whole; where `before` has a
+    /// version of it in use, that one stays, and otherwise it hides no other. Of a directory that
+    /// cannot be listed any more the files in use stay.
     #[must_use]
     pub fn read(sources: &Sources, before: &Self) -> Self {
         let mut rules = Self::default();
-        for source in &sources.lists {
-            let last = before.in_use.lists.iter().find(|s| s.path == source.path);
+        let (lists, kept) = (&sources.lists, &before.in_use.lists);
+        for source in with_kept(lists, kept, &mut rules.errors) {
+            let last = kept.iter().find(|last| last.path == source.path);
             rules.take_list(source, last);
         }
-        for source in &sources.rules {
-            let last = before.in_use.rules.iter().find(|s| s.path == source.path);
-            rules.take_rules(source, last);
+        let (files, kept) = (&sources.rules, &before.in_use.rules);
+        let files = with_kept(files, kept, &mut rules.errors);
+        for named in files.chunk_by(|a, b| a.path.file_name() == b.path.file_name()) {
+            let before = rules.errors.len();
+            for source in named {
+                let last = kept.iter().find(|last| last.path == source.path);
+                if rules.take_rules(source, last) {
+                    let refused = rules.errors.iter_mut().skip(before);
+                    refused.for_each(|error| error.is_replaced_by(&source.path));
+                    break;
+                }
+            }
         }
         rules
     }
 
-    fn take_rules(&mut self, source: &Source, last: Option<&Source>) {
+    /// Takes a file, or its last version; says whether one of them can be used.
+    fn take_rules(&mut self, source: &Source, last: Option<&Source>) -> bool {
         let parsed = source
             .text
             .as_deref()
@@ -124,12 +139,11 @@ impl Rules {
                 self.functions
                     .extend(functions.map(|rule| (Arc::clone(&path), rule)));
                 self.in_use.rules.push(source.clone());
+                true
             }
             Err(error) => {
                 self.errors.push(error.with_kept(last.is_some()));
-                if let Some(last) = last {
-                    self.take_rules(last, None);
-                }
+                last.is_some_and(|last| self.take_rules(last, None))
             }
         }
     }
@@ -152,6 +166,21 @@ impl Rules {
                 if let Some(last) = last {
                     self.take_list(last, None);
                 }
+            }
+        }
+    }
+
+    /// How many files are in use, and what is wrong with the first that is not, for `systemctl
+    /// status`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let used = self.in_use.rules.len();
+        match self.errors.as_slice() {
+            [] => format!("{used} rules files in use"),
+            [error] => format!("{used} rules files in use, one refused: {error}"),
+            [error, rest @ ..] => {
+                let more = rest.len();
+                format!("{used} rules files in use, refused: {error}, and {more} more")
             }
         }
     }
@@ -236,6 +265,37 @@ impl Rules {
     pub fn errors(&self) -> &[RulesError] {
         &self.errors
     }
+}
+
+/// The sources in the order of their names. In the place of a directory that cannot be listed are those
+/// of its files that are in use.
+fn with_kept<'s>(
+    sources: &'s [Source],
+    in_use: &'s [Source],
+    errors: &mut Vec<RulesError>,
+) -> Vec<&'s Source> {
+    let mut all = Vec::new();
+    for source in sources {
+        match (&source.text, source.path.extension()) {
+            // Every file that is looked for has one.
+            (Err(why), extension) if !extension.is_some_and(is_suffix) => {
+                let files = in_use.iter();
+                let files = files.filter(|file| file.path.parent() == Some(&source.path));
+                let kept: Vec<&Source> = files.collect();
+                let error = RulesError::unreadable(&source.path, why);
+                errors.push(error.with_kept(!kept.is_empty()));
+                all.extend(kept);
+            }
+            _ => all.push(source),
+        }
+    }
+    // Stable: what is kept stays before what it hides.
+    all.sort_by_key(|source| source.path.file_name());
+    all
+}
+
+fn is_suffix(extension: &OsStr) -> bool {
+    extension == "toml" || extension == "conf"
 }
 
 /// What of rules is kept in a journal: the files, and what was wrong with them.

@@ -46,9 +46,6 @@ pub enum Error {
     /// A limit on the command line is invalid.
     #[error("invalid --limit, or RDMA_HOTPLUG_LIMITS")]
     Limits(#[source] LimitError),
-    /// A directory of rules cannot be read.
-    #[error("cannot read the rules")]
-    Rules(#[source] io::Error),
     /// The runtime, the signals or the varlink socket failed.
     #[error("cannot run")]
     Runtime(#[source] io::Error),
@@ -110,7 +107,7 @@ pub fn main(config: &Config) -> Result<(), Error> {
         peers: Vec::new(),
         sock_diag: inherited.take("sock-diag"),
     };
-    let rules = read_rules(&config.rules, &config.lists).map_err(Error::Rules)?;
+    let rules = read_rules(&config.rules, &config.lists);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -215,21 +212,20 @@ async fn forward(mut happened: UnboundedReceiver<Event>, messages: UnboundedSend
     }
 }
 
-/// Reads the rules of `directories`, and rdma-core's lists in `lists`.
-///
-/// # Errors
-/// When a directory exists and cannot be listed.
-pub fn read_rules(directories: &[PathBuf], lists: &Path) -> io::Result<Sources> {
+/// Reads the rules of `directories`, and rdma-core's lists in `lists`. What cannot be read is a source
+/// with the error in it.
+#[must_use]
+pub fn read_rules(directories: &[PathBuf], lists: &Path) -> Sources {
     let source = |file: DropIn| Source {
         path: file.path,
         text: file.text.map_err(|e| e.to_string()),
     };
-    let rules = dropin::read(directories, ".toml")?;
-    let lists = dropin::read(&[lists.to_owned()], ".conf")?;
-    Ok(Sources {
+    let rules = dropin::read(directories, ".toml");
+    let lists = dropin::read(&[lists.to_owned()], ".conf");
+    Sources {
         rules: rules.into_iter().map(source).collect(),
         lists: lists.into_iter().map(source).collect(),
-    })
+    }
 }
 
 /// The machine, with its memory and its hands.

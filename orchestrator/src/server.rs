@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::journal::{self, story};
 use crate::machine::Event;
 use crate::policy::Policy;
+use crate::rules::Rules;
 use crate::run::{Message, Question, read_rules};
 
 /// What callers can see without asking the machine.
@@ -480,16 +481,9 @@ impl Service for Orchestrator {
     }
 
     fn reload(&self) -> Option<String> {
-        Some(match read_rules(&self.rules, &self.lists) {
-            Ok(rules) => {
-                let status = format!("{} rules files were read", rules.rules.len());
-                let _ = self.messages.send(Message::Event(Event::Rules(rules)));
-                status
-            }
-            Err(e) => {
-                tracing::error!("the old rules stay: {e}");
-                format!("the old rules stay: {e}")
-            }
-        })
+        let sources = read_rules(&self.rules, &self.lists);
+        let status = Rules::read(&sources, &Rules::default()).summary();
+        let _ = self.messages.send(Message::Event(Event::Rules(sources)));
+        Some(status)
     }
 }

@@ -14,10 +14,10 @@ use super::{Action, Machine, Subject, Timer};
 const FIRST_PAUSE: i64 = 1_000_000;
 /// ...up to this.
 const LONGEST_PAUSE: i64 = 60_000_000;
-/// So often it is tried in all, until something else is a reason to.
-const MOST_ATTEMPTS: u32 = 8;
-/// So often a load that a signal interrupted is tried again at once.
-const MOST_AT_ONCE: u32 = 3;
+/// The most times that it is tried again for one kind of failure, until something changes.
+const MAX_RETRIES: u32 = 7;
+/// The most times that a load that a signal interrupted is tried again at once.
+const MAX_AT_ONCE: u32 = 3;
 
 /// Errors of finit_module(2) that may be over in a while: of the driver's initialisation, of
 /// memory, of a module that is going.
@@ -32,6 +32,9 @@ pub(super) struct Module {
     pub in_flight: bool,
     /// How often it was asked for since it last went well.
     pub attempts: u32,
+    /// How often in a row it was tried again for one kind of failure, and which.
+    #[serde(default)]
+    retries: (u32, Option<String>),
     /// When it is asked for again, in µs.
     pub retry_at: Option<i64>,
     /// When it was answered, in µs.
@@ -50,6 +53,7 @@ impl Module {
             message: None,
             in_flight: false,
             attempts: 0,
+            retries: (0, None),
             retry_at: None,
             answered_at: None,
             took: None,
@@ -74,28 +78,37 @@ impl Module {
         if !result.chain.is_empty() {
             self.chain.clone_from(&result.chain);
         }
-        let errno = result.errno_name.as_deref().unwrap_or_default();
-        match self.state {
-            ModuleState::Failed if TRANSIENT.contains(&errno) => self.retry(errno, now),
-            ModuleState::Live => self.attempts = 0,
-            _ => {}
+        match (self.state, result.errno_name.as_deref()) {
+            (ModuleState::Failed, Some(errno)) if TRANSIENT.contains(&errno) => {
+                self.retry(errno, now);
+            }
+            (ModuleState::Live, _) => self.forget_attempts(),
+            _ => self.retries = (0, None),
         }
     }
 
     /// A failure that may be over soon: of a signal at once, of everything else after a pause.
     fn retry(&mut self, errno: &str, now: i64) {
-        if errno == "EINTR" && self.attempts <= MOST_AT_ONCE {
+        let (retries, of) = &mut self.retries;
+        if of.as_deref() != Some(errno) {
+            (*retries, *of) = (0, Some(errno.to_owned()));
+        }
+        if *retries >= MAX_RETRIES {
+            return;
+        }
+        if errno == "EINTR" && *retries < MAX_AT_ONCE {
             self.state = ModuleState::Pending;
-        } else if self.attempts < MOST_ATTEMPTS {
-            let doublings = self.attempts.saturating_sub(1).min(16);
-            let pause = FIRST_PAUSE.saturating_mul(1 << doublings);
+        } else {
+            let pause = FIRST_PAUSE.saturating_mul(1 << (*retries).min(16));
             self.retry_at = Some(now.saturating_add(pause.min(LONGEST_PAUSE)));
         }
+        *retries += 1;
     }
 
-    /// Begins anew: whatever was answered, something is different now.
+    /// The attempts so far say nothing any more: something has changed.
     pub(super) fn forget_attempts(&mut self) {
         self.attempts = 0;
+        self.retries = (0, None);
         self.retry_at = None;
     }
 }
@@ -211,21 +224,25 @@ impl Machine {
         found.map(|(wanted, _)| wanted.clone()).collect()
     }
 
-    /// A module is in the kernel again: somebody else has put it there.
+    /// A module is in the kernel, whatever the loader's last answer was: another program has loaded
+    /// it.
     pub(super) fn module_there(&mut self, there: &ModuleName, actions: &mut Vec<Action>) {
         for name in self.stands_for(there) {
-            self.turn(&name, ModuleState::Unloaded, ModuleState::Live, actions);
+            self.turn(&name, ModuleState::Live, actions);
         }
     }
 
     /// A module is no longer in the kernel. Where a rule says so it is put back.
     pub(super) fn module_gone(&mut self, gone: &ModuleName, actions: &mut Vec<Action>) {
         for name in self.stands_for(gone) {
-            let state = match self.restores_module(&name) {
-                true => ModuleState::Pending,
-                false => ModuleState::Unloaded,
-            };
-            self.turn(&name, ModuleState::Live, state, actions);
+            let was_live = self.modules.get(&name).map(|module| module.state);
+            if was_live == Some(ModuleState::Live) {
+                let state = match self.restores_module(&name) {
+                    true => ModuleState::Pending,
+                    false => ModuleState::Unloaded,
+                };
+                self.turn(&name, state, actions);
+            }
         }
     }
 
@@ -236,21 +253,18 @@ impl Machine {
         })
     }
 
-    /// Something outside has changed the state of a module, unless it is being loaded.
-    fn turn(
-        &mut self,
-        name: &ModuleName,
-        from: ModuleState,
-        to: ModuleState,
-        actions: &mut Vec<Action>,
-    ) {
+    /// Another program has changed the state of a module. Of one that is being loaded the loader's
+    /// answer will say.
+    fn turn(&mut self, name: &ModuleName, to: ModuleState, actions: &mut Vec<Action>) {
         let Some(module) = self.modules.get_mut(name) else {
             return;
         };
-        if module.in_flight || module.state != from {
+        if module.in_flight || module.state == to {
             return;
         }
         module.state = to;
+        module.message = None;
+        module.forget_attempts();
         let wanting = module.wanted_by.clone();
         if let Some(subject) = wanting.first() {
             self.ask(subject, Again::No, actions);

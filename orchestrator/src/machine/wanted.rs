@@ -94,7 +94,8 @@ impl Machine {
         }
     }
 
-    /// What was unloaded is wanted again by a device that was not there then.
+    /// What was unloaded or failed is wanted again by a device that was not there then: a driver may
+    /// have failed for want of it. What is missing or denied is so for every device.
     fn want_again(&mut self, index: i64) {
         let Some(device) = self.devices.get(&index) else {
             return;
@@ -102,9 +103,10 @@ impl Machine {
         let mut changed = BTreeSet::new();
         for wanted in &device.modules {
             if let Some(module) = self.modules.get_mut(&wanted.name)
-                && module.state == ModuleState::Unloaded
+                && matches!(module.state, ModuleState::Unloaded | ModuleState::Failed)
             {
                 module.state = ModuleState::Pending;
+                module.forget_attempts();
                 changed.extend(module.wanted_by.iter().cloned());
             }
         }

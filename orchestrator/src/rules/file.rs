@@ -26,6 +26,9 @@ pub struct RulesError {
     hint: Option<String>,
     /// Whether the last good version of the file stays in use.
     kept: bool,
+    /// The file of its name in a later directory that is in use instead.
+    #[serde(default)]
+    instead: Option<PathBuf>,
 }
 
 impl RulesError {
@@ -36,6 +39,7 @@ impl RulesError {
             message: message.into(),
             hint: None,
             kept: false,
+            instead: None,
         }
     }
 
@@ -46,6 +50,13 @@ impl RulesError {
     pub(super) fn with_kept(mut self, kept: bool) -> Self {
         self.kept = kept;
         self
+    }
+
+    /// Notes the file that is in use in the place of another one.
+    pub(super) fn is_replaced_by(&mut self, path: &Path) {
+        if self.file != path {
+            self.instead = Some(path.to_owned());
+        }
     }
 
     /// The file.
@@ -73,6 +84,9 @@ impl fmt::Display for RulesError {
         }
         if self.kept {
             f.write_str(" (its last good version stays in use)")?;
+        }
+        if let Some(instead) = &self.instead {
+            write!(f, " ({} is in use instead)", instead.display())?;
         }
         Ok(())
     }

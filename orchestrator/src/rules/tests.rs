@@ -86,6 +86,113 @@ fn a_typo_is_refused_with_its_line_and_what_was_meant() {
     }
 }
 
+const VERBS: &str = "[[rule]]\nmodules = [\"ib_uverbs\"]\n";
+const RDS: &str = "[[rule]]\nmodules = [\"rds_rdma\"]\n";
+const INVALID: &str = "[[rule]]\nmodulse = []\n";
+
+fn of_roce(rules: &Rules) -> Vec<String> {
+    modules(rules, &device(1, "a", &[Protocol::Roce]))
+}
+
+/// cases.md K3: a copy with a typo in /etc stopped what the shipped file had started.
+#[test]
+fn an_invalid_file_hides_no_other_of_its_name() {
+    let files = [("/etc/50-a.toml", INVALID), ("/usr/50-a.toml", VERBS)];
+    let rules = read(&files);
+    assert_eq!(of_roce(&rules), ["ib_uverbs"]);
+    let error = rules.errors()[0].to_string();
+    assert!(
+        error.starts_with("/etc/50-a.toml:2: unknown field `modulse`"),
+        "{error}"
+    );
+    assert!(
+        error.ends_with(" (/usr/50-a.toml is in use instead)"),
+        "{error}"
+    );
+    assert!(
+        rules
+            .summary()
+            .starts_with("1 rules files in use, one refused: /etc/50-a.toml:2:")
+    );
+    // One that can be used hides the others, read or not.
+    let rules = read(&[("/etc/50-a.toml", RDS), ("/usr/50-a.toml", INVALID)]);
+    assert_eq!(of_roce(&rules), ["rds_rdma"]);
+    assert!(rules.errors().is_empty());
+    assert_eq!(rules.summary(), "1 rules files in use");
+}
+
+#[test]
+fn the_last_good_version_of_an_invalid_file_goes_before_what_it_hides() {
+    let files = |text: &str| Sources {
+        rules: vec![
+            source("/etc/50-a.toml", text),
+            source("/usr/50-a.toml", VERBS),
+        ],
+        lists: Vec::new(),
+    };
+    let before = Rules::read(&files(RDS), &Rules::default());
+    let rules = Rules::read(&files(INVALID), &before);
+    assert_eq!(of_roce(&rules), ["rds_rdma"]);
+    let error = rules.errors()[0].to_string();
+    assert!(
+        error.ends_with(" (its last good version stays in use)"),
+        "{error}"
+    );
+}
+
+/// cases.md K4.
+#[test]
+fn of_a_directory_that_cannot_be_listed_what_was_in_use_stays_and_others_go_on() {
+    let listed = Sources {
+        rules: vec![
+            source("/etc/rules.d/50-a.toml", RDS),
+            source("/usr/rules.d/50-a.toml", INVALID),
+            source("/usr/rules.d/60-b.toml", VERBS),
+        ],
+        lists: vec![source("/etc/rdma/modules/x.conf", "ib_umad\n")],
+    };
+    let unlisted = |path: &str| Source {
+        path: PathBuf::from(path),
+        text: Err("Permission denied".to_owned()),
+    };
+    let sources = Sources {
+        rules: vec![
+            unlisted("/etc/rules.d"),
+            source("/usr/rules.d/50-a.toml", INVALID),
+            source("/usr/rules.d/60-b.toml", VERBS),
+        ],
+        lists: vec![unlisted("/etc/rdma/modules")],
+    };
+    let before = Rules::read(&listed, &Rules::default());
+    let rules = Rules::read(&sources, &before);
+    assert_eq!(of_roce(&rules), ["rds_rdma", "ib_uverbs"]);
+    assert_eq!(rules.in_use(), &listed_in_use());
+    assert_eq!(rules.errors().len(), 2, "{:?}", rules.errors());
+    let again = Rules::read(&sources, &rules);
+    assert_eq!(again.in_use(), rules.in_use());
+    // From the start on: only what can be read.
+    let rules = Rules::read(&sources, &Rules::default());
+    assert_eq!(of_roce(&rules), ["ib_uverbs"]);
+    let errors: Vec<String> = rules.errors().iter().map(ToString::to_string).collect();
+    assert_eq!(errors[0], "/etc/rdma/modules: Permission denied");
+    assert_eq!(errors[1], "/etc/rules.d: Permission denied");
+    assert!(
+        errors[2].starts_with("/usr/rules.d/50-a.toml:2:"),
+        "{errors:?}"
+    );
+}
+
+/// What of the sources above can be used.
+fn listed_in_use() -> Sources {
+    Sources {
+        rules: vec![
+            source("/etc/rules.d/50-a.toml", RDS),
+            source("/usr/rules.d/60-b.toml", VERBS),
+        ],
+        lists: vec![source("/etc/rdma/modules/x.conf", "ib_umad\n")],
+    }
+}
+
 #[test]
 fn what_can_never_be_is_refused_with_its_line_and_why() {
     for (text, expected) in [

@@ -182,6 +182,80 @@ fn a_module_that_somebody_unloads_is_noticed_and_left_alone() {
     assert!(!script.machine.is_concerned(&other));
 }
 
+/// cases.md L1 (doca-driver-build#51, ksmbd#485): a driver package loads its own later.
+#[test]
+fn a_module_that_another_program_loads_is_live_whatever_was_answered() {
+    for event in [
+        failure("rdma_ucm", "EINVAL"),
+        failure("rdma_ucm", "EAGAIN"),
+        answer("rdma_ucm", Outcome::Denied),
+        answer("rdma_ucm", Outcome::Missing),
+    ] {
+        let mut script = Script::started(RULES);
+        let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+        let _ = script.all([answer("ib_uverbs", Outcome::Loaded), event.clone()]);
+        let _ = script.tell(Event::ModuleThere(ModuleName::parse("rdma_ucm").unwrap()));
+        let device = script.device(1);
+        assert_eq!(
+            device.state,
+            interfaces::orchestrator::State::Ready,
+            "{event:?}"
+        );
+        let module = device
+            .modules
+            .iter()
+            .find(|m| m.name == "rdma_ucm")
+            .unwrap();
+        assert_eq!(module.state, ModuleState::Live);
+        assert_eq!(module.message, None, "{event:?}");
+        // Nothing of it is tried again.
+        assert!(!asked_again(&mut script, 1000), "{event:?}");
+    }
+}
+
+/// cases.md L3: a driver's initialisation may fail for want of a device.
+#[test]
+fn a_device_that_comes_later_asks_again_for_what_failed_and_not_for_what_is_denied() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.all([
+        failure("ib_uverbs", "ENODEV"),
+        answer("rdma_ucm", Outcome::Denied),
+    ]);
+    let told = script.there(whole(2, "b", &[Protocol::Roce]));
+    assert_eq!(decisions(&told), ["load ib_uverbs for b (index 2)"]);
+}
+
+/// cases.md L4.
+#[test]
+fn attempts_for_one_kind_of_failure_are_none_for_another() {
+    let mut script = Script::started("[[rule]]\nmodules = [\"ib_ipoib\"]\n");
+    let _ = script.there(whole(1, "a", &[Protocol::Infiniband]));
+    let again = [
+        Event::SnapshotBegins,
+        Event::Device(Box::new(whole(1, "a", &[Protocol::Infiniband]))),
+        Event::SnapshotEnds,
+    ];
+    // The detector is restarted again and again, and each time the module is asked for.
+    for errno in ["ENOEXEC"; 20] {
+        let _ = script.tell(failure("ib_ipoib", errno));
+        assert!(!asked_again(&mut script, 1000));
+        let told = script.all(again.clone());
+        assert_eq!(decisions(&told), ["load ib_ipoib for a (index 1)"]);
+    }
+    // Used up by one kind...
+    for _ in 0..7 {
+        let _ = script.tell(failure("ib_ipoib", "EBUSY"));
+        assert!(asked_again(&mut script, 60));
+    }
+    let _ = script.tell(failure("ib_ipoib", "EBUSY"));
+    assert!(!asked_again(&mut script, 1000));
+    // ...and there for the next.
+    let _ = script.all(again);
+    let _ = script.tell(failure("ib_ipoib", "EAGAIN"));
+    assert!(asked_again(&mut script, 60));
+}
+
 #[test]
 fn a_module_that_somebody_unloads_is_put_back_where_a_rule_says_so() {
     let rules = "[[rule]]\nmodules = [\"rdma_ucm\"]\nrestore = true\n";
