@@ -180,7 +180,7 @@ fn every_module_gets_its_own_answer() {
         .await
         .unwrap();
         let before = lab.world().inserted.len();
-        let asked = ["nosuch", "mlx5_core", "ib-uverbs", "virtio_pci", "ib_umad"];
+        let asked = ["nosuch", "hfi1", "ib-uverbs", "virtio_pci", "ib_umad"];
         let reply = load(&lab.socket(LOADER), &asked).await;
         let outcomes: Vec<(&str, Outcome)> = reply
             .results
@@ -191,7 +191,7 @@ fn every_module_gets_its_own_answer() {
             outcomes,
             [
                 ("nosuch", Outcome::Missing),
-                ("mlx5_core", Outcome::Denied),
+                ("hfi1", Outcome::Denied),
                 ("ib_uverbs", Outcome::AlreadyLoaded),
                 ("virtio_pci", Outcome::Builtin),
                 ("ib_umad", Outcome::Loaded),

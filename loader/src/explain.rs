@@ -4,15 +4,16 @@
 use interfaces::loader::{self, ExplainReply, ModuleResult, ModuleState, Outcome, StepAction};
 
 use crate::plan::{Action, Plan, Step};
-use crate::policy::Policy;
+use crate::policy::Allowed;
 use crate::verdict::text;
 
-/// Puts a verdict and its plans into words. `state` says what is in the kernel.
+/// Puts a verdict and its plans into words. `allowance` says who allows a module, `state` what is in
+/// the kernel.
 #[must_use]
 pub fn reply(
     verdict: ModuleResult,
     plans: &[Plan],
-    policy: &Policy,
+    allowance: &dyn Fn(&[u8]) -> Option<Allowed>,
     state: &dyn Fn(&str) -> ModuleState,
 ) -> ExplainReply {
     let name = &verdict.module;
@@ -25,17 +26,21 @@ pub fn reply(
         outcome: verdict.outcome,
         denied_by: verdict.denied_by,
         source: verdict.source,
-        plans: plans.iter().map(|p| plan(p, policy, state)).collect(),
+        plans: plans.iter().map(|p| plan(p, allowance, state)).collect(),
         message,
     }
 }
 
-fn plan(plan: &Plan, policy: &Policy, state: &dyn Fn(&str) -> ModuleState) -> loader::Plan {
-    let allowance = policy.allowance(&plan.module);
+fn plan(
+    plan: &Plan,
+    allowance: &dyn Fn(&[u8]) -> Option<Allowed>,
+    state: &dyn Fn(&str) -> ModuleState,
+) -> loader::Plan {
+    let allowance = allowance(&plan.module);
     loader::Plan {
         module: text(&plan.module),
-        allowed_by: allowance.map(|by| by.file.display().to_string()),
-        purpose: allowance.map(|by| by.purpose.clone()),
+        allowed_by: allowance.as_ref().map(|by| by.file.display().to_string()),
+        purpose: allowance.map(|by| by.purpose),
         blacklisted_by: plan.blacklisted.as_ref().map(ToString::to_string),
         steps: plan.steps.iter().map(|s| step(s, state)).collect(),
         left_out: plan.left_out.iter().map(|module| text(module)).collect(),

@@ -23,7 +23,7 @@ use crate::explain;
 use crate::kernel;
 use crate::module_dir::ModuleDir;
 use crate::plan::{Plan, PlanError, Planner};
-use crate::policy::Policy;
+use crate::policy::{Allowed, Policy};
 use crate::questions::{Asked, Next, Questions};
 use crate::readable::Readable;
 use crate::snapshot::{Snapshot, Snapshots};
@@ -214,12 +214,35 @@ impl Loader {
         let plans: Result<Vec<Plan>, _> = found.iter().map(|found| planner.plan(found)).collect();
         let plans = plans?;
         let facts = Facts {
-            policy,
+            allowed: &|module| self.allowance(module, policy, snapshot).is_some(),
             config: &snapshot.config,
             state,
             exists: &|path| self.modules.has(path),
         };
         Ok((judge(name.as_str(), &plans, &facts), plans))
+    }
+
+    /// Who allows a module: the policy file that names it, or one that names a module which cannot be
+    /// loaded without it.
+    fn allowance(&self, module: &[u8], policy: &Policy, snapshot: &Snapshot) -> Option<Allowed> {
+        let needs = |name: &ModuleName| {
+            let planner = self.planner(snapshot, &|_| false);
+            let found = planner.look_up(name.as_str().as_bytes()).ok()?;
+            let plans = found.iter().filter_map(|found| planner.plan(found).ok());
+            // Not what an alias of that name stands for: an alias can be given to any module.
+            let plans = plans.filter(|plan| plan.module == name.as_str().as_bytes());
+            let mut steps = plans.flat_map(|plan| plan.steps);
+            steps.find(|step| step.required && step.module == module)
+        };
+        let implied = || {
+            let mut modules = policy.modules();
+            let (name, by) = modules.find(|(name, _)| needs(name).is_some())?;
+            Some(Allowed {
+                file: by.file.clone(),
+                purpose: format!("needed by {name}: {}", by.purpose),
+            })
+        };
+        policy.allowance(module).cloned().or_else(implied)
     }
 
     /// Unlike modprobe, a missing file does not make this planner forget the other dependencies:
@@ -258,8 +281,9 @@ impl Loader {
     pub fn explain(&self, name: &ModuleName) -> Result<ExplainReply, Unplanned> {
         let policy = self.policy();
         let state = |module: &str| self.state_of(module);
-        let (verdict, plans, _) = self.judged(name, &policy, &state)?;
-        Ok(explain::reply(verdict, &plans, &policy, &state))
+        let (verdict, plans, snapshot) = self.judged(name, &policy, &state)?;
+        let allowance = |module: &[u8]| self.allowance(module, &policy, &snapshot);
+        Ok(explain::reply(verdict, &plans, &allowance, &state))
     }
 
     /// The modules that the policy names, in the order of their names.

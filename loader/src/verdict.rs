@@ -11,8 +11,8 @@ use crate::policy::Policy;
 
 /// Everything that a verdict depends on, beside the plans.
 pub struct Facts<'f> {
-    /// What may be loaded.
-    pub policy: &'f Policy,
+    /// Whether a module may be loaded: a policy file names it, or something that needs it.
+    pub allowed: &'f dyn Fn(&[u8]) -> bool,
     /// What the administrator and the boot loader say.
     pub config: &'f Config,
     /// Whether a module is in the kernel.
@@ -74,9 +74,12 @@ pub fn judge(name: &str, plans: &[Plan], facts: &Facts<'_>) -> ModuleResult {
     }
     // All or nothing: an alias of several modules must not load the half that is allowed.
     for plan in plans {
-        if facts.policy.allowance(&plan.module).is_none() && !is_builtin(plan) {
+        // The policy is about what would be inserted. What is live is live.
+        let inserts = !is_builtin(plan) && !target_is_done(plan, facts.state);
+        if inserts && !(facts.allowed)(&plan.module) {
             let module = text(&plan.module);
-            let message = format!("no file of the loader's policy names {module}");
+            let message =
+                format!("no file of the loader's policy names {module} or a module that needs it");
             return denied(name, Denier::Policy, &module, message);
         }
     }

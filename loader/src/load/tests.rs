@@ -331,9 +331,18 @@ fn what_no_policy_file_names_is_denied_and_the_kernel_is_not_asked() {
         assert_eq!(result.denied_by, Some(Denier::Policy));
         assert_eq!(result.culprit.as_deref(), culprit);
     }
-    // A dependency is implied, but not allowed by itself.
-    assert_eq!(rig.load("ib_core").outcome, Outcome::Denied);
     assert!(rig.given().is_empty());
+}
+
+/// cases.md L2 (spdk#1724): lists name ib_core, ib_cm and rdma_cm, too.
+#[test]
+fn what_an_allowed_module_cannot_do_without_may_be_named() {
+    let rig = Rig::new(&["ib_uverbs"], &[]);
+    assert_eq!(rig.load("ib_core").outcome, Outcome::Loaded);
+    assert_eq!(rig.given(), ["ib_core"]);
+    let explained = rig.loader.explain(&ModuleName::parse("ib_core").unwrap());
+    let plan = explained.unwrap().plans.remove(0);
+    assert_eq!(plan.purpose.as_deref(), Some("needed by ib_uverbs: test"));
 }
 
 #[test]

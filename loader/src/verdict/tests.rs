@@ -33,7 +33,7 @@ fn verdict(policy: &str, lines: &str, command_line: &str, live: &[&str]) -> Modu
     let found = planner.look_up(b"ib_uverbs").unwrap();
     let plans: Vec<Plan> = found.iter().map(|f| planner.plan(f).unwrap()).collect();
     let facts = Facts {
-        policy: &allowed,
+        allowed: &|module| allowed.allowance(module).is_some(),
         config: &config,
         state: &|module| {
             if live.contains(&module) {
@@ -50,9 +50,16 @@ fn verdict(policy: &str, lines: &str, command_line: &str, live: &[&str]) -> Modu
 const ALLOWED: &str = "\"ib_uverbs\"";
 
 #[test]
-fn the_policy_comes_before_everything() {
-    let result = verdict("", "blacklist ib_uverbs\n", "", &["ib_uverbs"]);
+fn the_policy_comes_before_every_other_refusal() {
+    let result = verdict("", "blacklist ib_uverbs\n", "", &[]);
     assert_eq!(result.denied_by, Some(Denier::Policy));
+}
+
+/// cases.md L2.
+#[test]
+fn the_policy_is_not_asked_about_what_is_live() {
+    let result = verdict("", "", "", &["ib_core", "ib_uverbs"]);
+    assert_eq!(result.outcome, Outcome::AlreadyLoaded);
 }
 
 #[test]

@@ -38,8 +38,8 @@ const CASES: &[Case] = &[
         Expected::Denied(Denier::Policy),
     ),
     (
-        "a dependency by itself",
-        |_| "ib_core",
+        "what a module needs that no file names",
+        |_| "rdmavt",
         Expected::Denied(Denier::Policy),
     ),
     (
