@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use integration::lab::Lab;
 use interfaces::client::Client;
+use interfaces::log::Chain;
 use interfaces::orchestrator::{DescribeReply, WaitReply};
 use serde_json::{Value, json};
 use with_lab::with_lab;
@@ -135,6 +136,43 @@ async fn is_ready(lab: &Lab, name: &str) {
         .call::<WaitReply>(&method, &arguments, PATIENCE)
         .await;
     waited.unwrap_or_else(|e| panic!("{name} does not get ready: {e}"));
+}
+
+/// cases.md K6: the devices were told as known, and as settled, while nothing was.
+#[test]
+fn a_detector_that_accepts_and_says_nothing_has_not_answered() {
+    with_lab(Vec::new(), async |lab| {
+        lab.service("rdma-detector").unwrap().kill().await.unwrap();
+        let socket = lab.socket(DETECTOR);
+        fs::remove_file(&socket).unwrap();
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (connected, mut connections) = tokio::sync::mpsc::unbounded_channel();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let _ = connected.send(stream.unwrap());
+            }
+        });
+        let orchestrator = lab.service("rdma-orchestrator").unwrap().pid().unwrap();
+        let mut held = Vec::new();
+        loop {
+            let stream = connections.recv().await.unwrap();
+            let peer = rustix::net::sockopt::socket_peercred(&stream).unwrap().pid;
+            held.push(stream);
+            if peer == orchestrator {
+                break;
+            }
+        }
+        let described = describe(lab).await;
+        assert!(!described.detector_connected && !described.settled);
+        let mut client = Client::connect(&lab.socket(ORCHESTRATOR)).await.unwrap();
+        let method = format!("{ORCHESTRATOR}.Wait");
+        let arguments = json!({"timeoutUSec": 10_000});
+        let waited = client
+            .call::<WaitReply>(&method, &arguments, PATIENCE)
+            .await;
+        let error = Chain(&waited.unwrap_err()).to_string();
+        assert!(error.contains("WaitTimedOut"), "{error}");
+    });
 }
 
 fn most_memory(pid: impl std::fmt::Display) -> u64 {

@@ -13,6 +13,8 @@ pub struct Board {
     devices: BTreeMap<i64, Device>,
     functions: BTreeMap<String, Function>,
     sequence: SequenceNumber,
+    /// Whether this is all that there is: before the detector's first answer it is not known.
+    known: bool,
     settled: bool,
 }
 
@@ -31,6 +33,13 @@ impl Board {
     /// The functions in the order of their names.
     pub fn functions(&self) -> impl Iterator<Item = &Function> {
         self.functions.values()
+    }
+
+    /// Takes over that this is all that there is. For those who subscribed before, their snapshot ends
+    /// with this.
+    pub fn set_known(&mut self) -> Option<SubscribeStatusReply> {
+        let before = std::mem::replace(&mut self.known, true);
+        (!before).then(|| self.mark(Action::Ready))
     }
 
     /// Whether nothing is under way any more.
@@ -118,11 +127,26 @@ impl Snapshot for Board {
     fn snapshot(&self) -> Vec<SubscribeStatusReply> {
         let devices = self.devices().map(|d| self.of_device(Action::Add, d));
         let functions = self.functions().map(|f| self.of_function(Action::Add, f));
-        let ready = [self.mark(Action::Ready)];
+        let ready = self.known.then(|| self.mark(Action::Ready));
         devices.chain(functions).chain(ready).collect()
     }
 
     fn resync(&self) -> SubscribeStatusReply {
         self.mark(Action::Resync)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_ends_when_everything_is_known_and_once() {
+        let mut board = Board::default();
+        assert!(board.snapshot().is_empty());
+        let told = board.set_known().unwrap();
+        assert_eq!(told.action, Action::Ready);
+        assert_eq!(board.set_known(), None);
+        assert_eq!(board.snapshot().len(), 1);
     }
 }

@@ -79,6 +79,7 @@ pub struct Machine {
     timers: BTreeSet<(i64, Timer)>,
     /// Whether the devices are known: a snapshot has ended.
     complete: bool,
+    /// Whether the detector has told everything, and is there to tell of changes.
     connected: bool,
     service_manager: bool,
     started: bool,
@@ -253,7 +254,7 @@ impl Machine {
     }
 
     fn snapshot_begins(&mut self) {
-        self.connected = true;
+        self.connected = false;
         for device in self.devices.values_mut() {
             device.confirmed = false;
         }
@@ -263,6 +264,7 @@ impl Machine {
     }
 
     fn snapshot_ends(&mut self, actions: &mut Vec<Action>) {
+        self.connected = true;
         let gone: Vec<i64> = unconfirmed(&self.devices, |device| device.confirmed);
         for index in gone {
             self.device_gone(index, actions);
@@ -272,6 +274,7 @@ impl Machine {
             self.function_gone(&name, actions);
         }
         if !std::mem::replace(&mut self.complete, true) {
+            actions.push(Action::Known);
             self.drive_every_target();
             // An orchestrator before this one may have announced what is gone.
             for flag in Flag::ALL {
@@ -367,7 +370,7 @@ impl Machine {
         let loading = unsettled || self.modules.values().any(|module| module.in_flight);
         let job = self.targets.values().any(Target::is_pending);
         let mut functions = self.functions.values();
-        let settled = self.complete && !loading && !job && functions.all(Function::is_settled);
+        let settled = self.connected && !loading && !job && functions.all(Function::is_settled);
         if settled != self.settled {
             self.settled = settled;
             actions.push(Action::Settled(settled));

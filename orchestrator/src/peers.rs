@@ -21,11 +21,19 @@ pub async fn follow_detector(socket: PathBuf, events: UnboundedSender<Event>) {
     let arguments = SubscribeDevicesArgs {};
     let mut subscription = Subscription::new(socket, detector::SUBSCRIBE_DEVICES, &arguments);
     let mut connected = true;
+    let mut answered = false;
     while !events.is_closed() {
         let event = match subscription.next::<SubscribeDevicesReply>().await {
-            Followed::Begins => Some(Event::SnapshotBegins),
+            // Who accepts and says nothing is not there yet.
+            Followed::Begins => {
+                answered = false;
+                None
+            }
             Followed::Reply(reply) => {
                 connected = true;
+                if !std::mem::replace(&mut answered, true) {
+                    let _ = events.send(Event::SnapshotBegins);
+                }
                 event(reply)
             }
             Followed::Lost(e) => {

@@ -376,6 +376,7 @@ impl Hands {
             Action::Withdraw(index) => self.published.remove(index),
             Action::PublishFunction(function) => self.published.put_function(*function),
             Action::WithdrawFunction(name) => self.published.remove_function(&name),
+            Action::Known => self.published.known(),
             Action::Settled(settled) => self.published.settled(settled),
         }
     }

@@ -94,6 +94,12 @@ impl Published {
             .update(|board| board.remove_function(name).into_iter().collect());
     }
 
+    /// Shows that what is shown is all that there is.
+    pub fn known(&self) {
+        self.board
+            .update(|board| board.set_known().into_iter().collect());
+    }
+
     /// Shows whether everything is settled.
     pub fn settled(&self, settled: bool) {
         self.board.update(|board| {

@@ -30,7 +30,9 @@ const LONG: i64 = 10_000_000;
 #[must_use]
 pub fn render(status: &Status, style: &Style) -> String {
     let mut text = String::new();
-    if status.devices.is_empty() {
+    if status.devices.is_empty() && !status.whole.detector_connected {
+        text.push_str("which RDMA devices there are is not known\n");
+    } else if status.devices.is_empty() {
         text.push_str("no RDMA devices\n");
     } else {
         let heads = [
@@ -95,7 +97,11 @@ fn notes(status: &Status) -> Vec<String> {
     let functions = functions.map(|f| format!("{} waits for {}", f.name, f.waiting_for));
     let mut notes: Vec<String> = devices.chain(functions).collect();
     if !whole.detector_connected {
-        notes.push("the detector cannot be reached: this is what was known before".to_owned());
+        let known = match status.devices.is_empty() && status.functions.is_empty() {
+            true => "",
+            false => ": this is what was known before",
+        };
+        notes.push(format!("the detector has not answered{known}"));
     }
     if whole.service_manager_connected == Some(false) {
         notes.push("the service manager cannot be asked: no bus is there, or not yet".to_owned());

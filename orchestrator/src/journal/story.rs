@@ -85,7 +85,7 @@ fn of_event(event: &Event) -> Option<Told> {
         Event::FunctionGone(name) => format!("{name} is gone"),
         Event::ModuleThere(name) => format!("module {name} was loaded by somebody"),
         Event::ModuleGone(name) => format!("module {name} was unloaded"),
-        Event::DetectorLost => "the detector cannot be reached".to_owned(),
+        Event::DetectorLost => "the detector is lost".to_owned(),
         Event::Module(result) => {
             return Some(Told {
                 took: Some(result.duration_usec),

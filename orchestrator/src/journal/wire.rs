@@ -267,6 +267,7 @@ pub fn of_action(action: &Action) -> Option<What> {
         | Action::Withdraw(_)
         | Action::PublishFunction(_)
         | Action::WithdrawFunction(_)
+        | Action::Known
         | Action::Settled(_) => return None,
     };
     Some(What::Decision(Decision { kind: Some(kind) }))

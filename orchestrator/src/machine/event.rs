@@ -15,7 +15,7 @@ use crate::rules::Sources;
 pub enum Event {
     /// The process has begun, with nothing known or with what a journal told.
     Begins(Patience),
-    /// The detector begins to tell everything anew.
+    /// The detector answers, and begins to tell everything.
     SnapshotBegins,
     /// The detector tells a device: a new one, a changed one, or one that is known.
     Device(Box<detector::Device>),
@@ -153,6 +153,8 @@ pub enum Action {
     PublishFunction(Box<Function>),
     /// Show this function no longer.
     WithdrawFunction(String),
+    /// Say that what is shown is all that there is: the detector has told everything.
+    Known,
     /// Say that everything is settled, or is not any more.
     Settled(bool),
 }
@@ -167,6 +169,7 @@ impl Action {
                 | Self::Withdraw(_)
                 | Self::PublishFunction(_)
                 | Self::WithdrawFunction(_)
+                | Self::Known
                 | Self::Settled(_)
         )
     }

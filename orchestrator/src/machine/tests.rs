@@ -186,6 +186,7 @@ fn words(action: &Action) -> Option<String> {
             Some(format!("{} {:?}", function.name, function.state))
         }
         Action::WithdrawFunction(name) => Some(format!("withdraw {name}")),
+        Action::Known => None,
         Action::Settled(settled) => Some(format!("settled: {settled}")),
         Action::SetFlag(flag, up) => Some(format!("flag {} {up}", flag.name())),
         decision => story::say(decision),

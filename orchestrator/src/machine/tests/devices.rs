@@ -164,7 +164,6 @@ fn a_detector_that_comes_back_removes_what_it_no_longer_shows_and_asks_anew() {
         [
             "load ib_uverbs rdma_ucm for b (index 2)",
             "b Ready",
-            "settled: false",
             "withdraw 1"
         ]
     );

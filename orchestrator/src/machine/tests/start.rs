@@ -181,3 +181,25 @@ fn a_pause_does_not_hold_the_start() {
     let ready = "ready: started while these were set up: rxe0";
     assert_eq!(decisions(&told).last(), Some(&ready));
 }
+
+/// cases.md K5 and K6: a unit with `BindsTo=` was stopped by a snapshot that nothing was known for,
+/// and "settled" stayed true without a detector.
+#[test]
+fn nothing_is_settled_that_the_detector_has_not_told_to_its_end() {
+    let known = |told: &[Action]| told.contains(&Action::Known);
+    let settled = |told: &[Action]| told.contains(&Action::Settled(true));
+    let mut machine = Machine::new();
+    let mut step = |event| machine.step(event, 100 * SECOND);
+    let _ = step(Event::Begins(PATIENCE));
+    let _ = step(Event::Rules(sources(RULES)));
+    let told = step(Event::SnapshotBegins);
+    assert!(!known(&told) && !settled(&told), "{told:?}");
+    let told = step(Event::SnapshotEnds);
+    assert!(known(&told) && settled(&told), "{told:?}");
+    assert_eq!(step(Event::DetectorLost), [Action::Settled(false)]);
+    assert_eq!(step(Event::SnapshotBegins), []);
+    assert_eq!(step(Event::SnapshotEnds), [Action::Settled(true)]);
+    // It has lost some events, and tells everything once more.
+    assert_eq!(step(Event::SnapshotBegins), [Action::Settled(false)]);
+    assert_eq!(step(Event::SnapshotEnds), [Action::Settled(true)]);
+}
