@@ -65,15 +65,15 @@ impl Published {
             for event in &events {
                 if let Some(name) = &event.name {
                     match event.action {
-                        Action::Change => tracing::debug!(index = event.index, "Change {name}"),
-                        action => tracing::info!(index = event.index, "{action:?} {name}"),
+                        Action::Change => tracing::debug!(index = event.index, "change {name}"),
+                        action => tracing::info!(index = event.index, "{action} {name}"),
                     }
                 } else if let Some(function) = &event.function {
                     let Some(waits_for) = function.waits_for else {
                         continue;
                     };
                     tracing::info!(
-                        "{:?} {}, which waits for {waits_for:?}",
+                        "{} {}, which waits for its {waits_for}",
                         event.action,
                         function.name
                     );

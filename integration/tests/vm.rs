@@ -151,7 +151,7 @@ fn the_loader_has_loaded_them_as_its_own_user_with_two_capabilities_of_which_one
         .iter()
         .filter_map(|record| record["MESSAGE"].as_str()?.strip_prefix("load: "))
         .collect();
-    for module in ["ib_iser=Loaded", "rdma_ucm=Loaded", "xprtrdma=Loaded"] {
+    for module in ["ib_iser=loaded", "rdma_ucm=loaded", "xprtrdma=loaded"] {
         assert!(
             loads.iter().any(|load| load.contains(module)),
             "{module}: {loads:?}"
@@ -230,10 +230,11 @@ fn bad_input_gets_a_typed_answer_and_loads_nothing() {
         let named = HOTPLUG.json(&format!("bad-input/{case}"));
         assert_eq!(named["parameter"], parameter, "{case}");
     }
-    assert_eq!(
-        modules(&HOTPLUG, "bad-input/modules-before"),
-        modules(&HOTPLUG, "bad-input/modules-after")
-    );
+    // The user nobody is asked for over sock-diag, for which the kernel loads its module once, as it
+    // does for ss(8).
+    let after = modules(&HOTPLUG, "bad-input/modules-after").into_iter();
+    let after: Vec<String> = after.filter(|module| module != "unix_diag").collect();
+    assert_eq!(modules(&HOTPLUG, "bad-input/modules-before"), after);
     assert_eq!(outcome("still-answers")["outcome"], "alreadyLoaded");
 }
 

@@ -29,7 +29,7 @@ const MAX_REPLY_LEN: u64 = 1024 * 1024;
 
 /// What went wrong with a call, where.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {method}", .socket.display())]
+#[error("{}", place(.socket, .method))]
 pub struct ClientError {
     /// The socket that was called.
     pub socket: PathBuf,
@@ -40,11 +40,18 @@ pub struct ClientError {
     pub kind: ClientErrorKind,
 }
 
+fn place(socket: &Path, method: &str) -> String {
+    match method {
+        "" => format!("cannot connect to {}", socket.display()),
+        method => format!("{}: {method}", socket.display()),
+    }
+}
+
 /// What went wrong with a call.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientErrorKind {
     /// The socket cannot be connected to, written or read.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// The service ended the connection before the last reply.
     #[error("the service ended the connection")]

@@ -89,10 +89,10 @@ fn generate(interface: &str) -> String {
         items: file
             .items
             .into_iter()
-            .filter_map(|item| match item {
-                Item::Struct(s) if wire_type(&s.ident.to_string()) => Some(wire_struct(s)),
-                Item::Enum(e) if wire_type(&e.ident.to_string()) => Some(wire_enum(e)),
-                _ => None,
+            .flat_map(|item| match item {
+                Item::Struct(s) if wire_type(&s.ident.to_string()) => vec![wire_struct(s)],
+                Item::Enum(e) if wire_type(&e.ident.to_string()) => wire_enum(e),
+                _ => Vec::new(),
             })
             .collect(),
     };
@@ -145,14 +145,26 @@ fn wire_struct(mut item: syn::ItemStruct) -> Item {
     Item::Struct(item)
 }
 
-fn wire_enum(mut item: syn::ItemEnum) -> Item {
+/// The type, and its values as text: a person reads the words of the contract.
+fn wire_enum(mut item: syn::ItemEnum) -> Vec<Item> {
     item.attrs = vec![derives(true)];
+    let mut words: Vec<syn::Arm> = Vec::new();
     for variant in &mut item.variants {
         let wire = plain(&variant.ident);
         variant.attrs = vec![parse_quote!(#[serde(rename = #wire)])];
         variant.ident = format_ident!("{}", camel_case(&wire));
+        let name = &variant.ident;
+        words.push(parse_quote!(Self::#name => #wire,));
     }
-    Item::Enum(item)
+    let name = &item.ident;
+    let display = parse_quote! {
+        impl std::fmt::Display for #name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(match self { #(#words)* })
+            }
+        }
+    };
+    vec![Item::Enum(item), display]
 }
 
 /// `List_Args` is `ListArgs` in Rust.

@@ -5,6 +5,7 @@
 pub mod arguments;
 pub mod ask;
 pub mod explain;
+mod failure;
 pub mod history;
 pub mod monitor;
 pub mod replay;
@@ -101,7 +102,11 @@ pub fn main() -> ExitCode {
         // A reader that has had enough is no failure.
         Err(Error::Io(e)) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("rdma-hotplug: {}", Chain(&e));
+            let said = match &e {
+                Error::Service(e) => failure::describe(e),
+                e => Chain(e).to_string(),
+            };
+            eprintln!("rdma-hotplug: {said}");
             ExitCode::from(e.status())
         }
     }

@@ -362,7 +362,7 @@ impl Hands {
                 let _ = self.asked.send(Ask { unit, verb });
             }
             Action::SetFlag(flag, up) => {
-                tracing::debug!("{flag:?}: {up}");
+                tracing::debug!("flag {}: {up}", flag.name());
                 if let Err(e) = self.flags.set(flag, up) {
                     tracing::error!("{} cannot follow the hardware: {e}", flag.target());
                     let _ = self.events.send(Event::FlagFailed(flag, e.to_string()));

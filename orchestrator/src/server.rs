@@ -45,7 +45,7 @@ impl Published {
             let event = board.put(device);
             if before.as_ref() != Some(&now) {
                 let (state, waiting_for) = now;
-                tracing::info!(waiting_for = waiting_for.join("; "), "{name} is {state:?}");
+                tracing::info!(waiting_for = waiting_for.join("; "), "{name} is {state}");
             }
             event.into_iter().collect()
         });
@@ -70,7 +70,7 @@ impl Published {
             let (state, waiting_for) = (function.state, function.waiting_for.clone());
             let event = board.put_function(function);
             if event.is_some() {
-                tracing::info!("{name} is {state:?} and waits for {waiting_for}");
+                tracing::info!("{name} is {state} and waits for {waiting_for}");
             }
             event.into_iter().collect()
         });
@@ -388,7 +388,7 @@ impl<'w> Wait<'w> {
             [] => {
                 let unmet = self.unmet(device);
                 unmet
-                    .map(|c| format!("{}: {c:?}", device.name).to_lowercase())
+                    .map(|condition| format!("{}: {condition}", device.name))
                     .collect()
             }
             missing => {

@@ -114,7 +114,7 @@ impl Eyes {
                 answer.map(Some)
             }
             Some(Outcome::Silent(_, _, ticket)) => {
-                tracing::warn!("{subject:?} of NETLINK_RDMA does not answer");
+                tracing::warn!("{subject} of NETLINK_RDMA does not answer");
                 self.silences.note(subject, Some(ticket), now);
                 Ok(None)
             }

@@ -3,6 +3,7 @@
 //! in it as well.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::askers::Ticket;
 
@@ -20,6 +21,16 @@ pub(super) enum Subject {
     List,
     /// The device with this index.
     Device(u32),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System => f.write_str("the state of the RDMA core"),
+            Self::List => f.write_str("the list of devices"),
+            Self::Device(index) => write!(f, "the device with index {index}"),
+        }
+    }
 }
 
 #[derive(Debug)]

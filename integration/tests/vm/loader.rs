@@ -158,7 +158,7 @@ fn each_request_is_one_line_in_the_log_with_who_asked_and_what_came_of_it() {
     let record = &records[0];
     let message = record["MESSAGE"].as_str().unwrap();
     assert!(
-        message.contains("ib_srpt=Denied by KernelCommandLine"),
+        message.contains("ib_srpt=denied by kernelCommandLine"),
         "{message}"
     );
     assert_eq!(

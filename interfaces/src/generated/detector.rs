@@ -16,6 +16,17 @@ pub enum Action {
     #[serde(rename = "ready")]
     Ready,
 }
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Add => "add",
+            Self::Change => "change",
+            Self::Remove => "remove",
+            Self::Resync => "resync",
+            Self::Ready => "ready",
+        })
+    }
+}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     pub index: i64,
@@ -102,6 +113,15 @@ pub enum FunctionState {
     #[serde(rename = "registered")]
     Registered,
 }
+impl std::fmt::Display for FunctionState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Capable => "capable",
+            Self::Personality => "personality",
+            Self::Registered => "registered",
+        })
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     #[serde(rename = "function")]
@@ -117,6 +137,18 @@ pub enum Kind {
     #[serde(rename = "software")]
     Software,
 }
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Function => "function",
+            Self::VirtualFunction => "virtualFunction",
+            Self::Subfunction => "subfunction",
+            Self::Representor => "representor",
+            Self::Smi => "smi",
+            Self::Software => "software",
+        })
+    }
+}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     pub name: String,
@@ -129,6 +161,14 @@ pub enum NetnsMode {
     Shared,
     #[serde(rename = "exclusive")]
     Exclusive,
+}
+impl std::fmt::Display for NetnsMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Shared => "shared",
+            Self::Exclusive => "exclusive",
+        })
+    }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
@@ -166,6 +206,18 @@ pub enum Protocol {
     #[serde(rename = "unknown")]
     Unknown,
 }
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Infiniband => "infiniband",
+            Self::Roce => "roce",
+            Self::Iwarp => "iwarp",
+            Self::Opa => "opa",
+            Self::Usnic => "usnic",
+            Self::Unknown => "unknown",
+        })
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WaitsFor {
     #[serde(rename = "driver")]
@@ -174,6 +226,15 @@ pub enum WaitsFor {
     Module,
     #[serde(rename = "registration")]
     Registration,
+}
+impl std::fmt::Display for WaitsFor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Driver => "driver",
+            Self::Module => "module",
+            Self::Registration => "registration",
+        })
+    }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

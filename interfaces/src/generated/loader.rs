@@ -14,6 +14,16 @@ pub enum Denier {
     #[serde(rename = "installLine")]
     InstallLine,
 }
+impl std::fmt::Display for Denier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Policy => "policy",
+            Self::Blacklist => "blacklist",
+            Self::KernelCommandLine => "kernelCommandLine",
+            Self::InstallLine => "installLine",
+        })
+    }
+}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     pub name: String,
@@ -59,6 +69,16 @@ pub enum ModuleState {
     #[serde(rename = "going")]
     Going,
 }
+impl std::fmt::Display for ModuleState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Absent => "absent",
+            Self::Coming => "coming",
+            Self::Live => "live",
+            Self::Going => "going",
+        })
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     #[serde(rename = "loaded")]
@@ -75,6 +95,19 @@ pub enum Outcome {
     Failed,
     #[serde(rename = "loading")]
     Loading,
+}
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Loaded => "loaded",
+            Self::AlreadyLoaded => "alreadyLoaded",
+            Self::Builtin => "builtin",
+            Self::Denied => "denied",
+            Self::Missing => "missing",
+            Self::Failed => "failed",
+            Self::Loading => "loading",
+        })
+    }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -113,6 +146,16 @@ pub enum StepAction {
     Builtin,
     #[serde(rename = "absent")]
     Absent,
+}
+impl std::fmt::Display for StepAction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Insert => "insert",
+            Self::Install => "install",
+            Self::Builtin => "builtin",
+            Self::Absent => "absent",
+        })
+    }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

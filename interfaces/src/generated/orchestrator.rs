@@ -16,6 +16,17 @@ pub enum Action {
     #[serde(rename = "ready")]
     Ready,
 }
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Add => "add",
+            Self::Change => "change",
+            Self::Remove => "remove",
+            Self::Resync => "resync",
+            Self::Ready => "ready",
+        })
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
     #[serde(rename = "registered")]
@@ -34,6 +45,20 @@ pub enum Condition {
     Targets,
     #[serde(rename = "ready")]
     Ready,
+}
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Registered => "registered",
+            Self::Modules => "modules",
+            Self::Verbs => "verbs",
+            Self::Umad => "umad",
+            Self::Cm => "cm",
+            Self::Netdev => "netdev",
+            Self::Targets => "targets",
+            Self::Ready => "ready",
+        })
+    }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
@@ -80,6 +105,15 @@ pub enum FunctionState {
     #[serde(rename = "stuck")]
     Stuck,
 }
+impl std::fmt::Display for FunctionState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Capable => "capable",
+            Self::Personality => "personality",
+            Self::Stuck => "stuck",
+        })
+    }
+}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HangingUnit {
     pub name: String,
@@ -122,6 +156,18 @@ pub enum ModuleState {
     #[serde(rename = "unloaded")]
     Unloaded,
 }
+impl std::fmt::Display for ModuleState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Pending => "pending",
+            Self::Live => "live",
+            Self::Missing => "missing",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+            Self::Unloaded => "unloaded",
+        })
+    }
+}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     #[serde(rename = "realtimeUSec")]
@@ -143,6 +189,14 @@ pub enum RecordKind {
     #[serde(rename = "decision")]
     Decision,
 }
+impl std::fmt::Display for RecordKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Event => "event",
+            Self::Decision => "decision",
+        })
+    }
+}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     pub file: String,
@@ -162,6 +216,15 @@ pub enum State {
     Ready,
     #[serde(rename = "unmanaged")]
     Unmanaged,
+}
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Registered => "registered",
+            Self::Ready => "ready",
+            Self::Unmanaged => "unmanaged",
+        })
+    }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
@@ -188,6 +251,20 @@ pub enum TargetState {
     Failed,
     #[serde(rename = "refused")]
     Refused,
+}
+impl std::fmt::Display for TargetState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Waiting => "waiting",
+            Self::Unknown => "unknown",
+            Self::Inactive => "inactive",
+            Self::Starting => "starting",
+            Self::Active => "active",
+            Self::Stopping => "stopping",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+        })
+    }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

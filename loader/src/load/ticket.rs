@@ -109,9 +109,9 @@ impl Ticket {
         let took = self.request.start.elapsed().as_micros();
         result.duration_usec = i64::try_from(took).unwrap_or(i64::MAX);
         let outcome = match (&result.denied_by, &result.errno_name) {
-            (Some(by), _) => format!("{:?} by {by:?}", result.outcome),
-            (_, Some(errno)) => format!("{:?} {errno}", result.outcome),
-            _ => format!("{:?}", result.outcome),
+            (Some(by), _) => format!("{} by {by}", result.outcome),
+            (_, Some(errno)) => format!("{} {errno}", result.outcome),
+            _ => result.outcome.to_string(),
         };
         self.told.push(format!("{}={outcome}", result.module));
         let _ = self.request.answers.send((position, result));

@@ -75,15 +75,11 @@ fn of_event(event: &Event) -> Option<Told> {
             });
         }
         Event::Function(function) => match function.waits_for {
-            Some(waits_for) => format!(
-                "{} is {:?} and waits for {waits_for:?}",
-                function.name, function.state
-            )
-            .to_lowercase(),
+            Some(waits_for) => format!("{} waits for its {waits_for}", function.name),
             None => format!("{} has its device", function.name),
         },
         Event::FunctionGone(name) => format!("{name} is gone"),
-        Event::ModuleThere(name) => format!("module {name} was loaded by somebody"),
+        Event::ModuleThere(name) => format!("module {name} is there"),
         Event::ModuleGone(name) => format!("module {name} was unloaded"),
         Event::DetectorLost => "the detector is lost".to_owned(),
         Event::Module(result) => {

@@ -311,7 +311,7 @@ storm() {
     until_true 30 agree
 
     case_begins storm
-    costs before
+    ! judges_costs || costs before
     keep began cat /proc/uptime
     keep storm provider storm s 1000 roce 1 mlx5_core
     keep ended cat /proc/uptime

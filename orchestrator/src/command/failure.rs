@@ -1,0 +1,133 @@
+//! What a failed call means for the person who gave the command, and what to do about it. Pure. Must
+//! never print, and never hide an error that it has no words for.
+
+use std::io;
+use std::path::Path;
+
+use interfaces::client::{ClientError, ClientErrorKind};
+use interfaces::log::Chain;
+use interfaces::orchestrator;
+use serde_json::Value;
+
+/// The error in a sentence, and where there is something to do, what in a second line.
+pub fn describe(error: &ClientError) -> String {
+    match &error.kind {
+        ClientErrorKind::Answered { name, parameters } => {
+            answered(name, parameters.as_ref()).unwrap_or_else(|| Chain(error).to_string())
+        }
+        ClientErrorKind::Io(e) => match (socket_unit(&error.socket), e.kind()) {
+            (Some(unit), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                format!("{}\nStart it: systemctl start {unit}", Chain(error))
+            }
+            (Some(_), io::ErrorKind::PermissionDenied) => {
+                format!("{}\nRun the command as root.", Chain(error))
+            }
+            _ => Chain(error).to_string(),
+        },
+        _ => Chain(error).to_string(),
+    }
+}
+
+/// The socket unit of a service of ours, by the name of its socket.
+fn socket_unit(socket: &Path) -> Option<&'static str> {
+    match socket.file_name()?.to_str()? {
+        "org.rdmahotplug.Detector" => Some("rdma-detector.socket"),
+        "org.rdmahotplug.Loader" => Some("rdma-loader.socket"),
+        "org.rdmahotplug.Orchestrator" => Some("rdma-orchestrator.socket"),
+        _ => None,
+    }
+}
+
+/// An answer that is an error. All services have the same errors for their limits.
+fn answered(name: &str, parameters: Option<&Value>) -> Option<String> {
+    let number = |field: &str| parameters?.get(field)?.as_i64();
+    let text = |field: &str| parameters?.get(field)?.as_str();
+    let sentence = match name {
+        orchestrator::NO_SUCH_DEVICE => "there is no such RDMA device".to_owned(),
+        orchestrator::NO_SUCH_RECORD => "the journal has no such record".to_owned(),
+        "org.rdmahotplug.Orchestrator.NotPaused" => "nothing is paused".to_owned(),
+        "org.rdmahotplug.Orchestrator.LoaderUnavailable" => text("message")?.to_owned(),
+        "org.varlink.service.PermissionDenied" => {
+            "permission denied\nRun the command as root.".to_owned()
+        }
+        _ => match name.rsplit('.').next()? {
+            "TooManyConnections" => format!(
+                "the service takes at most {} connections, and has them\nTry again later.",
+                number("limit")?
+            ),
+            "TooManySubscriptions" => format!(
+                "the service takes at most {} subscriptions of one user\nEnd another one, as of \
+                 'rdma-hotplug monitor' or 'wait'.",
+                number("limit")?
+            ),
+            "TooManyBytes" => format!(
+                "the service holds at most {} bytes for its callers, and does\nTry again later.",
+                number("limitBytes")?
+            ),
+            _ => return None,
+        },
+    };
+    Some(sentence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn failure(socket: &str, kind: ClientErrorKind) -> String {
+        describe(&ClientError {
+            socket: socket.into(),
+            method: String::new(),
+            kind,
+        })
+    }
+
+    /// cases.md section 8: the first words that a newcomer saw without the services.
+    #[test]
+    fn without_a_service_the_socket_is_named_once_and_what_starts_it() {
+        let none = io::Error::from_raw_os_error(2);
+        assert_eq!(
+            failure("/run/x/org.rdmahotplug.Orchestrator", none.into()),
+            "cannot connect to /run/x/org.rdmahotplug.Orchestrator: No such file or directory (os \
+             error 2)\nStart it: systemctl start rdma-orchestrator.socket"
+        );
+        let refused = io::Error::from_raw_os_error(13);
+        assert!(
+            failure("/run/x/org.rdmahotplug.Loader", refused.into())
+                .ends_with("Permission denied (os error 13)\nRun the command as root.")
+        );
+    }
+
+    #[test]
+    fn an_error_that_is_answered_is_a_sentence_and_not_a_name() {
+        for (name, parameters, said) in [
+            (
+                "org.rdmahotplug.Orchestrator.NotPaused",
+                None,
+                "nothing is paused",
+            ),
+            (
+                "org.rdmahotplug.Loader.TooManyConnections",
+                Some(json!({"limit": 64})),
+                "the service takes at most 64 connections, and has them\nTry again later.",
+            ),
+            (
+                "org.varlink.service.PermissionDenied",
+                Some(json!({})),
+                "permission denied\nRun the command as root.",
+            ),
+        ] {
+            let name = name.to_owned();
+            assert_eq!(
+                failure("/x", ClientErrorKind::Answered { name, parameters }),
+                said
+            );
+        }
+        let unknown = ClientErrorKind::Answered {
+            name: "org.example.Other".to_owned(),
+            parameters: None,
+        };
+        assert!(failure("/x", unknown).ends_with(": org.example.Other"));
+    }
+}
