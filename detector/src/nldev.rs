@@ -3,6 +3,7 @@
 //! the bytes themselves do not bear out.
 
 use interfaces::names::{DeviceName, NameError};
+use interfaces::netlink::{aligned, u16_at, u32_at};
 
 use crate::refusal::{MAX_NAME, printable};
 
@@ -421,21 +422,6 @@ impl<'d> Attributes<'d> {
 fn is_netdev(name: &str) -> bool {
     let fits = name.len() < IFNAMSIZ && name != "." && name != "..";
     fits && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..at + 2)?;
-    Some(u16::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at + 4)?;
-    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-/// Headers and attributes begin at multiples of four bytes (`NLMSG_ALIGN`).
-fn aligned(len: usize) -> usize {
-    len.saturating_add(3) & !3
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ const MOST_DEVICES: i64 = 4096;
 const MOST_RECORD: usize = 256 << 10;
 /// Records of nearly a megabyte, which is the most that one message may have.
 const LARGE_RECORDS: i64 = 60;
-/// Changes of one device, each as large as a record may be.
+/// Changes of one device, each with a text about as long as one may be.
 const CHANGES: i64 = 400;
 /// Devices beyond the most.
 const TOO_MANY: i64 = 100;

@@ -230,8 +230,8 @@ fn bad_input_gets_a_typed_answer_and_loads_nothing() {
         let named = HOTPLUG.json(&format!("bad-input/{case}"));
         assert_eq!(named["parameter"], parameter, "{case}");
     }
-    // The user nobody is asked for over sock-diag, for which the kernel loads its module once, as it
-    // does for ss(8).
+    // The kernel loads the module of sock-diag once, as it does for ss(8): the service has asked who
+    // the caller with the number 65534 is.
     let after = modules(&HOTPLUG, "bad-input/modules-after").into_iter();
     let after: Vec<String> = after.filter(|module| module != "unix_diag").collect();
     assert_eq!(modules(&HOTPLUG, "bad-input/modules-before"), after);

@@ -14,6 +14,7 @@
 //! - [`dropin`]: configuration directories, as systemd merges them.
 //! - [`journal`]: the orchestrator's journal as bytes.
 //! - [`log`]: where log records go.
+//! - [`netlink`]: numbers in netlink messages.
 //! - [`sandbox`]: what a service takes from itself.
 //! - [`user`]: user names and their numbers.
 //! - [`lifecycle`]: the service manager, and what it wants.
@@ -29,6 +30,7 @@ pub mod lifecycle;
 pub mod loader;
 pub mod log;
 pub mod names;
+pub mod netlink;
 pub mod orchestrator;
 pub mod sandbox;
 pub mod server;

@@ -225,18 +225,19 @@ impl Loader {
     /// Who allows a module: the policy file that names it, or one that names a module which cannot be
     /// loaded without it.
     fn allowance(&self, module: &[u8], policy: &Policy, snapshot: &Snapshot) -> Option<Allowed> {
-        let needs = |name: &ModuleName| {
-            let planner = self.planner(snapshot, &|_| false);
-            let found = planner.look_up(name.as_str().as_bytes()).ok()?;
+        let planner = self.planner(snapshot, &|_| false);
+        let needs_it = |name: &ModuleName| {
+            let found = planner.look_up(name.as_str().as_bytes());
+            let found = found.unwrap_or_default();
             let plans = found.iter().filter_map(|found| planner.plan(found).ok());
             // Not what an alias of that name stands for: an alias can be given to any module.
             let plans = plans.filter(|plan| plan.module == name.as_str().as_bytes());
             let mut steps = plans.flat_map(|plan| plan.steps);
-            steps.find(|step| step.required && step.module == module)
+            steps.any(|step| step.required && step.module == module)
         };
         let implied = || {
             let mut modules = policy.modules();
-            let (name, by) = modules.find(|(name, _)| needs(name).is_some())?;
+            let (name, by) = modules.find(|(name, _)| needs_it(name))?;
             Some(Allowed {
                 file: by.file.clone(),
                 purpose: format!("needed by {name}: {}", by.purpose),

@@ -1,5 +1,5 @@
 //! Rules: which modules and roles a device should have, and which modules a function needs before
-//! there is a device. Pure: files come in as text. Must never let an invalid file take another one
+//! there is a device. Pure: files come in as text. Must never let an invalid file take another file
 //! down: its last good version stays, or the file counts that it would hide.
 
 mod file;

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::fstat;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+use crate::netlink::{aligned, u16_at, u32_at};
+
 /// The number that the kernel shows for one without a mapping (`overflowuid`, `proc_sys_kernel(5)`).
 const UNMAPPED: u32 = 65534;
 /// The first number that `PrivateUsers=identity` does not map.
@@ -46,7 +48,7 @@ const NETLINK_HEADER_LEN: usize = 16;
 /// `struct unix_diag_req` and `struct unix_diag_msg`.
 const REQUEST_LEN: usize = 24;
 const REPLY_LEN: usize = 16;
-/// An answer has one attribute of those above, and one or two that nobody asked for.
+/// An answer has one attribute of those above, and one or two that were not asked for.
 const BUFFER_LEN: usize = 1024;
 /// The answers to questions before this one that may still wait, which had no use.
 const MAX_STALE: usize = 4;
@@ -138,18 +140,8 @@ fn decode(datagram: &[u8], attribute: u16) -> Option<u32> {
         if u16_at(rest, 2)? == attribute {
             return u32_at(value, 0);
         }
-        rest = rest.get(len.next_multiple_of(4)..)?;
+        rest = rest.get(aligned(len)..)?;
     }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..at + 2)?;
-    Some(u16::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at + 4)?;
-    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
 #[cfg(test)]

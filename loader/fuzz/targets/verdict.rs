@@ -1,6 +1,6 @@
 //! The verdict on plans, policies, configurations and kernels, all of them by chance over a few
-//! names. It says yes only where a policy file names the module and nothing forbids a step that
-//! is open; it depends on nothing that is done; it has a reason wherever it says no.
+//! names. It says yes only where the module is there already, or a policy file names it and nothing
+//! forbids a step that is open; it depends on nothing that is done; it has a reason wherever it says no.
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};

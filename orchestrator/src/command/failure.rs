@@ -45,8 +45,8 @@ fn answered(name: &str, parameters: Option<&Value>) -> Option<String> {
     let sentence = match name {
         orchestrator::NO_SUCH_DEVICE => "there is no such RDMA device".to_owned(),
         orchestrator::NO_SUCH_RECORD => "the journal has no such record".to_owned(),
-        "org.rdmahotplug.Orchestrator.NotPaused" => "nothing is paused".to_owned(),
-        "org.rdmahotplug.Orchestrator.LoaderUnavailable" => text("message")?.to_owned(),
+        orchestrator::NOT_PAUSED => "nothing is paused".to_owned(),
+        orchestrator::LOADER_UNAVAILABLE => text("message")?.to_owned(),
         "org.varlink.service.PermissionDenied" => {
             "permission denied\nRun the command as root.".to_owned()
         }
@@ -56,8 +56,8 @@ fn answered(name: &str, parameters: Option<&Value>) -> Option<String> {
                 number("limit")?
             ),
             "TooManySubscriptions" => format!(
-                "the service takes at most {} subscriptions of one user\nEnd another one, as of \
-                 'rdma-hotplug monitor' or 'wait'.",
+                "the service takes at most {} subscriptions of one user\nEnd one of them, such \
+                 as 'rdma-hotplug monitor'.",
                 number("limit")?
             ),
             "TooManyBytes" => format!(

@@ -52,7 +52,7 @@ impl RulesError {
         self
     }
 
-    /// Notes the file that is in use in the place of another one.
+    /// Notes the file that is in use in the place of this one.
     pub(super) fn is_replaced_by(&mut self, path: &Path) {
         if self.file != path {
             self.instead = Some(path.to_owned());
