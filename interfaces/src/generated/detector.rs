@@ -18,13 +18,15 @@ pub enum Action {
 }
 impl std::fmt::Display for Action {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Add => "add",
-            Self::Change => "change",
-            Self::Remove => "remove",
-            Self::Resync => "resync",
-            Self::Ready => "ready",
-        })
+        f.pad(
+            match self {
+                Self::Add => "add",
+                Self::Change => "change",
+                Self::Remove => "remove",
+                Self::Resync => "resync",
+                Self::Ready => "ready",
+            },
+        )
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,11 +117,13 @@ pub enum FunctionState {
 }
 impl std::fmt::Display for FunctionState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Capable => "capable",
-            Self::Personality => "personality",
-            Self::Registered => "registered",
-        })
+        f.pad(
+            match self {
+                Self::Capable => "capable",
+                Self::Personality => "personality",
+                Self::Registered => "registered",
+            },
+        )
     }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,14 +143,16 @@ pub enum Kind {
 }
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Function => "function",
-            Self::VirtualFunction => "virtualFunction",
-            Self::Subfunction => "subfunction",
-            Self::Representor => "representor",
-            Self::Smi => "smi",
-            Self::Software => "software",
-        })
+        f.pad(
+            match self {
+                Self::Function => "function",
+                Self::VirtualFunction => "virtualFunction",
+                Self::Subfunction => "subfunction",
+                Self::Representor => "representor",
+                Self::Smi => "smi",
+                Self::Software => "software",
+            },
+        )
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,10 +170,12 @@ pub enum NetnsMode {
 }
 impl std::fmt::Display for NetnsMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Shared => "shared",
-            Self::Exclusive => "exclusive",
-        })
+        f.pad(
+            match self {
+                Self::Shared => "shared",
+                Self::Exclusive => "exclusive",
+            },
+        )
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,14 +216,16 @@ pub enum Protocol {
 }
 impl std::fmt::Display for Protocol {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Infiniband => "infiniband",
-            Self::Roce => "roce",
-            Self::Iwarp => "iwarp",
-            Self::Opa => "opa",
-            Self::Usnic => "usnic",
-            Self::Unknown => "unknown",
-        })
+        f.pad(
+            match self {
+                Self::Infiniband => "infiniband",
+                Self::Roce => "roce",
+                Self::Iwarp => "iwarp",
+                Self::Opa => "opa",
+                Self::Usnic => "usnic",
+                Self::Unknown => "unknown",
+            },
+        )
     }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,11 +239,13 @@ pub enum WaitsFor {
 }
 impl std::fmt::Display for WaitsFor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Driver => "driver",
-            Self::Module => "module",
-            Self::Registration => "registration",
-        })
+        f.pad(
+            match self {
+                Self::Driver => "driver",
+                Self::Module => "module",
+                Self::Registration => "registration",
+            },
+        )
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

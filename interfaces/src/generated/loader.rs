@@ -16,12 +16,14 @@ pub enum Denier {
 }
 impl std::fmt::Display for Denier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Policy => "policy",
-            Self::Blacklist => "blacklist",
-            Self::KernelCommandLine => "kernelCommandLine",
-            Self::InstallLine => "installLine",
-        })
+        f.pad(
+            match self {
+                Self::Policy => "policy",
+                Self::Blacklist => "blacklist",
+                Self::KernelCommandLine => "kernelCommandLine",
+                Self::InstallLine => "installLine",
+            },
+        )
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,12 +73,14 @@ pub enum ModuleState {
 }
 impl std::fmt::Display for ModuleState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Absent => "absent",
-            Self::Coming => "coming",
-            Self::Live => "live",
-            Self::Going => "going",
-        })
+        f.pad(
+            match self {
+                Self::Absent => "absent",
+                Self::Coming => "coming",
+                Self::Live => "live",
+                Self::Going => "going",
+            },
+        )
     }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,15 +102,17 @@ pub enum Outcome {
 }
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Loaded => "loaded",
-            Self::AlreadyLoaded => "alreadyLoaded",
-            Self::Builtin => "builtin",
-            Self::Denied => "denied",
-            Self::Missing => "missing",
-            Self::Failed => "failed",
-            Self::Loading => "loading",
-        })
+        f.pad(
+            match self {
+                Self::Loaded => "loaded",
+                Self::AlreadyLoaded => "alreadyLoaded",
+                Self::Builtin => "builtin",
+                Self::Denied => "denied",
+                Self::Missing => "missing",
+                Self::Failed => "failed",
+                Self::Loading => "loading",
+            },
+        )
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,12 +155,14 @@ pub enum StepAction {
 }
 impl std::fmt::Display for StepAction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Insert => "insert",
-            Self::Install => "install",
-            Self::Builtin => "builtin",
-            Self::Absent => "absent",
-        })
+        f.pad(
+            match self {
+                Self::Insert => "insert",
+                Self::Install => "install",
+                Self::Builtin => "builtin",
+                Self::Absent => "absent",
+            },
+        )
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

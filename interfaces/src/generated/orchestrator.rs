@@ -18,13 +18,15 @@ pub enum Action {
 }
 impl std::fmt::Display for Action {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Add => "add",
-            Self::Change => "change",
-            Self::Remove => "remove",
-            Self::Resync => "resync",
-            Self::Ready => "ready",
-        })
+        f.pad(
+            match self {
+                Self::Add => "add",
+                Self::Change => "change",
+                Self::Remove => "remove",
+                Self::Resync => "resync",
+                Self::Ready => "ready",
+            },
+        )
     }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,16 +50,18 @@ pub enum Condition {
 }
 impl std::fmt::Display for Condition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Registered => "registered",
-            Self::Modules => "modules",
-            Self::Verbs => "verbs",
-            Self::Umad => "umad",
-            Self::Cm => "cm",
-            Self::Netdev => "netdev",
-            Self::Targets => "targets",
-            Self::Ready => "ready",
-        })
+        f.pad(
+            match self {
+                Self::Registered => "registered",
+                Self::Modules => "modules",
+                Self::Verbs => "verbs",
+                Self::Umad => "umad",
+                Self::Cm => "cm",
+                Self::Netdev => "netdev",
+                Self::Targets => "targets",
+                Self::Ready => "ready",
+            },
+        )
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,11 +111,13 @@ pub enum FunctionState {
 }
 impl std::fmt::Display for FunctionState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Capable => "capable",
-            Self::Personality => "personality",
-            Self::Stuck => "stuck",
-        })
+        f.pad(
+            match self {
+                Self::Capable => "capable",
+                Self::Personality => "personality",
+                Self::Stuck => "stuck",
+            },
+        )
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,14 +164,16 @@ pub enum ModuleState {
 }
 impl std::fmt::Display for ModuleState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Pending => "pending",
-            Self::Live => "live",
-            Self::Missing => "missing",
-            Self::Denied => "denied",
-            Self::Failed => "failed",
-            Self::Unloaded => "unloaded",
-        })
+        f.pad(
+            match self {
+                Self::Pending => "pending",
+                Self::Live => "live",
+                Self::Missing => "missing",
+                Self::Denied => "denied",
+                Self::Failed => "failed",
+                Self::Unloaded => "unloaded",
+            },
+        )
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,10 +199,12 @@ pub enum RecordKind {
 }
 impl std::fmt::Display for RecordKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Event => "event",
-            Self::Decision => "decision",
-        })
+        f.pad(
+            match self {
+                Self::Event => "event",
+                Self::Decision => "decision",
+            },
+        )
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,11 +229,13 @@ pub enum State {
 }
 impl std::fmt::Display for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Registered => "registered",
-            Self::Ready => "ready",
-            Self::Unmanaged => "unmanaged",
-        })
+        f.pad(
+            match self {
+                Self::Registered => "registered",
+                Self::Ready => "ready",
+                Self::Unmanaged => "unmanaged",
+            },
+        )
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -254,16 +266,18 @@ pub enum TargetState {
 }
 impl std::fmt::Display for TargetState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Waiting => "waiting",
-            Self::Unknown => "unknown",
-            Self::Inactive => "inactive",
-            Self::Starting => "starting",
-            Self::Active => "active",
-            Self::Stopping => "stopping",
-            Self::Failed => "failed",
-            Self::Refused => "refused",
-        })
+        f.pad(
+            match self {
+                Self::Waiting => "waiting",
+                Self::Unknown => "unknown",
+                Self::Inactive => "inactive",
+                Self::Starting => "starting",
+                Self::Active => "active",
+                Self::Stopping => "stopping",
+                Self::Failed => "failed",
+                Self::Refused => "refused",
+            },
+        )
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
