@@ -99,6 +99,16 @@ pub fn assemble(
     }
 }
 
+/// Whether GIDs may come without an event: the kernel enters those of a RoCE port from a work queue
+/// when the port has its network interface (`drivers/infiniband/core/roce_gid_mgmt.c`).
+#[must_use]
+pub fn waits_for_gids(record: &Device) -> bool {
+    let waits = |port: &Port| {
+        port.protocol == Protocol::Roce && port.netdev.is_some() && port.gid_types.is_empty()
+    };
+    record.ports.iter().any(waits)
+}
+
 /// The record of a device that is known, with the name that it has by now.
 #[must_use]
 pub fn renamed(record: &Device, device: &NldevDevice) -> Device {

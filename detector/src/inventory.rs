@@ -61,6 +61,21 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// Nothing is known. The numbers of events begin at `sequence`.
+    #[must_use]
+    pub fn new(sequence: SequenceNumber) -> Self {
+        Self {
+            sequence,
+            ..Self::default()
+        }
+    }
+
+    /// The number of the last event.
+    #[must_use]
+    pub fn sequence(&self) -> SequenceNumber {
+        self.sequence
+    }
+
     /// The devices in the order of their indexes.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
         self.devices.values().map(|known| &*known.found.record)

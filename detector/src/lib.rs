@@ -7,7 +7,7 @@
 //!
 //! In reading order:
 //! - [`uevent`], [`nldev`]: what the kernel says, decoded (pure).
-//! - [`pending`], [`pace`]: what to look at because of it, and when (pure).
+//! - [`pending`], [`pace`], [`barrier`]: what to look at because of it, when, and who waits for that (pure).
 //! - [`refusal`]: records that cannot be used (pure).
 //! - [`reading`]: one device being read, and how far that has come (pure).
 //! - [`node`], [`device`], [`function`]: the records, put together (pure).
@@ -19,6 +19,7 @@
 //! - [`server`]: the varlink methods.
 //! - [`config`]: the command line.
 
+pub mod barrier;
 pub mod config;
 pub mod device;
 pub mod function;

@@ -38,6 +38,8 @@ const DUMP_BUFFER_LEN: usize = 64 * 1024;
 const MAX_REPLIES: usize = 65_536;
 /// So many datagrams are read in one go before others get their turn.
 const MOST_IN_ONE_GO: usize = 256;
+/// At most this many are read for a barrier, several times what a storm of a thousand devices sends.
+const MOST_AT_A_BARRIER: usize = 65_536;
 
 /// What was read from a socket that the kernel sends to.
 #[derive(Debug)]
@@ -128,18 +130,36 @@ impl KernelSocket {
             let buffer = &mut self.buffer;
             let read = |fd: &OwnedFd| read(fd, self.check_sender, buffer);
             match self.fd.try_io(Interest::READABLE, read) {
-                Ok(Received::Message(len)) => {
-                    take(Received::Message(
-                        self.buffer.get(..len).unwrap_or_default(),
-                    ));
-                }
-                Ok(Received::Dropped(refused)) => take(Received::Dropped(refused)),
-                Ok(Received::Overrun) => take(Received::Overrun),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(e),
+                received => take(self.received(received?)),
             }
         }
         Ok(())
+    }
+
+    /// Gives each datagram that the kernel has sent until now to `take`, whether or not the runtime
+    /// knows of it already.
+    ///
+    /// # Errors
+    /// When the socket is of no more use.
+    pub fn drain_all(&mut self, mut take: impl FnMut(Received<&[u8]>)) -> io::Result<()> {
+        for _ in 0..MOST_AT_A_BARRIER {
+            match read(self.fd.get_ref(), self.check_sender, &mut self.buffer) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                received => take(self.received(received?)),
+            }
+        }
+        // What is still there cannot be told from what came meanwhile.
+        take(Received::Overrun);
+        Ok(())
+    }
+
+    fn received(&self, received: Received<usize>) -> Received<&[u8]> {
+        match received {
+            Received::Message(len) => Received::Message(self.buffer.get(..len).unwrap_or_default()),
+            Received::Dropped(refused) => Received::Dropped(refused),
+            Received::Overrun => Received::Overrun,
+        }
     }
 }
 

@@ -14,9 +14,10 @@ use interfaces::log::Chain;
 use interfaces::sandbox::{self, SandboxError};
 use interfaces::server::{self, Admission, LimitError, Limits};
 use interfaces::user;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinError, JoinHandle};
 
+use crate::barrier::{Barrier, Barriers, reached};
 use crate::config::Config;
 use crate::look::{Eyes, Looked};
 use crate::memory::{self, Churn};
@@ -101,8 +102,10 @@ async fn run(config: Config) -> Result<(), Error> {
     sandbox::restrict_system_calls(CALLS, "serve").map_err(Error::Sandbox)?;
     // The socket is open: whatever happens from here on is an event. So what is seen can only be
     // older than the events, never newer.
-    let published = Arc::new(Published::default());
+    let published = Arc::new(Published::new(now()));
+    let (barriers, waiting) = mpsc::channel(1);
     let watch = Watch {
+        barriers: Barriers::new(waiting),
         uevents,
         monitor: None,
         ears: Ears::new(Arc::clone(&published)),
@@ -113,7 +116,7 @@ async fn run(config: Config) -> Result<(), Error> {
     let late = Arc::new(Notify::new());
     let wake = Arc::clone(&late);
     let eyes = Eyes::new(Sysfs::new(config.sysfs), rdma).waking(move || wake.notify_one());
-    let service = Arc::new(Detector::new(published));
+    let service = Arc::new(Detector::new(published, barriers));
     tokio::select! {
         served = server::serve(endpoint, service, &mut wishes, None, admission) => served.map_err(Error::Runtime),
         failed = watch.follow(eyes, &late) => Err(failed),
@@ -131,10 +134,12 @@ enum Next {
     Settle,
     Late,
     Looked(Result<Box<Look>, JoinError>),
+    Barrier,
 }
 
 /// What the loop listens to, and what follows from it.
 struct Watch {
+    barriers: Barriers,
     uevents: KernelSocket,
     /// Open while there are devices: it keeps ib_core from being unloaded.
     monitor: Option<KernelSocket>,
@@ -159,6 +164,7 @@ impl Watch {
                 () = until(due) => Next::Look,
                 () = until(self.churn.settles()) => Next::Settle,
                 () = late.notified() => Next::Late,
+                () = self.barriers.next() => Next::Barrier,
                 looked = join(&mut looking) => Next::Looked(looked),
             };
             match next {
@@ -173,7 +179,14 @@ impl Watch {
                 Next::Settle => self.churn.settle(),
                 // A device has answered that did not: what was read of it is taken over.
                 Next::Late => self.ears.pending.ports = true,
-                Next::Look => looking = resting.take().map(|eyes| self.look(eyes)),
+                // It has a place now, and is served by the next look that begins.
+                Next::Barrier => {}
+                Next::Look => {
+                    if let Err(e) = self.hear_all() {
+                        return Error::Uevents(e);
+                    }
+                    looking = resting.take().map(|eyes| self.look(eyes));
+                }
                 Next::Looked(Err(e)) => return Error::Look(e),
                 Next::Looked(Ok(look)) => {
                     looking = None;
@@ -190,8 +203,24 @@ impl Watch {
         let began = now();
         self.published.count(|counters| counters.scans += 1);
         self.published.asking_since(Some(began));
+        let barriers = self.barriers.take();
+        if !barriers.is_empty() {
+            self.ears.pending.again(Pending::doubtful());
+        }
         let pending = self.ears.take_pending(began >= self.pace.next_unasked());
-        tokio::task::spawn_blocking(move || Box::new(Look::take(eyes, pending, began)))
+        tokio::task::spawn_blocking(move || Box::new(Look::take(eyes, pending, barriers, began)))
+    }
+
+    /// Hears what the kernel has announced until now, where a barrier waits for that.
+    fn hear_all(&mut self) -> io::Result<()> {
+        if self.barriers.is_empty() {
+            return Ok(());
+        }
+        let monitor = self.monitor.as_mut();
+        let drained = monitor.map(|monitor| monitor.drain_all(|r| self.ears.monitored(r)));
+        self.monitor_drained(drained.unwrap_or(Ok(())));
+        self.uevents
+            .drain_all(|received| self.ears.uevent(received))
     }
 
     fn hear_monitor(&mut self, heard: io::Result<()>) {
@@ -199,6 +228,10 @@ impl Watch {
             Some(monitor) => monitor.drain(|received| self.ears.monitored(received)),
             None => Ok(()),
         });
+        self.monitor_drained(drained);
+    }
+
+    fn monitor_drained(&mut self, drained: io::Result<()>) {
         if let Err(e) = drained {
             tracing::warn!("the RDMA monitor is given up: {e}");
             self.monitor = None;
@@ -207,7 +240,7 @@ impl Watch {
 
     /// When to look next, in µs of CLOCK_MONOTONIC.
     fn due(&self) -> Option<i64> {
-        if !self.ears.pending.is_empty() {
+        if !self.ears.pending.is_empty() || !self.barriers.is_empty() {
             return Some(self.pace.next());
         }
         let unasked = self.published.has_devices() || self.ears.doubt || self.ears.in_motion;
@@ -227,9 +260,11 @@ impl Watch {
                 self.churn.add(told, ended);
                 self.ears.in_motion = looked.in_motion;
                 self.listen_to_monitor(looked.system.monitor && !looked.seen.devices.is_empty());
+                reached(look.barriers, &Ok(self.published.sequence()));
             }
             Err(e) => {
                 tracing::warn!("cannot read the devices: {}", Chain(&e));
+                reached(look.barriers, &Err(Chain(&e).to_string()));
                 self.published.count(|counters| counters.failed_scans += 1);
                 self.ears.pending.again(look.pending);
             }
@@ -260,17 +295,19 @@ impl Watch {
 struct Look {
     eyes: Eyes,
     pending: Pending,
+    barriers: Vec<Barrier>,
     began: i64,
     outcome: Result<Looked, RequestError>,
 }
 
 impl Look {
     /// Looks, on the thread that may block.
-    fn take(mut eyes: Eyes, pending: Pending, began: i64) -> Self {
+    fn take(mut eyes: Eyes, pending: Pending, barriers: Vec<Barrier>, began: i64) -> Self {
         let outcome = eyes.look(&pending, now());
         Self {
             eyes,
             pending,
+            barriers,
             began,
             outcome,
         }

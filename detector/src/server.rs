@@ -7,10 +7,14 @@ use interfaces::Interface;
 use interfaces::clock::now;
 use interfaces::detector::{
     self, Action, DescribeArgs, DescribeReply, ListArgs, ListFunctionsArgs, ListFunctionsReply,
-    ListReply, SubscribeDevicesArgs,
+    ListReply, SubscribeDevicesArgs, SynchronizeArgs, SynchronizeReply,
 };
+use interfaces::names::SequenceNumber;
 use interfaces::server::{Call, CallError, Feed, Service};
 
+use tokio::sync::{mpsc, oneshot};
+
+use crate::barrier::Barrier;
 use crate::inventory::Inventory;
 use crate::look::{Looked, netns_mode};
 
@@ -21,10 +25,12 @@ pub struct Published {
     asking_since: Mutex<Option<i64>>,
 }
 
-impl Default for Published {
-    fn default() -> Self {
+impl Published {
+    /// Nothing. The numbers of events begin at `now`, in µs of CLOCK_MONOTONIC.
+    #[must_use]
+    pub fn new(now: i64) -> Self {
         Self {
-            inventory: Feed::default(),
+            inventory: Feed::new(Inventory::new(SequenceNumber::starting_at(now))),
             counters: Mutex::new(DescribeReply {
                 uevents: 0,
                 dropped_datagrams: 0,
@@ -45,9 +51,7 @@ impl Default for Published {
             asking_since: Mutex::default(),
         }
     }
-}
 
-impl Published {
     /// Takes over what a look has shown and tells the subscribers what is different; says how many
     /// events that were. `now` is in µs of CLOCK_MONOTONIC.
     pub fn replace(&self, looked: &Looked, now: i64) -> usize {
@@ -82,6 +86,12 @@ impl Published {
             events
         });
         told
+    }
+
+    /// The number of the last event.
+    #[must_use]
+    pub fn sequence(&self) -> i64 {
+        self.inventory.read(Inventory::sequence).into()
     }
 
     /// Whether there is a device.
@@ -123,13 +133,28 @@ impl Published {
 /// `org.rdmahotplug.Detector`.
 pub struct Detector {
     published: Arc<Published>,
+    barriers: mpsc::Sender<Barrier>,
 }
 
 impl Detector {
-    /// Serves what is published.
+    /// Serves what is published, and sends calls that wait for a look to `barriers`.
     #[must_use]
-    pub fn new(published: Arc<Published>) -> Self {
-        Self { published }
+    pub fn new(published: Arc<Published>, barriers: mpsc::Sender<Barrier>) -> Self {
+        Self {
+            published,
+            barriers,
+        }
+    }
+
+    async fn synchronize(&self, call: &mut Call<'_>) -> Result<(), CallError> {
+        let SynchronizeArgs {} = call.arguments()?;
+        let (barrier, reached) = oneshot::channel();
+        let sent = self.barriers.send(barrier).await;
+        sent.map_err(|_| CallError::stopped())?;
+        match reached.await.map_err(|_| CallError::stopped())? {
+            Ok(sequence) => call.reply(&SynchronizeReply { sequence }).await,
+            Err(why) => Err(CallError::with(detector::NOT_SYNCHRONIZED, "message", &why)),
+        }
     }
 
     async fn list(&self, call: &mut Call<'_>) -> Result<(), CallError> {
@@ -188,6 +213,7 @@ impl Service for Detector {
                 let SubscribeDevicesArgs {} = call.arguments()?;
                 self.published.inventory.serve(call).await
             }
+            detector::SYNCHRONIZE => self.synchronize(call).await,
             detector::DESCRIBE => {
                 let DescribeArgs {} = call.arguments()?;
                 let limits = call.limits().into_iter().map(Into::into);

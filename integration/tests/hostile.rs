@@ -394,14 +394,17 @@ fn a_subscriber_that_stops_reading_costs_a_thousand_others_nothing() {
         let (files, memory) = (target.files(), target.memory());
         let subscribe =
             b"{\"method\":\"org.rdmahotplug.Detector.SubscribeDevices\",\"more\":true}\0";
-        let subscribed = |count: usize| -> Vec<UnixStream> {
-            let mut streams: Vec<UnixStream> = (0..count).map(|_| target.connect()).collect();
-            for stream in &mut streams {
+        // Each with the number of the last event before those that it reads.
+        let subscribed = |count: usize| -> Vec<(UnixStream, i64)> {
+            let streams: Vec<UnixStream> = (0..count).map(|_| target.connect()).collect();
+            let subscribed = streams.into_iter().map(|mut stream| {
                 stream.write_all(subscribe).unwrap();
-                let told = read_message(stream).unwrap();
+                let told = read_message(&mut stream).unwrap();
                 assert_eq!(told["parameters"]["action"], "ready", "{told}");
-            }
-            streams
+                let sequence = told["parameters"]["sequence"].as_i64().unwrap();
+                (stream, sequence)
+            });
+            subscribed.collect()
         };
         let stalled = subscribed(1);
         let readers = subscribed(SUBSCRIBERS);
@@ -416,9 +419,8 @@ fn a_subscriber_that_stops_reading_costs_a_thousand_others_nothing() {
             })
             .unwrap();
         let reading = tokio::task::spawn_blocking(move || {
-            for reader in readers {
+            for (reader, mut last) in readers {
                 let mut reader = BufReader::new(reader);
-                let mut last = 0;
                 let mut message = Vec::new();
                 // Scans coalesce, so that not every name is seen; the last one is, and nothing
                 // is out of order or lost in between.

@@ -263,6 +263,61 @@ fn what_is_plugged_in_while_the_detector_is_down_is_found_when_it_is_back() {
     });
 }
 
+/// Cases K7: 16 devices are plugged in, and at once somebody waits.
+#[test]
+fn a_wait_begins_with_what_the_kernel_had_announced() {
+    with_lab(Vec::new(), async |lab| {
+        for round in 0..5 {
+            let plugged: Vec<u32> = (0..16)
+                .map(|number| {
+                    let mut device = roce_device(&format!("bnxt_re{number}"));
+                    device.pci_address = format!("0000:{:02x}:00.0", number + 1);
+                    lab.kernel().plug(device).unwrap()
+                })
+                .collect();
+            let mut client = Client::connect(&lab.socket(ORCHESTRATOR)).await.unwrap();
+            let settled = client.call::<Value>(WAIT, &json!({}), DEADLINE).await;
+            settled.unwrap();
+            let socket = lab.socket(ORCHESTRATOR);
+            let list = json!({"method": format!("{ORCHESTRATOR}.List"), "more": true});
+            let listed = answers_async(&socket, &list).await;
+            assert_eq!(listed.len(), 16, "round {round}");
+            for reply in &listed {
+                assert_eq!(reply["parameters"]["device"]["state"], "ready", "{reply}");
+            }
+            for index in plugged {
+                lab.kernel().unplug(index).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_wait_that_begins_while_the_detector_is_down_ends_when_it_is_back() {
+    with_lab(Vec::new(), async |lab| {
+        lab.service("rdma-detector").unwrap().kill().await.unwrap();
+        lab.kernel().plug(roce_device("bnxt_re0")).unwrap();
+        let mut client = Client::connect(&lab.socket(ORCHESTRATOR)).await.unwrap();
+        let hasty = json!({"timeoutUSec": 300_000});
+        let refused = client.call::<Value>(WAIT, &hasty, DEADLINE).await;
+        let ClientErrorKind::Answered { name, parameters } = refused.unwrap_err().kind else {
+            panic!("not answered");
+        };
+        assert_eq!(name, "org.rdmahotplug.Orchestrator.WaitTimedOut");
+        let missing = json!({"waitingFor": ["the detector's answer"]});
+        assert_eq!(parameters, Some(missing));
+        let all = json!({});
+        let waited = client.call::<Value>(WAIT, &all, DEADLINE);
+        let (settled, restarted) = tokio::join!(waited, lab.restart("rdma-detector"));
+        restarted.unwrap();
+        settled.unwrap();
+        let socket = lab.socket(ORCHESTRATOR);
+        let list = json!({"method": format!("{ORCHESTRATOR}.List"), "more": true});
+        let listed = answers_async(&socket, &list).await;
+        assert_eq!(listed[0]["parameters"]["device"]["state"], "ready");
+    });
+}
+
 #[test]
 fn a_device_waits_for_a_loader_that_is_down_and_then_is_ready() {
     with_lab(Vec::new(), async |lab| {
@@ -396,6 +451,14 @@ fn a_caller_whose_service_is_killed_gets_an_error_and_no_hang() {
             );
         }
     });
+}
+
+/// As [`answers`] to a call, while this thread serves the lab.
+async fn answers_async(socket: &Path, call: &Value) -> Vec<Value> {
+    let (socket, message) = (socket.to_owned(), format!("{call}\0"));
+    tokio::task::spawn_blocking(move || answers(&socket, message.as_bytes()))
+        .await
+        .unwrap()
 }
 
 async fn still_answers_async(socket: &Path) {

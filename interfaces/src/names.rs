@@ -174,6 +174,13 @@ impl UnitName {
 pub struct SequenceNumber(i64);
 
 impl SequenceNumber {
+    /// The number before the first change. Where it is the time of the start, in µs of
+    /// CLOCK_MONOTONIC, numbers grow across restarts.
+    #[must_use]
+    pub fn starting_at(number: i64) -> Self {
+        Self(number)
+    }
+
     /// Counts one change, and says its number.
     pub fn advance(&mut self) -> Self {
         // At a change each nanosecond it would take 292 years to stop here.

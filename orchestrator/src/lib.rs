@@ -13,6 +13,7 @@
 //! - [`journal`]: what happened and what was decided, on disk; its replay is pure.
 //! - [`board`]: the status of every device, as subscribers see it (pure).
 //! - [`peers`]: the detector and the loader, over varlink.
+//! - [`barrier`]: where a wait begins: the detector looks once more.
 //! - [`policy`]: what the loader says of modules, for everyone.
 //! - [`jobs`], [`bus`]: what PID 1 is asked for, by flag files and over the bus.
 //! - [`run`]: the loop that carries actions out.
@@ -22,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod barrier;
 pub mod board;
 pub mod bounds;
 pub mod bus;

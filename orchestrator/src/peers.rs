@@ -12,41 +12,48 @@ use interfaces::names::ModuleName;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::machine::Event;
+use crate::run::Message;
 
 /// The most modules that the loader takes in one call.
 const MODULES_PER_CALL: usize = 64;
 
-/// Follows the detector for ever and tells `events` what it says.
-pub async fn follow_detector(socket: PathBuf, events: UnboundedSender<Event>) {
+/// Follows the detector for ever and tells `messages` what it says.
+pub async fn follow_detector(socket: PathBuf, messages: UnboundedSender<Message>) {
     let arguments = SubscribeDevicesArgs {};
     let mut subscription = Subscription::new(socket, detector::SUBSCRIBE_DEVICES, &arguments);
     let mut connected = true;
     let mut answered = false;
-    while !events.is_closed() {
-        let event = match subscription.next::<SubscribeDevicesReply>().await {
+    let mut complete = false;
+    while !messages.is_closed() {
+        let message = match subscription.next::<SubscribeDevicesReply>().await {
             // Who accepts and says nothing is not there yet.
             Followed::Begins => {
                 answered = false;
-                None
+                complete = false;
+                continue;
             }
             Followed::Reply(reply) => {
                 connected = true;
                 if !std::mem::replace(&mut answered, true) {
-                    let _ = events.send(Event::SnapshotBegins);
+                    let _ = messages.send(Message::Event(Event::SnapshotBegins));
                 }
-                event(reply)
+                match reply.action {
+                    Action::Ready => complete = true,
+                    Action::Resync => complete = false,
+                    _ => {}
+                }
+                let heard = complete.then_some(reply.sequence);
+                Message::Detector(event(reply), heard)
             }
             Followed::Lost(e) => {
                 // Once a loss: while it cannot be reached every attempt fails alike.
                 if std::mem::take(&mut connected) {
                     tracing::warn!("the detector cannot be followed: {}", Chain(&e));
                 }
-                Some(Event::DetectorLost)
+                Message::Detector(Some(Event::DetectorLost), None)
             }
         };
-        if let Some(event) = event {
-            let _ = events.send(event);
-        }
+        let _ = messages.send(message);
     }
 }
 

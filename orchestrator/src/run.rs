@@ -18,6 +18,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, u
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
+use crate::barrier::{self, Begun};
 use crate::bus::{self, Ask, Inquiry};
 use crate::config::Config;
 use crate::jobs::Flags;
@@ -59,6 +60,9 @@ pub enum Error {
 pub enum Message {
     /// Something happened.
     Event(Event),
+    /// The detector has said something, and all up to this number; no number while that is not all
+    /// that there is.
+    Detector(Option<Event>, Option<i64>),
     /// A caller wants to know something. The permit is of those that may wait to be answered.
     Question(Question, Option<OwnedSemaphorePermit>),
 }
@@ -137,11 +141,17 @@ async fn run(
     // orchestrator is another one.
     let mut tasks = JoinSet::new();
     let (inquiries, inquired) = channel(bus::MAX_INQUIRIES);
+    let (waits, begun) = channel(1);
     if matches!(endpoint, Endpoint::Listening(_)) {
         let world = (Arc::clone(&published), &messages);
-        follow_the_world(config, world, queue, inquired, rules, &mut tasks);
+        follow_the_world(config, world, queue, (inquired, begun), rules, &mut tasks);
     }
-    let service = Arc::new(Orchestrator::new(published, messages, inquiries, config));
+    let service = Arc::new(Orchestrator::new(
+        published,
+        messages,
+        (inquiries, waits),
+        config,
+    ));
     tokio::select! {
         served = server::serve(endpoint, service, &mut wishes, None, admission) => served.map_err(Error::Runtime),
         // None of them ends as long as this one goes on: whoever restarts the process helps.
@@ -153,7 +163,7 @@ fn follow_the_world(
     config: &Config,
     (published, messages): (Arc<Published>, &UnboundedSender<Message>),
     queue: UnboundedReceiver<Message>,
-    inquired: Receiver<Inquiry>,
+    (inquired, begun): (Receiver<Inquiry>, Receiver<Begun>),
     rules: Sources,
     tasks: &mut JoinSet<()>,
 ) {
@@ -163,8 +173,9 @@ fn follow_the_world(
     tasks.spawn(forward(happened, messages.clone()));
     tasks.spawn(peers::follow_detector(
         config.detector.clone(),
-        events.clone(),
+        messages.clone(),
     ));
+    tasks.spawn(barrier::synchronize(config.detector.clone(), begun));
     let questions = bus::Questions { asks, inquired };
     tasks.spawn(bus::follow(
         config.bus.clone(),
@@ -273,6 +284,10 @@ impl Mind {
             };
             match message {
                 Some(Message::Event(event)) => self.take(event),
+                Some(Message::Detector(event, heard)) => {
+                    event.into_iter().for_each(|event| self.take(event));
+                    self.hands.published.heard(heard);
+                }
                 Some(Message::Question(question, _permit)) => self.answer(question),
                 None => return,
             }

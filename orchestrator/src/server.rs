@@ -17,8 +17,10 @@ use interfaces::orchestrator::{
 use interfaces::server::{Call, CallError, Feed, Peer, Service};
 use serde_json::json;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::Instant;
 
+use crate::barrier::Begun;
 use crate::board::Board;
 use crate::bus::Inquiry;
 use crate::config::Config;
@@ -32,6 +34,8 @@ use crate::run::{Message, Question, read_rules};
 #[derive(Default)]
 pub struct Published {
     board: Feed<Board>,
+    /// The number up to which the detector's events are taken in; nothing while they are not all known.
+    heard: watch::Sender<Option<i64>>,
 }
 
 impl Published {
@@ -94,6 +98,11 @@ impl Published {
             .update(|board| board.remove_function(name).into_iter().collect());
     }
 
+    /// Shows up to which number the detector's events are taken in.
+    pub fn heard(&self, heard: Option<i64>) {
+        self.heard.send_replace(heard);
+    }
+
     /// Shows that what is shown is all that there is.
     pub fn known(&self) {
         self.board
@@ -114,6 +123,7 @@ pub struct Orchestrator {
     published: Arc<Published>,
     messages: UnboundedSender<Message>,
     inquiries: Sender<Inquiry>,
+    waits: Sender<Begun>,
     policy: Policy,
     rules: Vec<PathBuf>,
     lists: PathBuf,
@@ -122,25 +132,28 @@ pub struct Orchestrator {
     questions: Arc<Semaphore>,
 }
 
+/// What is missing while it is not known which devices there are.
+const DETECTOR: &str = "the detector's answer";
 /// How long the service manager may take to say what hangs on a target.
 const INQUIRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most questions of callers without a place of their own that wait for the machine.
 const MAX_QUESTIONS: usize = 64;
 
 impl Orchestrator {
-    /// Serves what is published, sends what is wanted to `messages`, and asks the service manager
-    /// by `inquiries`.
+    /// Serves what is published, sends what is wanted to `messages`, asks the service manager by
+    /// `inquiries`, and the detector by `waits`.
     #[must_use]
     pub fn new(
         published: Arc<Published>,
         messages: UnboundedSender<Message>,
-        inquiries: Sender<Inquiry>,
+        (inquiries, waits): (Sender<Inquiry>, Sender<Begun>),
         config: &Config,
     ) -> Self {
         Self {
             published,
             messages,
             inquiries,
+            waits,
             policy: Policy::new(config.loader.clone()),
             rules: config.rules.clone(),
             lists: config.lists.clone(),
@@ -230,19 +243,39 @@ impl Orchestrator {
             Some(Err(_)) => return Err(CallError::invalid_parameter("timeoutUSec")),
             None => None,
         };
+        let end = timeout.map(|timeout| Instant::now() + timeout);
+        // Who does not wait gets what is known.
+        if timeout != Some(Duration::ZERO) {
+            match before(end, self.synchronize(call)).await {
+                Some(synchronized) => synchronized?,
+                None => return Err(timed_out(&[DETECTOR.to_owned()])),
+            }
+        }
         let found = self.published.board.until(call, |board| wait.check(board));
-        let device = match timeout {
-            None => found.await?,
-            Some(timeout) => match tokio::time::timeout(timeout, found).await {
-                Ok(found) => found?,
-                Err(_) => {
-                    let missing = self.published.board.read(|board| wait.missing(board));
-                    let parameters = json!({ "waitingFor": missing });
-                    return Err(CallError::answer(orchestrator::WAIT_TIMED_OUT, parameters));
-                }
-            },
+        match before(end, found).await {
+            Some(found) => call.reply(&WaitReply { device: found? }).await,
+            None => {
+                let missing = self.published.board.read(|board| wait.missing(board));
+                Err(timed_out(&missing))
+            }
+        }
+    }
+
+    /// Waits until everything is taken in that the kernel had announced before the call.
+    async fn synchronize(&self, call: &Call<'_>) -> Result<(), CallError> {
+        let stopped = |_| CallError::stopped();
+        let barrier = async {
+            let (begun, answer) = oneshot::channel();
+            self.waits.send(begun).await.ok()?;
+            let sequence = answer.await.ok()?;
+            let mut heard = self.published.heard.subscribe();
+            let reached = |heard: &Option<i64>| heard.is_some_and(|heard| heard >= sequence);
+            heard.wait_for(reached).await.ok().map(drop)
         };
-        call.reply(&WaitReply { device }).await
+        tokio::select! {
+            reached = barrier => reached.ok_or(()).map_err(stopped),
+            () = call.stopping() => Err(CallError::stopped()),
+        }
     }
 
     async fn list_history(&self, call: &mut Call<'_>) -> Result<(), CallError> {
@@ -305,6 +338,19 @@ impl Orchestrator {
         let _ = self.messages.send(Message::Event(event));
         self.describe(call.peer()).await.map(drop)
     }
+}
+
+/// The outcome of `future`, or nothing when the end comes before it.
+async fn before<T>(end: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match end {
+        Some(end) => tokio::time::timeout_at(end, future).await.ok(),
+        None => Some(future.await),
+    }
+}
+
+fn timed_out(missing: &[String]) -> CallError {
+    let parameters = json!({ "waitingFor": missing });
+    CallError::answer(orchestrator::WAIT_TIMED_OUT, parameters)
 }
 
 fn unavailable(message: &str) -> CallError {
@@ -376,7 +422,7 @@ impl<'w> Wait<'w> {
                     .map(|function| format!("{}: {}", function.name, function.waiting_for));
                 let missing: Vec<String> = of_devices.chain(functions).collect();
                 match missing.is_empty() {
-                    true => vec!["the detector's answer".to_owned()],
+                    true => vec![DETECTOR.to_owned()],
                     false => missing,
                 }
             }

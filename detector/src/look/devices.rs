@@ -12,7 +12,7 @@ use super::listed::{self, Listed, Told};
 use super::question::{Answer, Question, Read, Replies};
 use super::silence::Subject;
 use super::{Eyes, Known, MAX_DEVICES, netns_mode};
-use crate::device::{assemble, renamed, with_nodes};
+use crate::device::{assemble, renamed, waits_for_gids, with_nodes};
 use crate::inventory::Found;
 use crate::netlink::RequestError;
 use crate::nldev::{NldevDevice, NldevError, NldevSystem, Query};
@@ -376,8 +376,10 @@ impl Eyes {
                 continue;
             };
             let name = &known.found.record.name;
-            let record =
-                everything || pending.names_device(index, name) || self.nodes.are_others(name);
+            let record = everything
+                || pending.names_device(index, name)
+                || self.nodes.are_others(name)
+                || pending.ports && waits_for_gids(&known.found.record);
             if record || pending.ports {
                 due.push(Due {
                     index,

@@ -11,7 +11,7 @@ use interfaces::Interface;
 use interfaces::activation::Inherited;
 use interfaces::detector::{
     self, Action, Device, Kind, ListArgs, ListReply, Port, Protocol, SubscribeDevicesArgs,
-    SubscribeDevicesReply,
+    SubscribeDevicesReply, SynchronizeArgs, SynchronizeReply,
 };
 use interfaces::lifecycle::Wishes;
 use interfaces::server::{self, Admission, Call, CallError, Feed, Service, Snapshot};
@@ -141,6 +141,11 @@ impl Service for StandIn {
             detector::SUBSCRIBE_DEVICES => {
                 let SubscribeDevicesArgs {} = call.arguments()?;
                 self.feed.serve(call).await
+            }
+            detector::SYNCHRONIZE => {
+                let SynchronizeArgs {} = call.arguments()?;
+                let sequence = self.feed.read(|devices| devices.sequence);
+                call.reply(&SynchronizeReply { sequence }).await
             }
             method => Err(CallError::method_not_implemented(method)),
         }

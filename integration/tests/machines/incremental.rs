@@ -71,6 +71,28 @@ fn of_a_thousand_devices_the_one_is_read_that_something_happened_to() {
     assert_eq!(table.lock().unwrap().asked - asked, 4);
 }
 
+/// The kernel enters them after the port has its interface, and tells nobody.
+#[test]
+fn gids_that_come_without_an_event_are_seen_by_the_next_look_at_ports() {
+    let machine = machine::read("ice-roce");
+    let device = "devices/pci0000:16/0000:16:02.0/0000:17:00.0/infiniband/rocep23s0f0";
+    let types = format!("{device}/ports/1/gid_attrs/types");
+    assert!(machine.tree.has(&types));
+    machine.tree.remove(&types);
+    let mut watcher = Watcher::new(machine.tree.root(), &machine.table);
+    watcher.look(&Pending::everything()).unwrap();
+    let gids = |watcher: &Watcher| watcher.devices().next().unwrap().ports[0].gid_types.clone();
+    assert!(gids(&watcher).is_empty());
+
+    machine.tree.directory(&types);
+    machine.tree.file(&format!("{types}/0"), "RoCE v2");
+    let (looked, events) = watcher.look(&Pending::unasked()).unwrap();
+    assert_eq!((looked.device_reads, events.len()), (1, 1));
+    assert_eq!(gids(&watcher), ["RoCE v2"]);
+    let (looked, _) = watcher.look(&Pending::unasked()).unwrap();
+    assert_eq!(looked.device_reads, 0);
+}
+
 #[test]
 fn of_a_thousand_devices_the_one_is_read_whose_port_went_down() {
     let (tree, table) = crowd::of_software(1_000);

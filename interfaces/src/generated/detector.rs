@@ -268,6 +268,11 @@ pub struct NoSuchDeviceArgs {}
 pub struct NoSuchFunctionArgs {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct NotSynchronizedArgs {
+    pub message: String,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TooManyBytesArgs {
     #[serde(rename = "limitBytes")]
     pub limit_bytes: i64,
@@ -354,3 +359,10 @@ pub struct SubscribeDevicesReply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubscribeDevicesArgs {}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynchronizeReply {
+    pub sequence: i64,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SynchronizeArgs {}

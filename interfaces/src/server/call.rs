@@ -115,7 +115,7 @@ impl<'c> Call<'c> {
     }
 
     /// Completes when the service stops, and with it every subscription.
-    pub(super) fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut stopping = self.context.stopping.clone();
         async move {
             // An error means that the server is gone, which is a stop as well.

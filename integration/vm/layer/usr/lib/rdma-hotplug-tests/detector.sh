@@ -57,8 +57,9 @@ sysfs() {
     cd / || return
 }
 
-# Everything that is there, as it is told and as it is.
+# Everything that is there, as it is told and as it is: what the kernel has announced is known.
 truth() {
+    keep synchronized call Detector Synchronize '{}'
     keep told detector_says '{}'
     keep dev rdma -d -j dev show
     keep link rdma -d -j link show
@@ -97,6 +98,8 @@ changes() {
     ip link set dummy7 up
     keep attach provider netdev p_roce 1 dummy7
     keep is-told until_true 20 says p_roce '"netdev":"dummy7"'
+    # The kernel enters them later, and announces nothing.
+    keep gids-are-told until_true 20 says p_roce '"gidTypes":\["RoCE'
     truth
     keep detach provider netdev p_roce 1 -
     keep is-told-again until_true 20 says_not List p_roce dummy7
@@ -104,6 +107,7 @@ changes() {
     case_begins port-type
     keep change provider type p_mixed 1 eth
     keep is-told until_true 20 says_not List p_mixed infiniband
+    keep synchronized-before call Detector Synchronize '{}'
     keep is-there until_true 20 says p_mixed '"uverbs"'
     truth
 
@@ -111,6 +115,7 @@ changes() {
     keep before detector_says '{"name":"p_none"}'
     keep del provider del p_none
     keep add provider add p_none none 2 efa
+    keep synchronized-before call Detector Synchronize '{}'
     keep is-there until_true 20 says p_none '"uverbs"'
     truth
 }
