@@ -1,5 +1,5 @@
 //! The program `lab`: plays the scenario and says whether it ended as it must. Under another
-//! name it is one of the services that it starts. Must never leave a process or a temporary
+//! name it is one of the services that it starts, or the command. Must never leave a process or a temporary
 //! directory behind.
 
 use std::env;
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
             None => failed(&io::Error::other("no kernel was named")),
         },
         Some("rdma-orchestrator") => orchestrator::main(),
+        Some("rdma-hotplug") => orchestrator::command::main(),
         _ => lab(&Arguments::parse()),
     }
 }

@@ -239,4 +239,22 @@ impl Replies {
             }
         }
     }
+
+    /// The same, for at most `deadline`.
+    ///
+    /// # Errors
+    /// See [`ClientErrorKind`]. After an error there is no other reply.
+    pub async fn next_within<R: DeserializeOwned>(
+        &mut self,
+        deadline: Duration,
+    ) -> Result<Option<R>, ClientError> {
+        match tokio::time::timeout(deadline, self.next()).await {
+            Ok(reply) => reply,
+            Err(_) => {
+                self.ended = true;
+                let kind = ClientErrorKind::TimedOut(deadline);
+                Err(self.client.error(self.method, kind))
+            }
+        }
+    }
 }

@@ -48,7 +48,7 @@ pub enum Error {
     #[error(transparent)]
     Name(#[from] NameError),
     /// What was waited for did not come in time.
-    #[error("not in time: {}", .0.join("; "))]
+    #[error("not in time; still waiting for {}", .0.join("; "))]
     TimedOut(Vec<String>),
     /// Some modules were not loaded; they were named.
     #[error("not everything was loaded")]
@@ -215,6 +215,12 @@ fn columns() -> usize {
 
 /// Follows the orchestrator, or the detector, until the connection ends.
 async fn monitor(services: &Services, out: &Out, devices: bool) -> Result<(), Error> {
+    // A service that does not answer is told from one that has nothing to tell.
+    let socket = match devices {
+        true => &services.detector,
+        false => &services.orchestrator,
+    };
+    ask::answers(socket).await?;
     if devices {
         let args = SubscribeDevicesArgs {};
         let mut replies = services
@@ -300,7 +306,7 @@ impl Services {
             .follow(&self.orchestrator, orchestrator::LIST_HISTORY, &args)
             .await?;
         let mut records = Vec::new();
-        while let Some(ListHistoryReply { record }) = replies.next().await? {
+        while let Some(ListHistoryReply { record }) = replies.next_within(ask::DEADLINE).await? {
             records.push(record);
         }
         Ok(records)

@@ -21,8 +21,8 @@ use super::Error;
 use super::explain::{Explained, ExplainedModule};
 use super::status::Status;
 
-/// How long a service may take to answer.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a service may take to answer, and from one reply to the next.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a load may take. A driver's initialisation takes its time.
 const LOAD_DEADLINE: Duration = Duration::from_secs(600);
 /// The most modules that the loader takes in one call.
@@ -221,6 +221,13 @@ impl Services {
     }
 }
 
+/// Whether a service answers at all.
+pub(super) async fn answers(socket: &Path) -> Result<(), ClientError> {
+    let info = "org.varlink.service.GetInfo";
+    let _: serde_json::Value = call(socket, info, &serde_json::json!({})).await?;
+    Ok(())
+}
+
 async fn call<R: DeserializeOwned>(
     socket: &Path,
     method: &str,
@@ -238,7 +245,7 @@ async fn collect<R: DeserializeOwned, T>(
 ) -> Result<Vec<T>, ClientError> {
     let mut all = Vec::new();
     loop {
-        match replies.next().await {
+        match replies.next_within(DEADLINE).await {
             Ok(Some(reply)) => all.push(of(reply)),
             Ok(None) => return Ok(all),
             Err(e) if is_answer(&e.kind, none) => return Ok(all),

@@ -24,6 +24,15 @@ pub fn describe(error: &ClientError) -> String {
             }
             _ => Chain(error).to_string(),
         },
+        ClientErrorKind::TimedOut(_) | ClientErrorKind::Disconnected => {
+            match socket_unit(&error.socket) {
+                Some(unit) => {
+                    let service = unit.replace(".socket", ".service");
+                    format!("{}\nSee: systemctl status {service}", Chain(error))
+                }
+                None => Chain(error).to_string(),
+            }
+        }
         _ => Chain(error).to_string(),
     }
 }

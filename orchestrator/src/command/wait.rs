@@ -1,10 +1,11 @@
-//! `rdma-hotplug wait`: until a device is as it should be, with what is missing meanwhile on a
-//! terminal; and for `rdma-wait@.service` as long as the device is there. Must never be ready
+//! `rdma-hotplug wait`: until a device is as it should be, with what is missing meanwhile; and for
+//! `rdma-wait@.service` as long as the device is there. Must never be ready
 //! before the orchestrator says so.
 
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
-use interfaces::client::{Backoff, ClientErrorKind, Followed, Subscription};
+use interfaces::client::{Backoff, ClientError, ClientErrorKind, Followed, Subscription};
 use interfaces::lifecycle;
 use interfaces::log::Chain;
 use interfaces::orchestrator::{
@@ -16,6 +17,14 @@ use tokio::time::Instant;
 
 use super::ask::{Services, is_answer};
 use super::{Error, Out, arguments, style};
+
+/// What ends sooner is not announced; what the service ends for its time comes within this.
+const GRACE: Duration = Duration::from_millis(500);
+/// How often is asked what is missing.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// What is waited for while a socket accepts and says nothing.
+const SILENT: &str = "the orchestrator, which does not answer";
 
 /// Waits, and says what was waited for.
 pub(super) async fn run(
@@ -40,7 +49,7 @@ pub(super) async fn run(
     };
     let answered = tokio::select! {
         answered = answer(services, &args) => answered?,
-        never = progress(services, wait.device.as_deref()) => match never {},
+        never = progress(services, &args) => match never {},
     };
     out.print(&answered, |style| match &answered.device {
         Some(device) => {
@@ -64,15 +73,32 @@ async fn answer(services: &Services, args: &WaitArgs) -> Result<WaitReply, Error
             timeout_usec: left,
             ..args.clone()
         };
-        match ask(services, &args).await {
+        // The service keeps the time, when it answers at all.
+        let end = left.and_then(|left| u64::try_from(left).ok());
+        let asked = ask(services, &args);
+        let outcome = match end.map(|left| Duration::from_micros(left).saturating_add(GRACE)) {
+            Some(end) => match tokio::time::timeout(end, asked).await {
+                Ok(outcome) => outcome,
+                Err(_) => return Err(Error::TimedOut(vec![SILENT.to_owned()])),
+            },
+            None => asked.await,
+        };
+        match outcome {
             Err(Error::Service(e)) if is_loss(&e.kind) => {
                 if left == Some(0) {
-                    return Err(Error::TimedOut(vec![Chain(&e).to_string()]));
+                    return Err(Error::TimedOut(vec![unanswered(&e)]));
                 }
                 backoff.wait().await;
             }
             outcome => return outcome,
         }
+    }
+}
+
+fn unanswered(e: &ClientError) -> String {
+    match e.kind {
+        ClientErrorKind::TimedOut(_) => SILENT.to_owned(),
+        _ => format!("the orchestrator ({})", Chain(e)),
     }
 }
 
@@ -83,7 +109,6 @@ fn is_loss(kind: &ClientErrorKind) -> bool {
 
 async fn ask(services: &Services, args: &WaitArgs) -> Result<WaitReply, Error> {
     let method = orchestrator::WAIT;
-    // The service keeps the time: there is no deadline here.
     let mut replies = services
         .follow(&services.orchestrator, method, args)
         .await?;
@@ -109,41 +134,44 @@ fn missing(kind: &ClientErrorKind) -> Vec<String> {
     serde_json::from_value(missing).unwrap_or_default()
 }
 
-/// On a terminal says what is missing, whenever that is something else. Never ends.
+/// Says what is waited for: once, and on a terminal whenever that is something else. Never ends.
 #[expect(clippy::print_stderr, reason = "progress is not the answer")]
-async fn progress(services: &Services, name: Option<&str>) -> std::convert::Infallible {
-    if !io::stderr().is_terminal() {
-        return std::future::pending().await;
-    }
-    let socket = services.orchestrator.clone();
-    let mut changes = Subscription::new(socket, SUBSCRIBE_STATUS, &SubscribeStatusArgs {});
+async fn progress(services: &Services, args: &WaitArgs) -> std::convert::Infallible {
+    let now = WaitArgs {
+        timeout_usec: Some(0),
+        ..args.clone()
+    };
+    let mut said = Vec::new();
+    tokio::time::sleep(GRACE).await;
     loop {
-        let Followed::Reply(reply) = changes.next::<SubscribeStatusReply>().await else {
-            continue;
+        let missing = match services.tell::<WaitReply>(orchestrator::WAIT, &now).await {
+            Ok(_) => Vec::new(),
+            Err(e) if is_answer(&e.kind, orchestrator::WAIT_TIMED_OUT) => missing(&e.kind),
+            Err(e) => vec![unanswered(&e)],
         };
-        let Some(device) = reply.device else { continue };
-        let concerned = name.is_none_or(|name| device.name == name);
-        if concerned && !device.waiting_for.is_empty() {
-            eprintln!(
-                "{} waits for {}",
-                device.name,
-                device.waiting_for.join("; ")
-            );
+        if !missing.is_empty() && missing != said {
+            eprintln!("waiting for {}", missing.join("; "));
+            said = missing;
         }
+        if !said.is_empty() && !io::stderr().is_terminal() {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(PROGRESS).await;
     }
 }
 
-/// Says READY as soon as the device is as wanted, and ends when it is gone.
+/// Says READY as soon as the device is as wanted, and ends when it is gone. What is told before a
+/// snapshot has ended is not all that there is: neither follows from it.
 async fn stay(services: &Services, name: &str, wanted: &[Condition]) -> Result<(), Error> {
     let socket = services.orchestrator.clone();
     let mut changes = Subscription::new(socket, SUBSCRIBE_STATUS, &SubscribeStatusArgs {});
-    let mut present: Option<i64> = None;
+    let mut device: Option<Device> = None;
+    let mut known = false;
     let mut ready = false;
     loop {
         let reply = match changes.next::<SubscribeStatusReply>().await {
-            // Until the snapshot is told it is not known to be gone.
             Followed::Begins => {
-                present = None;
+                (device, known) = (None, false);
                 continue;
             }
             Followed::Reply(reply) => reply,
@@ -152,27 +180,23 @@ async fn stay(services: &Services, name: &str, wanted: &[Condition]) -> Result<(
                 continue;
             }
         };
-        match (reply.action, &reply.device) {
-            (Action::Add | Action::Change, Some(device)) if device.name == name => {
-                present = Some(device.index);
-                if !ready && is(device, wanted) {
-                    ready = true;
-                    lifecycle::ready(&format!("{name} is as wanted"));
-                }
-            }
+        let index = device.as_ref().map(|device| device.index);
+        match (reply.action, reply.device) {
+            (Action::Ready, _) => known = true,
+            (Action::Resync, _) => (device, known) = (None, false),
+            (Action::Add | Action::Change, Some(told)) if told.name == name => device = Some(told),
             // It has another name now.
-            (Action::Change, Some(device)) if present == Some(device.index) => present = None,
-            (Action::Remove, _) if present == reply.index => present = None,
-            (Action::Resync, _) => {
-                present = None;
-                continue;
-            }
-            // Of a snapshot that has not ended nothing is known to be gone.
-            (Action::Add, _) => continue,
+            (Action::Change, Some(told)) if index == Some(told.index) => device = None,
+            (Action::Remove, _) if index.is_some() && index == reply.index => device = None,
             _ => {}
         }
-        if ready && present.is_none() {
-            return Ok(());
+        match (known, &device) {
+            (true, Some(device)) if !ready && is(device, wanted) => {
+                ready = true;
+                lifecycle::ready(&format!("{name} is as wanted"));
+            }
+            (true, None) if ready => return Ok(()),
+            _ => {}
         }
     }
 }
