@@ -347,7 +347,8 @@ storm() {
     witness=$!
     until_true 30 agree
     before=$(restarts)
-    for round in $(seq 50); do
+    kills=$(sed 's/.*rdma_test.kills=\([0-9]*\).*/\1/' /proc/cmdline)
+    for round in $(seq "$kills"); do
         provider storm "k${round}_" 4 roce 1 mlx5_core
         [ "$round" -le 3 ] || for number in 0 1 2; do
             provider del "k$((round - 3))_$number"
@@ -359,7 +360,7 @@ storm() {
     done
     keep restarts-before echo "$before"
     keep restarts restarts
-    keep is-told until_true 60 tells_whole 59
+    keep is-told until_true 60 tells_whole $((kills + 9))
     keep agree until_true 30 agree
     followed subscribers
     truth
