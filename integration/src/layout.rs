@@ -115,6 +115,8 @@ fn lay_out_modules(root: &Path) -> io::Result<()> {
     for (name, bytes) in MODULE_INDEXES {
         fs::write(root.join(name), bytes)?;
     }
+    // What depmod writes last.
+    fs::write(root.join("modules.devname"), "")?;
     for path in MODULES_DEP
         .lines()
         .filter_map(|line| line.split(':').next())

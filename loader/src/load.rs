@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use interfaces::loader::{ExplainReply, ListReply, ModuleResult, ModuleState, Outcome};
 use interfaces::names::ModuleName;
@@ -50,6 +51,8 @@ pub struct Loader {
     pub modules: ModuleDir,
     /// Where the kernel says what it has.
     pub sysfs: PathBuf,
+    /// `/proc/sys/kernel/modules_disabled`.
+    pub modules_disabled: PathBuf,
     /// What this process may read.
     pub readable: Readable,
     /// Set when this process has to end, and a later start can do what it cannot.
@@ -194,11 +197,15 @@ impl Loader {
         }
         // It may have come since the files were looked at.
         let now = self.snapshots.current()?;
-        if Arc::ptr_eq(&now, &snapshot) {
-            return Ok((result, plans, snapshot));
+        let (result, plans) = match Arc::ptr_eq(&now, &snapshot) {
+            true => (result, plans),
+            false => self.judged_by(name, policy, &now, state)?,
+        };
+        let doubt = || now.doubt(self.modules.root(), SystemTime::now());
+        match doubt().filter(|_| result.outcome == Outcome::Missing) {
+            Some(doubt) => Ok((verdict::unknown(name.as_str(), &doubt), plans, now)),
+            None => Ok((result, plans, now)),
         }
-        let (result, plans) = self.judged_by(name, policy, &now, state)?;
-        Ok((result, plans, now))
     }
 
     fn judged_by(
@@ -299,21 +306,41 @@ impl Loader {
         modules.collect()
     }
 
-    /// Reads the policy again. The old one stays when a directory cannot be read.
+    /// Reads the policy again, and says what is wrong with it where it has changed.
     ///
     /// # Errors
-    /// When that is so.
-    pub fn reload(&self) -> io::Result<usize> {
-        let policy = Arc::new(read_policy(&self.policy_directories)?);
-        let len = policy.len();
-        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
-        Ok(len)
+    /// When a directory cannot be read. The policy before stays.
+    pub fn reload(&self) -> io::Result<Arc<Policy>> {
+        let policy = read_policy(&self.policy_directories)?;
+        let mut kept = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        if **kept != policy {
+            tracing::info!("the policy has changed: it names {} modules", policy.len());
+            log_policy(&policy);
+            *kept = Arc::new(policy);
+        }
+        Ok(Arc::clone(&kept))
     }
 
-    /// The policy as it is now: one load is judged by one policy.
+    /// The policy as it is now: one load is judged by one policy. Where it cannot be read it is what it
+    /// was, and this process ends where a later start may read it.
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.lock().unwrap_or_else(PoisonError::into_inner))
+        self.reload().unwrap_or_else(|e| {
+            if e.kind() == io::ErrorKind::PermissionDenied {
+                self.ends_outdated();
+            }
+            Arc::clone(&self.policy.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+    }
+}
+
+/// Logs what is wrong with a policy.
+pub fn log_policy(policy: &Policy) {
+    for refused in policy.refused() {
+        tracing::error!("a policy file allows nothing: {refused}");
+    }
+    if policy.is_empty() {
+        tracing::warn!("the policy names no module: nothing can be loaded");
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Allowed {
 }
 
 /// The modules that may be loaded by name, and the file that says so.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     allowed: BTreeMap<ModuleName, Allowed>,
     refused: Vec<String>,

@@ -190,6 +190,9 @@ fn loader(config: &Config, readable: Readable, end: watch::Sender<bool>) -> Resu
         snapshots: Snapshots::new(sources),
         modules,
         sysfs: config.sysfs.clone(),
+        modules_disabled: config
+            .command_line
+            .with_file_name("sys/kernel/modules_disabled"),
         readable,
         end,
         work: Work::default(),

@@ -14,7 +14,7 @@ use interfaces::server::{Call, CallError, Service};
 use serde_json::Map;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::load::{Explanation, Loader, Queue, Request, busy};
+use crate::load::{Explanation, Loader, Queue, Request, busy, log_policy};
 use crate::questions::MAX_QUESTIONS;
 
 /// The most modules that one call may ask for.
@@ -47,18 +47,8 @@ impl Server {
             queue,
             grace_is_over,
         };
-        server.log_policy();
+        log_policy(&server.loader.policy());
         server
-    }
-
-    fn log_policy(&self) {
-        let policy = self.loader.policy();
-        for refused in policy.refused() {
-            tracing::error!("a policy file allows nothing: {refused}");
-        }
-        if policy.is_empty() {
-            tracing::warn!("the policy names no module: nothing can be loaded");
-        }
     }
 
     async fn load(&self, call: &mut Call<'_>) -> Result<(), CallError> {
@@ -257,10 +247,7 @@ impl Service for Server {
             return Some("there are other files to read: starting again".to_owned());
         }
         Some(match self.loader.reload() {
-            Ok(len) => {
-                self.log_policy();
-                format!("the policy names {len} modules")
-            }
+            Ok(policy) => format!("the policy names {} modules", policy.len()),
             Err(e) => {
                 tracing::error!("the old policy stays: {e}");
                 format!("the old policy stays: {e}")

@@ -26,8 +26,24 @@ const MAX_CONFIG_FILES: usize = 10_000;
 /// showing it: the kernel's clock for them ticks.
 const TICK: Duration = Duration::from_millis(100);
 
+/// For this long after an index was written, indexes without depmod's last file are taken for
+/// half-written. Depmod takes seconds, on a slow disk.
+const DEPMOD: Duration = Duration::from_secs(60);
+
 /// The most lines that are told of when they mean nothing.
 const MAX_TOLD: usize = 20;
+
+/// The indexes that are read, in the order in which depmod writes them...
+const INDEXES: [&str; 5] = [
+    "modules.dep.bin",
+    "modules.alias.bin",
+    "modules.symbols.bin",
+    "modules.builtin.bin",
+    "modules.builtin.alias.bin",
+];
+/// ...and the last file that it writes (`tools/depmod.c`). Each takes the place of the one before by
+/// rename(2).
+const LAST_INDEX: &str = "modules.devname";
 
 /// modprobe's directories, in the order of their precedence.
 pub const MODPROBE_D: [&str; 5] = [
@@ -56,6 +72,17 @@ pub enum SnapshotError {
     /// Something kept changing while it was read.
     #[error("{}: it keeps changing", .0.display())]
     Changing(PathBuf),
+}
+
+/// Why what the indexes do not name may be there nevertheless.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Doubt {
+    /// There is no index of modules.
+    #[error("{} is not there: are the modules of this kernel installed, and has depmod been run?", .0.display())]
+    Absent(PathBuf),
+    /// Depmod has written some of its files, and not yet the last one.
+    #[error("depmod is writing the files in {}", .0.display())]
+    BeingWritten(PathBuf),
 }
 
 /// Where to read from.
@@ -164,7 +191,36 @@ impl Snapshots {
     }
 }
 
+impl Snapshot {
+    /// Whether the indexes name everything that there is, or why that is not known.
+    #[must_use]
+    pub fn doubt(&self, module_tree: &Path, now: SystemTime) -> Option<Doubt> {
+        if self.indexes.dependencies.is_none() {
+            return Some(Doubt::Absent(module_tree.join(INDEXES[0])));
+        }
+        let is_half_written = self.generation.is_half_written(module_tree, now);
+        is_half_written.then(|| Doubt::BeingWritten(module_tree.to_owned()))
+    }
+}
+
 impl Generation {
+    /// Whether depmod may be at work: an index is newer than what is written last, and was written a
+    /// moment ago. A tree that was copied can have its files in any order for good.
+    fn is_half_written(&self, module_tree: &Path, now: SystemTime) -> bool {
+        let modified = |name: &str| {
+            let path = module_tree.join(name);
+            let (_, stamp) = self.stamps.iter().find(|(stamped, _)| *stamped == path)?;
+            stamp.map(|stamp| stamp.modified)
+        };
+        let Some(newest) = INDEXES.iter().filter_map(|name| modified(name)).max() else {
+            return false;
+        };
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let written = u64::try_from(newest.0).map(Duration::from_secs);
+        let age = written.ok().and_then(|written| now.checked_sub(written));
+        modified(LAST_INDEX).is_none_or(|last| last < newest) && age.is_some_and(|age| age < DEPMOD)
+    }
+
     /// Whether nothing of it has changed in the last `tick` before `now`.
     fn is_older_than(&self, now: SystemTime, tick: Duration) -> bool {
         let limit = now.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -207,14 +263,7 @@ impl Sources {
     }
 
     fn index_paths(&self) -> [PathBuf; 5] {
-        [
-            "modules.dep.bin",
-            "modules.alias.bin",
-            "modules.symbols.bin",
-            "modules.builtin.bin",
-            "modules.builtin.alias.bin",
-        ]
-        .map(|name| self.module_tree.join(name))
+        INDEXES.map(|name| self.module_tree.join(name))
     }
 
     fn indexes(&self) -> Result<Indexes, SnapshotError> {
@@ -283,7 +332,8 @@ impl Sources {
 
     fn generation(&self) -> Result<Generation, SnapshotError> {
         let config_files = self.config_files()?;
-        let files = self.index_paths().into_iter();
+        let last = self.module_tree.join(LAST_INDEX);
+        let files = self.index_paths().into_iter().chain([last]);
         let files = files.chain(self.modprobe_d.iter().chain(&config_files).cloned());
         let stamps = files.map(|path| {
             let stamp = match fs::metadata(self.inside(&path)) {

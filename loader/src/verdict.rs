@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use crate::modprobe_d::{Command, Config, Source};
 use crate::plan::{Action, Plan, Step};
 use crate::policy::Policy;
+use crate::snapshot::Doubt;
 
 /// Everything that a verdict depends on, beside the plans.
 pub struct Facts<'f> {
@@ -49,6 +50,15 @@ fn missing(name: &str, message: String) -> ModuleResult {
     }
 }
 
+/// The answer in the place of `missing` where the indexes are not to be relied on.
+#[must_use]
+pub fn unknown(name: &str, doubt: &Doubt) -> ModuleResult {
+    ModuleResult {
+        message: Some(doubt.to_string()),
+        ..ModuleResult::new(name, Outcome::Unknown)
+    }
+}
+
 /// The name as text. What is not UTF-8 is no module of any kernel, and can only be shown.
 #[must_use]
 pub fn text(name: &[u8]) -> String {
@@ -66,6 +76,10 @@ pub fn is_done(step: &Step, state: &dyn Fn(&str) -> ModuleState) -> bool {
 #[must_use]
 pub fn judge(name: &str, plans: &[Plan], facts: &Facts<'_>) -> ModuleResult {
     if plans.is_empty() {
+        // Whoever has loaded it, and from wherever.
+        if (facts.state)(name) == ModuleState::Live {
+            return ModuleResult::new(name, Outcome::AlreadyLoaded);
+        }
         let message = format!("this kernel has no module or alias {name}");
         return missing(name, message);
     }

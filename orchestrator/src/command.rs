@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use interfaces::client::{ClientError, ClientErrorKind};
 use interfaces::detector::{SUBSCRIBE_DEVICES, SubscribeDevicesArgs};
+use interfaces::loader::{ModuleResult, Outcome};
 use interfaces::log::Chain;
 use interfaces::names::NameError;
 use interfaces::orchestrator::{
@@ -275,11 +276,11 @@ fn replayed(
 async fn load(services: &Services, out: &Out, list: &str, lists: &Path) -> Result<(), Error> {
     let results = services.load(list, lists).await?;
     out.print(&results, |style| status::render_results(&results, style))?;
-    let failed = |result: &interfaces::loader::ModuleResult| {
-        matches!(
-            result.outcome,
-            interfaces::loader::Outcome::Failed | interfaces::loader::Outcome::Denied
-        )
+    // As for systemd-modules-load, what the administrator has excluded is no failure.
+    let failed = |result: &ModuleResult| match result.outcome {
+        Outcome::Failed | Outcome::Unknown => true,
+        Outcome::Denied => !status::is_excluded(result),
+        _ => false,
     };
     match results.iter().any(failed) {
         true => Err(Error::NotLoaded),

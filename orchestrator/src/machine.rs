@@ -367,10 +367,12 @@ impl Machine {
     /// Says what has become of the whole after a step.
     fn settle(&mut self, now: i64, actions: &mut Vec<Action>) {
         let unsettled = !self.unsettled.is_empty();
-        let loading = unsettled || self.modules.values().any(|module| module.in_flight);
+        let open = |module: &Module| module.in_flight || module.state == ModuleState::Unknown;
+        let loading = unsettled || self.modules.values().any(open);
         let job = self.targets.values().any(Target::is_pending);
         let mut functions = self.functions.values();
-        let settled = self.connected && !loading && !job && functions.all(Function::is_settled);
+        let settled =
+            self.connected && !loading && !job && functions.all(|f| f.is_settled(&self.modules));
         if settled != self.settled {
             self.settled = settled;
             actions.push(Action::Settled(settled));
@@ -392,7 +394,8 @@ impl Machine {
         self.timers.retain(|(_, timer)| *timer != Timer::Start);
         let devices = self.unsettled.iter().filter_map(|i| self.devices.get(i));
         let waiting = devices.map(|device| device.record.name.as_str());
-        let functions = self.functions.values().filter(|f| !f.is_settled());
+        let functions = self.functions.values();
+        let functions = functions.filter(|f| !f.is_settled(&self.modules));
         let waiting: Vec<&str> = waiting.chain(functions.map(Function::name)).collect();
         let status = match (self.complete, waiting.as_slice()) {
             (false, _) => "started without the detector's answer".to_owned(),

@@ -69,6 +69,15 @@ pub struct Rule {
     text: file::DeviceRule,
 }
 
+/// What a function needs, as the rules say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WantedByFunction {
+    /// The modules.
+    pub modules: Vec<WantedModule>,
+    /// The file that says that it is left alone, and needs nothing.
+    pub unmanaged: Option<Arc<Path>>,
+}
+
 /// A module that a device or function should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedModule {
@@ -211,13 +220,19 @@ impl Rules {
 
     /// The modules that `function` needs, as the rules say.
     #[must_use]
-    pub fn wanted_by_function(&self, function: &Function) -> Vec<WantedModule> {
-        let mut wanted = Vec::new();
-        for (file, rule) in &self.functions {
-            if rule.selector.selects_function(function) {
-                for name in &rule.modules {
-                    add_module(&mut wanted, name, file, false);
-                }
+    pub fn wanted_by_function(&self, function: &Function) -> WantedByFunction {
+        let selects =
+            |(_, rule): &&(Arc<Path>, FunctionRule)| rule.selector.selects_function(function);
+        let mut wanted = WantedByFunction::default();
+        for (file, rule) in self.functions.iter().filter(selects) {
+            if !rule.manage {
+                return WantedByFunction {
+                    modules: Vec::new(),
+                    unmanaged: Some(Arc::clone(file)),
+                };
+            }
+            for name in &rule.modules {
+                add_module(&mut wanted.modules, name, file, false);
             }
         }
         wanted

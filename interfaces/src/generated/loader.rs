@@ -95,6 +95,8 @@ pub enum Outcome {
     Denied,
     #[serde(rename = "missing")]
     Missing,
+    #[serde(rename = "unknown")]
+    Unknown,
     #[serde(rename = "failed")]
     Failed,
     #[serde(rename = "loading")]
@@ -109,6 +111,7 @@ impl std::fmt::Display for Outcome {
                 Self::Builtin => "builtin",
                 Self::Denied => "denied",
                 Self::Missing => "missing",
+                Self::Unknown => "unknown",
                 Self::Failed => "failed",
                 Self::Loading => "loading",
             },

@@ -108,6 +108,10 @@ pub enum FunctionState {
     Personality,
     #[serde(rename = "stuck")]
     Stuck,
+    #[serde(rename = "excluded")]
+    Excluded,
+    #[serde(rename = "assigned")]
+    Assigned,
 }
 impl std::fmt::Display for FunctionState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -116,6 +120,8 @@ impl std::fmt::Display for FunctionState {
                 Self::Capable => "capable",
                 Self::Personality => "personality",
                 Self::Stuck => "stuck",
+                Self::Excluded => "excluded",
+                Self::Assigned => "assigned",
             },
         )
     }
@@ -155,6 +161,10 @@ pub enum ModuleState {
     Live,
     #[serde(rename = "missing")]
     Missing,
+    #[serde(rename = "unknown")]
+    Unknown,
+    #[serde(rename = "excluded")]
+    Excluded,
     #[serde(rename = "denied")]
     Denied,
     #[serde(rename = "failed")]
@@ -169,6 +179,8 @@ impl std::fmt::Display for ModuleState {
                 Self::Pending => "pending",
                 Self::Live => "live",
                 Self::Missing => "missing",
+                Self::Unknown => "unknown",
+                Self::Excluded => "excluded",
                 Self::Denied => "denied",
                 Self::Failed => "failed",
                 Self::Unloaded => "unloaded",

@@ -152,9 +152,20 @@ impl Loader {
             failure.errno = Errno::EAGAIN as i32;
             failure.message += "; it came after the loader's start, which starts again: ask again";
         }
+        if let Outcome::Failed(failure) = &mut outcome
+            && failure.errno == Errno::EPERM as i32
+            && self.has_modules_disabled()
+        {
+            failure.message += "; kernel.modules_disabled is 1, which holds until the next boot";
+        }
         let mut state = self.work.state();
         end(&mut state, id, outcome);
         self.work.changed.notify_all();
+    }
+
+    /// Whether the kernel takes no module any more (`kernel.modules_disabled`, sysctl(8)).
+    fn has_modules_disabled(&self) -> bool {
+        std::fs::read(&self.modules_disabled).is_ok_and(|text| text.starts_with(b"1"))
     }
 
     /// Fails everything that is under way or to come: without the inserting process nothing can

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Condvar;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use interfaces::loader::Denier;
@@ -141,6 +141,8 @@ impl Rig {
         }
         fs::write(sysfs.join("module/compression"), "xz\n").unwrap();
         fs::write(dir.path().join("cmdline"), "quiet\n").unwrap();
+        let policies = dir.path().join("policy");
+        allow(&policies, allowed);
         let needs = lay_out_modules(&root);
         let modules = ModuleDir::new(&dir.path().join("modules"), "6.12");
         let option =
@@ -155,8 +157,8 @@ impl Rig {
             option("policy", "policy"),
         ]);
         let loader = Arc::new(Loader {
-            policy: Mutex::new(Arc::new(policy(allowed))),
-            policy_directories: Vec::new(),
+            policy: Mutex::new(Arc::new(read_policy(&[policies.clone()]).unwrap())),
+            policy_directories: vec![policies],
             snapshots: Snapshots::new(Sources {
                 root: None,
                 module_tree: root,
@@ -166,6 +168,7 @@ impl Rig {
             }),
             modules: modules.clone(),
             sysfs: sysfs.clone(),
+            modules_disabled: dir.path().join("modules_disabled"),
             readable: Readable::new(&config),
             end: watch::Sender::new(false),
             work: Work::default(),
@@ -269,16 +272,15 @@ fn connect(loader: &Arc<Loader>, inserter: &Arc<Inserter<FakeKernel>>) -> Arc<Li
     ours
 }
 
-fn policy(allowed: &[&str]) -> Policy {
-    let mut policy = Policy::default();
+/// Writes a policy file that names these modules.
+fn allow(policies: &Path, allowed: &[&str]) {
     let modules: Vec<String> = allowed.iter().map(|m| format!("{m:?}")).collect();
     let text = format!(
         "[[allow]]\npurpose = \"test\"\nmodules = [{}]\n",
         modules.join(",")
     );
-    policy.add(Path::new("test.toml"), &text);
-    assert!(policy.refused().is_empty());
-    policy
+    fs::create_dir_all(policies).unwrap();
+    fs::write(policies.join("test.toml"), text).unwrap();
 }
 
 fn make_fifo(path: &Path) {
@@ -295,6 +297,8 @@ fn lay_out_modules(root: &Path) -> HashMap<String, Vec<String>> {
         let entry = entry.unwrap();
         fs::copy(entry.path(), root.join(entry.file_name())).unwrap();
     }
+    // What depmod writes last.
+    fs::write(root.join("modules.devname"), "").unwrap();
     let listing = fs::read_to_string(fixtures.join("modules.dep")).unwrap();
     let name = |path: &str| {
         let file = path.rsplit('/').next().unwrap();
@@ -561,14 +565,94 @@ fn a_soft_dependency_may_fail_and_is_loaded_only_where_the_policy_names_it() {
     assert_eq!(explained.unwrap().plans[0].left_out, ["ib_umad"]);
 }
 
+/// Cases L6: what was denied is allowed by the next file, without a reload.
 #[test]
-fn a_module_that_comes_while_it_is_asked_for_is_found() {
+fn a_policy_that_changes_counts_for_the_next_request() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
-    let index = rig.dir.path().join("modules/6.12/modules.dep.bin");
-    let kept = fs::read(&index).unwrap();
-    fs::remove_file(&index).unwrap();
-    assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Missing);
-    fs::write(&index, kept).unwrap();
+    let denied = rig.load("ib_umad");
+    assert_eq!(denied.denied_by, Some(Denier::Policy));
+    allow(&rig.dir.path().join("policy"), &["ib_uverbs", "ib_umad"]);
+    assert_eq!(rig.load("ib_umad").outcome, Outcome::Loaded);
+    // One that cannot be read any more leaves the one before.
+    fs::write(rig.dir.path().join("policy/zz.toml"), "[[allow").unwrap();
+    assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Loaded);
+}
+
+/// Cases L7: kernel.modules_disabled=1 from sysctl.d (systemd#13540).
+#[test]
+fn a_refusal_by_the_lock_of_the_sysctl_names_it() {
+    let eperm = 1;
+    let rig = Rig::new(&["ib_uverbs"], &[("ib_core", eperm)]);
+    let said = || rig.load("ib_uverbs").message.unwrap();
+    assert!(!said().contains("is 1"));
+    fs::write(rig.dir.path().join("modules_disabled"), "1\n").unwrap();
+    assert!(said().ends_with("kernel.modules_disabled is 1, which holds until the next boot"));
+}
+
+/// Cases K1: an update has taken the running kernel's modules away (drbd#77, mkosi#3702).
+#[test]
+fn without_indexes_it_is_not_known_whether_there_is_a_module() {
+    let rig = Rig::new(&["ib_uverbs"], &[]);
+    let tree = rig.dir.path().join("modules/6.12");
+    let away = rig.dir.path().join("modules/away");
+    fs::rename(&tree, &away).unwrap();
+    let result = rig.load("ib_uverbs");
+    assert_eq!(result.outcome, Outcome::Unknown);
+    let index = tree.join("modules.dep.bin");
+    let said = result.message.unwrap();
+    assert!(
+        said.starts_with(&format!("{} is not there", index.display())),
+        "{said}"
+    );
+    let explained = rig.loader.explain(&ModuleName::parse("ib_uverbs").unwrap());
+    assert_eq!(explained.unwrap().outcome, Outcome::Unknown);
+    // What is in the kernel is known whatever is on disk.
+    rig.inserter.kernel.make_live("ib_umad").unwrap();
+    assert_eq!(rig.load("ib_umad").outcome, Outcome::AlreadyLoaded);
+    fs::rename(&away, &tree).unwrap();
+    assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Loaded);
+}
+
+/// Cases K2: depmod renames modules.dep.bin second and modules.devname last (image-tools#156).
+#[test]
+fn what_a_half_written_generation_lacks_is_not_known() {
+    let rig = Rig::new(&["ib_uverbs", "opa_vnic"], &[]);
+    let file = |name: &str| rig.dir.path().join("modules/6.12").join(name);
+    let written = |name: &str, age: u64| {
+        let time = SystemTime::now() - Duration::from_secs(age);
+        let file = File::options().append(true).open(file(name)).unwrap();
+        file.set_modified(time).unwrap();
+    };
+    let outcome = || rig.load("opa_vnic").outcome;
+    assert_eq!(outcome(), Outcome::Missing, "the last file is the newest");
+    let indexes = [
+        "modules.dep.bin",
+        "modules.alias.bin",
+        "modules.builtin.bin",
+    ];
+    for index in indexes {
+        for name in indexes.into_iter().chain(["modules.devname"]) {
+            written(name, 300);
+        }
+        written(index, 2);
+        assert_eq!(
+            outcome(),
+            Outcome::Unknown,
+            "{index} is newer than the last"
+        );
+        // A tree that was copied has its files in any order.
+        written(index, 100);
+        assert_eq!(outcome(), Outcome::Missing, "{index} was written long ago");
+    }
+    written("modules.dep.bin", 2);
+    written("modules.devname", 1);
+    assert_eq!(outcome(), Outcome::Missing);
+    // The first time there is none before it.
+    fs::remove_file(file("modules.devname")).unwrap();
+    assert_eq!(outcome(), Outcome::Unknown);
+    let result = rig.load("opa_vnic");
+    assert!(result.message.unwrap().starts_with("depmod is writing"));
+    // What it names is there.
     assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Loaded);
 }
 

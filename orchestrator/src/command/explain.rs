@@ -232,6 +232,10 @@ fn wanted_module(wanted: &ExplainModuleReply, style: &Style) -> String {
         ModuleState::Missing => {
             format!("{name} is not shipped with this kernel; that holds nothing back.")
         }
+        ModuleState::Unknown => {
+            format!("Whether this kernel has {name} is not known: {why}. It is asked for again.")
+        }
+        ModuleState::Excluded => format!("{name} is excluded: {why}. That holds nothing back."),
         ModuleState::Denied => format!("{name} was denied: {why}."),
         ModuleState::Failed => format!("{name} failed: {why}."),
         ModuleState::Unloaded => {

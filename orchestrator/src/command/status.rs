@@ -1,6 +1,6 @@
 //! The table that `rdma-hotplug status` prints. Pure: answers in, text out. Must never print it.
 
-use interfaces::loader::{ModuleResult, Outcome};
+use interfaces::loader::{Denier, ModuleResult, Outcome};
 use interfaces::orchestrator::{
     DescribeReply, Device, Function, Module, ModuleState, Target, TargetState,
 };
@@ -130,7 +130,7 @@ fn row(device: &Device) -> Vec<Cell> {
     ]
 }
 
-/// How many are live, of those that this kernel ships.
+/// How many are live, of those that this kernel ships and nobody has excluded.
 fn modules(modules: &[Module]) -> Cell {
     let live = modules
         .iter()
@@ -138,7 +138,7 @@ fn modules(modules: &[Module]) -> Cell {
         .count();
     let shipped = modules
         .iter()
-        .filter(|m| m.state != ModuleState::Missing)
+        .filter(|m| !matches!(m.state, ModuleState::Missing | ModuleState::Excluded))
         .count();
     share(live, shipped)
 }
@@ -162,6 +162,15 @@ fn share(part: usize, whole: usize) -> Cell {
     }
 }
 
+/// Whether the administrator has decided that a module is not loaded.
+#[must_use]
+pub fn is_excluded(result: &ModuleResult) -> bool {
+    matches!(
+        result.denied_by,
+        Some(Denier::Blacklist | Denier::KernelCommandLine | Denier::InstallLine)
+    )
+}
+
 /// What `rdma-hotplug load` prints: a line for each module.
 #[must_use]
 pub fn render_results(results: &[ModuleResult], style: &Style) -> String {
@@ -173,6 +182,8 @@ pub fn render_results(results: &[ModuleResult], style: &Style) -> String {
                 Outcome::AlreadyLoaded => ("live before", Tone::Good),
                 Outcome::Builtin => ("built in", Tone::Good),
                 Outcome::Missing => ("not shipped", Tone::Plain),
+                Outcome::Unknown => ("not known", Tone::Pending),
+                Outcome::Denied if is_excluded(result) => ("excluded", Tone::Plain),
                 Outcome::Denied => ("denied", Tone::Bad),
                 Outcome::Failed => ("failed", Tone::Bad),
                 Outcome::Loading => ("loading", Tone::Pending),

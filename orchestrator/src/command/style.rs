@@ -143,6 +143,8 @@ pub fn function_state(state: FunctionState) -> (&'static str, Tone) {
         FunctionState::Capable => ("capable", Tone::Pending),
         FunctionState::Personality => ("personality", Tone::Pending),
         FunctionState::Stuck => ("stuck", Tone::Bad),
+        FunctionState::Excluded => ("excluded", Tone::Plain),
+        FunctionState::Assigned => ("assigned", Tone::Plain),
     }
 }
 
@@ -153,6 +155,8 @@ pub fn module_state(state: ModuleState) -> (&'static str, Tone) {
         ModuleState::Pending => ("pending", Tone::Pending),
         ModuleState::Live => ("live", Tone::Good),
         ModuleState::Missing => ("not shipped", Tone::Plain),
+        ModuleState::Unknown => ("not known", Tone::Pending),
+        ModuleState::Excluded => ("excluded", Tone::Plain),
         ModuleState::Denied => ("denied", Tone::Bad),
         ModuleState::Failed => ("failed", Tone::Bad),
         ModuleState::Unloaded => ("unloaded", Tone::Pending),

@@ -138,6 +138,9 @@ fn of_result(result: &ModuleResult) -> String {
         Outcome::AlreadyLoaded => format!("module {module} was live"),
         Outcome::Builtin => format!("module {module} is built in"),
         Outcome::Missing => format!("module {module} is not shipped with this kernel"),
+        Outcome::Unknown => {
+            format!("whether this kernel has module {module} is not known: {why}")
+        }
         Outcome::Denied => format!("module {module} is denied: {why}"),
         Outcome::Failed => format!("module {module} failed: {why}"),
         Outcome::Loading => format!("module {module} is still being loaded"),

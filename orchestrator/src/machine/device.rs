@@ -102,16 +102,17 @@ impl Device {
     pub(super) fn conditions(&self, modules: &Modules, targets: &[Target]) -> Vec<DeviceCondition> {
         let mut conditions = Vec::new();
         let mut is = |condition, met| conditions.push(DeviceCondition { condition, met });
-        // A module that the kernel does not ship makes nothing that could be waited for.
+        // A module that is left out makes nothing that could be waited for.
         let state = |name: &str| {
             let wanted = self.module_names().find(|module| module.as_str() == name)?;
             let state = modules.get(wanted)?.state;
-            (state != ModuleState::Missing).then_some(state)
+            (!module::is_left_out(state)).then_some(state)
         };
         is(Condition::Registered, true);
         if !self.modules.is_empty() {
-            let fine =
-                |module: &Module| matches!(module.state, ModuleState::Live | ModuleState::Missing);
+            let fine = |module: &Module| {
+                module.state == ModuleState::Live || module::is_left_out(module.state)
+            };
             let mut known = self.module_names().filter_map(|name| modules.get(name));
             is(Condition::Modules, known.all(fine));
         }

@@ -12,6 +12,19 @@ use super::module::{self, Again, Module};
 use super::{Action, Machine, Patience, Subject, Timer};
 use crate::bounds;
 
+/// Drivers that hand a function to a virtual machine or to a program in user space
+/// (`Documentation/driver-api/vfio.rst`, `uio-howto.rst`, `drivers/pci/pci-stub.c`,
+/// `drivers/xen/xen-pciback`; igb_uio is DPDK's).
+const ASSIGNING: [&str; 7] = [
+    "igb_uio",
+    "mlx5_vfio_pci",
+    "pci-stub",
+    "pciback",
+    "uio_pci_generic",
+    "vfio-pci",
+    "xen-pciback",
+];
+
 /// A module that a function needs, and the rules file that says so.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Needed {
@@ -26,6 +39,9 @@ pub(super) struct Function {
     /// How many bytes of the bound for all records it takes.
     pub len: usize,
     modules: Vec<Needed>,
+    /// The rules file that says that it is left alone.
+    #[serde(default)]
+    unmanaged: Option<String>,
     /// When something of it was different last, in µs.
     changed_at: i64,
     /// There is still no device after the time that it may take.
@@ -44,8 +60,29 @@ impl Function {
     }
 
     /// Whether waiting for it is of no more use.
-    pub(super) fn is_settled(&self) -> bool {
-        self.stuck
+    pub(super) fn is_settled(&self, modules: &BTreeMap<ModuleName, Module>) -> bool {
+        self.stuck || self.is_given_up(modules)
+    }
+
+    /// Whether somebody has decided that there is to be no device.
+    fn is_given_up(&self, modules: &BTreeMap<ModuleName, Module>) -> bool {
+        self.unmanaged.is_some() || self.is_assigned() || self.excluded(modules).is_some()
+    }
+
+    fn is_assigned(&self) -> bool {
+        let driver = self.record.driver.as_deref();
+        driver.is_some_and(|driver| ASSIGNING.contains(&driver))
+    }
+
+    /// The module that it needs and that the administrator has excluded.
+    fn excluded<'m>(
+        &'m self,
+        modules: &'m BTreeMap<ModuleName, Module>,
+    ) -> Option<(&'m ModuleName, &'m Module)> {
+        let mut known = self
+            .module_names()
+            .filter_map(|name| Some((name, modules.get(name)?)));
+        known.find(|(_, module)| module.state == ModuleState::Excluded)
     }
 
     /// Whether the start waits for it: a module is being loaded for it, or something of it has
@@ -59,10 +96,21 @@ impl Function {
         let mut needed = self.module_names().filter_map(|name| modules.get(name));
         let loading = needed.any(|module| !module.is_settled());
         let young = now < self.changed_at.saturating_add(patience.driver);
-        !self.stuck && (loading || young)
+        !self.is_settled(modules) && (loading || young)
     }
 
     fn waiting_for(&self, modules: &BTreeMap<ModuleName, Module>) -> String {
+        if let Some(file) = &self.unmanaged {
+            return format!("nothing: {file} leaves it alone");
+        }
+        if self.is_assigned() {
+            let driver = self.record.driver.as_deref().unwrap_or_default();
+            return format!("nothing: {driver} hands it to a virtual machine or a program");
+        }
+        if let Some((name, module)) = self.excluded(modules) {
+            let why = module.message.as_deref().unwrap_or("it is excluded");
+            return format!("nothing: module {name} is excluded, because {why}");
+        }
         let known = self
             .module_names()
             .filter_map(|name| Some((name, modules.get(name)?)));
@@ -90,6 +138,9 @@ impl Function {
         orchestrator::Function {
             name: self.record.name.clone(),
             state: match (self.stuck, self.record.state) {
+                _ if self.unmanaged.is_some() => orchestrator::FunctionState::Excluded,
+                _ if self.is_assigned() => orchestrator::FunctionState::Assigned,
+                _ if self.excluded(modules).is_some() => orchestrator::FunctionState::Excluded,
                 (true, _) => orchestrator::FunctionState::Stuck,
                 (false, FunctionState::Personality) => orchestrator::FunctionState::Personality,
                 (false, _) => orchestrator::FunctionState::Capable,
@@ -147,6 +198,7 @@ impl Machine {
         let function = Function {
             changed_at,
             modules: before.map(|before| before.modules).unwrap_or_default(),
+            unmanaged: None,
             len,
             record,
             stuck,
@@ -163,7 +215,8 @@ impl Machine {
             return;
         };
         let wanted = self.rules.wanted_by_function(&function.record);
-        let needed = wanted.into_iter().map(|module| Needed {
+        function.unmanaged = wanted.unmanaged.map(|file| file.display().to_string());
+        let needed = wanted.modules.into_iter().map(|module| Needed {
             name: module.name,
             file: module.file.display().to_string(),
         });

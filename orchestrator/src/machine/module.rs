@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use interfaces::loader::{ModuleResult, Outcome};
+use interfaces::loader::{Denier, ModuleResult, Outcome};
 use interfaces::names::ModuleName;
 use interfaces::orchestrator::ModuleState;
 use serde::{Deserialize, Serialize};
@@ -70,7 +70,7 @@ impl Module {
     /// Takes over the loader's answer.
     pub(super) fn answer(&mut self, result: &ModuleResult, now: i64) {
         self.in_flight = false;
-        self.state = state_of(result.outcome);
+        self.state = state_of(result);
         self.message.clone_from(&result.message);
         self.answered_at = Some(now);
         self.took = Some(result.duration_usec);
@@ -82,6 +82,8 @@ impl Module {
             (ModuleState::Failed, Some(errno)) if TRANSIENT.contains(&errno) => {
                 self.retry(errno, now);
             }
+            // However long it takes: nobody has to say that the indexes have come.
+            (ModuleState::Unknown, _) => self.retry_after_pause("unknown", now),
             (ModuleState::Live, _) => self.forget_attempts(),
             _ => self.retries = (0, None),
         }
@@ -89,20 +91,32 @@ impl Module {
 
     /// A failure that may be over soon: of a signal at once, of everything else after a pause.
     fn retry(&mut self, errno: &str, now: i64) {
-        let (retries, of) = &mut self.retries;
-        if of.as_deref() != Some(errno) {
-            (*retries, *of) = (0, Some(errno.to_owned()));
-        }
-        if *retries >= MAX_RETRIES {
+        let retries = self.retries_for(errno);
+        if retries >= MAX_RETRIES {
             return;
         }
-        if errno == "EINTR" && *retries < MAX_AT_ONCE {
+        if errno == "EINTR" && retries < MAX_AT_ONCE {
             self.state = ModuleState::Pending;
+            self.retries.0 += 1;
         } else {
-            let pause = FIRST_PAUSE.saturating_mul(1 << (*retries).min(16));
-            self.retry_at = Some(now.saturating_add(pause.min(LONGEST_PAUSE)));
+            self.retry_after_pause(errno, now);
         }
-        *retries += 1;
+    }
+
+    fn retry_after_pause(&mut self, kind: &str, now: i64) {
+        let retries = self.retries_for(kind);
+        let pause = FIRST_PAUSE.saturating_mul(1 << retries.min(16));
+        self.retry_at = Some(now.saturating_add(pause.min(LONGEST_PAUSE)));
+        self.retries.0 = retries.saturating_add(1);
+    }
+
+    /// How often it was tried again for this kind of failure. Another kind begins at 0.
+    fn retries_for(&mut self, kind: &str) -> u32 {
+        let (retries, of) = &mut self.retries;
+        if of.as_deref() != Some(kind) {
+            (*retries, *of) = (0, Some(kind.to_owned()));
+        }
+        *retries
     }
 
     /// The attempts so far say nothing any more: something has changed.
@@ -113,23 +127,38 @@ impl Module {
     }
 }
 
-fn state_of(outcome: Outcome) -> ModuleState {
-    match outcome {
+fn state_of(result: &ModuleResult) -> ModuleState {
+    match result.outcome {
         Outcome::Loaded | Outcome::AlreadyLoaded | Outcome::Builtin => ModuleState::Live,
         Outcome::Missing => ModuleState::Missing,
-        Outcome::Denied => ModuleState::Denied,
+        Outcome::Unknown => ModuleState::Unknown,
+        Outcome::Denied => match result.denied_by {
+            // Somebody has decided that, and written it down.
+            Some(Denier::Blacklist | Denier::KernelCommandLine | Denier::InstallLine) => {
+                ModuleState::Excluded
+            }
+            Some(Denier::Policy) | None => ModuleState::Denied,
+        },
         Outcome::Failed => ModuleState::Failed,
         // Not asked for with a time, so not answered so.
         Outcome::Loading => ModuleState::Pending,
     }
 }
 
-/// What a module keeps somebody from being ready for. One that the kernel does not ship keeps
-/// nothing back: rdma-core's lists name modules that many kernels are built without.
+/// Whether a module makes nothing that could be waited for. rdma-core's lists name modules that many
+/// kernels are built without, and what the administrator has decided is an answer.
+pub(super) fn is_left_out(state: ModuleState) -> bool {
+    matches!(state, ModuleState::Missing | ModuleState::Excluded)
+}
+
+/// What a module keeps somebody from being ready for.
 pub(super) fn waiting_for(name: &ModuleName, module: &Module) -> Option<String> {
     let reason = module.message.as_deref().unwrap_or("no reason was given");
     match module.state {
-        ModuleState::Live | ModuleState::Missing => None,
+        ModuleState::Live | ModuleState::Missing | ModuleState::Excluded => None,
+        ModuleState::Unknown => Some(format!(
+            "module {name}, of which is not known whether this kernel has it: {reason}"
+        )),
         ModuleState::Pending => Some(format!("module {name} to be loaded")),
         ModuleState::Denied => Some(format!("module {name}, which was denied: {reason}")),
         ModuleState::Failed => {
@@ -148,7 +177,8 @@ pub(super) fn waiting_for(name: &ModuleName, module: &Module) -> Option<String> 
 pub(super) enum Again {
     /// None.
     No,
-    /// Those that were not there: modules were installed.
+    /// All but what is live and what somebody has unloaded: modules were installed, or what the
+    /// administrator says has changed.
     Missing,
     /// All but what somebody has unloaded: nobody has looked for a while.
     Unseen,
@@ -161,7 +191,7 @@ impl Again {
         match self {
             _ if state == ModuleState::Pending => true,
             Self::No => false,
-            Self::Missing => matches!(state, ModuleState::Missing | ModuleState::Failed),
+            Self::Missing => !matches!(state, ModuleState::Live | ModuleState::Unloaded),
             Self::Unseen => state != ModuleState::Unloaded,
             Self::All => true,
         }

@@ -11,7 +11,8 @@ pub mod world;
 use std::path::PathBuf;
 
 use interfaces::detector::{self, FunctionState, Kind, Port, Protocol, WaitsFor};
-use interfaces::loader::{ModuleResult, Outcome};
+use interfaces::loader::{Denier, ModuleResult, Outcome};
+use interfaces::orchestrator::{Condition, State};
 
 use super::*;
 use crate::journal::story;

@@ -116,6 +116,7 @@ pub(super) struct DeviceRule {
 pub(super) struct FunctionRule {
     pub selector: Selector,
     pub modules: Vec<ModuleName>,
+    pub manage: bool,
 }
 
 #[derive(Deserialize)]
@@ -156,7 +157,9 @@ struct FunctionText {
     pci_id: Strings,
     pci_address: Strings,
     name: Strings,
+    #[serde(default)]
     modules: Vec<Spanned<String>>,
+    manage: Option<bool>,
 }
 
 /// Reads a file.
@@ -210,8 +213,12 @@ impl Reader<'_> {
     fn function(&self, rule: Spanned<FunctionText>) -> Result<FunctionRule, RulesError> {
         let at = rule.span();
         let rule = rule.into_inner();
-        if rule.modules.is_empty() {
-            return Err(self.error(&at, "it asks for no modules"));
+        let manage = rule.manage.unwrap_or(true);
+        if !rule.modules.is_empty() && !manage {
+            return Err(self.error(&at, "it leaves functions alone and asks for modules, too"));
+        }
+        if rule.modules.is_empty() && manage {
+            return Err(self.error(&at, "it asks for nothing: no modules or manage"));
         }
         let selector = self.selector(rule.driver, rule.pci_id, rule.pci_address, rule.name)?;
         if selector == Selector::default() {
@@ -221,6 +228,7 @@ impl Reader<'_> {
         Ok(FunctionRule {
             selector,
             modules: self.modules(&rule.modules)?,
+            manage,
         })
     }
 

@@ -116,3 +116,59 @@ fn functions_that_a_new_snapshot_does_not_show_are_gone() {
         "a deadline of what is gone does nothing"
     );
 }
+
+/// Cases section 4: a function that was given away (kubevirt#4002, sriov-network-operator#1030).
+#[test]
+fn a_function_that_is_assigned_is_said_to_be_and_is_waited_for_by_nobody() {
+    for driver in ["vfio-pci", "uio_pci_generic", "xen-pciback", "pci-stub"] {
+        let mut script = Script::started(RULES);
+        let told = script.tell(function(
+            NIC,
+            FunctionState::Capable,
+            Some(WaitsFor::Registration),
+            Some(driver),
+        ));
+        assert_eq!(told, ["0000:c1:00.0 Assigned"], "{driver}");
+        assert!(script.machine.describe().settled);
+    }
+}
+
+#[test]
+fn a_function_whose_module_is_excluded_is_excluded_and_holds_no_start() {
+    let mut script = Script::new(RULES);
+    let _ = script.tell(function(
+        NIC,
+        FunctionState::Capable,
+        Some(WaitsFor::Module),
+        Some("cxgb4"),
+    ));
+    let _ = script.tell(Event::SnapshotEnds);
+    let told = script.tell(Event::Module(Box::new(ModuleResult {
+        denied_by: Some(Denier::Blacklist),
+        message: Some("/etc/modprobe.d/x.conf:1 blacklists iw_cxgb4".to_owned()),
+        ..ModuleResult::new("iw_cxgb4", Outcome::Denied)
+    })));
+    assert!(
+        told.contains(&"0000:c1:00.0 Excluded".to_owned()),
+        "{told:?}"
+    );
+    assert!(
+        told.iter().any(|words| words.starts_with("ready:")),
+        "{told:?}"
+    );
+    assert!(script.machine.describe().settled);
+}
+
+#[test]
+fn a_function_that_a_rule_leaves_alone_is_excluded_and_asks_for_nothing() {
+    let rules = format!("{RULES}\n[[function]]\nname = [\"{NIC}\"]\nmanage = false\n");
+    let mut script = Script::started(&rules);
+    let told = script.tell(function(
+        NIC,
+        FunctionState::Capable,
+        Some(WaitsFor::Module),
+        Some("cxgb4"),
+    ));
+    assert_eq!(told, ["0000:c1:00.0 Excluded"]);
+    assert!(script.machine.describe().settled);
+}

@@ -383,3 +383,91 @@ fn sixty_four_devices_at_once_are_one_load() {
         64
     );
 }
+
+/// Cases K1: the modules of the running kernel are gone when a device comes (FaaSMem#1, drbd#77).
+#[test]
+fn a_module_of_which_nothing_is_known_keeps_the_device_from_being_ready_until_it_is() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.answer("rdma_ucm", Outcome::Loaded);
+    let told = script.answer("ib_uverbs", Outcome::Unknown);
+    assert!(!told.contains(&"settled: true".to_owned()), "{told:?}");
+    assert!(
+        script
+            .waiting_for(1)
+            .contains("module ib_uverbs, of which is not known")
+    );
+    let states = |script: &Script| {
+        let device = script.device(1);
+        let module = device.modules.into_iter().find(|m| m.name == "ib_uverbs");
+        (device.state, module.unwrap().state)
+    };
+    assert_eq!(states(&script), (State::Registered, ModuleState::Unknown));
+    // Nobody has to ask for it, however long it takes.
+    for _ in 0..100 {
+        assert!(asked_again(&mut script, 60));
+        let _ = script.answer("ib_uverbs", Outcome::Unknown);
+    }
+    assert!(asked_again(&mut script, 60));
+    let told = script.answer("ib_uverbs", Outcome::Loaded);
+    assert!(told.contains(&"settled: true".to_owned()), "{told:?}");
+    assert_eq!(states(&script), (State::Ready, ModuleState::Live));
+}
+
+fn denied(module: &str, by: Denier, message: &str) -> Event {
+    Event::Module(Box::new(ModuleResult {
+        denied_by: Some(by),
+        message: Some(message.to_owned()),
+        ..ModuleResult::new(module, Outcome::Denied)
+    }))
+}
+
+/// Cases section 4: what stands in a file is an answer, and waited for by nobody.
+#[test]
+fn a_module_that_the_administrator_has_excluded_holds_nothing_back_and_is_shown_with_its_line() {
+    for by in [
+        Denier::Blacklist,
+        Denier::KernelCommandLine,
+        Denier::InstallLine,
+    ] {
+        let mut script = Script::started(RULES);
+        let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+        let _ = script.answer("ib_uverbs", Outcome::Loaded);
+        let told = script.tell(denied("rdma_ucm", by, "/etc/modprobe.d/x.conf:3 says so"));
+        assert!(told.contains(&"a Ready".to_owned()), "{told:?}");
+        assert!(told.contains(&"settled: true".to_owned()), "{told:?}");
+        let device = script.device(1);
+        let module = device
+            .modules
+            .iter()
+            .find(|m| m.name == "rdma_ucm")
+            .unwrap();
+        assert_eq!(module.state, ModuleState::Excluded);
+        assert_eq!(
+            module.message.as_deref(),
+            Some("/etc/modprobe.d/x.conf:3 says so")
+        );
+        // What is excluded makes nothing that could be waited for.
+        let mut conditions = device.conditions.iter();
+        assert!(!conditions.any(|c| c.condition == Condition::Cm));
+        assert!(!asked_again(&mut script, 1000));
+        // When what the administrator says changes, it is asked for.
+        let told = script.tell(Event::ModulesInstalled);
+        assert_eq!(decisions(&told), ["load rdma_ucm for a (index 1)"]);
+    }
+}
+
+/// Cases section 4: only what nobody has decided keeps a device from being ready.
+#[test]
+fn a_module_that_the_policy_lacks_keeps_the_device_from_being_ready_until_it_is_allowed() {
+    let mut script = Script::started(RULES);
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    let _ = script.tell(denied("rdma_ucm", Denier::Policy, "no file names it"));
+    assert_eq!(script.device(1).state, State::Registered);
+    // Cases L6: the policy has changed.
+    let told = script.tell(Event::ModulesInstalled);
+    assert_eq!(decisions(&told), ["load rdma_ucm for a (index 1)"]);
+    let _ = script.answer("rdma_ucm", Outcome::Loaded);
+    assert_eq!(script.device(1).state, State::Ready);
+}
