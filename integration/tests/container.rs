@@ -26,7 +26,7 @@ static BOOT: LazyLock<Evidence> = LazyLock::new(|| {
     let programs = programs();
     let layers = [modules.path(), programs.path()];
     // What is waited for there takes its time on a machine that does other work.
-    let options = ["--timeout", "240"].map(OsStr::new);
+    let options = ["--timeout", "360"].map(OsStr::new);
     rig::boot_with("container", &options, "container", &layers, "")
 });
 

@@ -218,7 +218,12 @@ impl Generation {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let written = u64::try_from(newest.0).map(Duration::from_secs);
         let age = written.ok().and_then(|written| now.checked_sub(written));
-        modified(LAST_INDEX).is_none_or(|last| last < newest) && age.is_some_and(|age| age < DEPMOD)
+        let is_behind = match modified(LAST_INDEX) {
+            Some(last) => last < newest,
+            // The first time, or a tree that somebody put together: every plan needs the aliases.
+            None => modified("modules.alias.bin").is_none(),
+        };
+        is_behind && age.is_some_and(|age| age < DEPMOD)
     }
 
     /// Whether nothing of it has changed in the last `tick` before `now`.
@@ -276,13 +281,18 @@ impl Sources {
                 .map(Some)
                 .map_err(|e| SnapshotError::Index(path.to_owned(), e))
         };
+        // Depmod leaves these empty where the kernel's package has no modules.builtin.
+        let read_unless_empty = |path: &Path| match fs::metadata(self.inside(path)) {
+            Ok(metadata) if metadata.is_file() && metadata.len() == 0 => Ok(None),
+            _ => read(path),
+        };
         let [dependencies, aliases, symbols, builtin, builtin_aliases] = self.index_paths();
         Ok(Indexes {
             dependencies: read(&dependencies)?,
             aliases: read(&aliases)?,
             symbols: read(&symbols)?,
-            builtin: read(&builtin)?,
-            builtin_aliases: read(&builtin_aliases)?,
+            builtin: read_unless_empty(&builtin)?,
+            builtin_aliases: read_unless_empty(&builtin_aliases)?,
         })
     }
 

@@ -319,18 +319,25 @@ impl Machine {
     }
 
     fn retry(&mut self, name: &ModuleName, time: i64, actions: &mut Vec<Action>) {
-        let wanting = match self.modules.get_mut(name) {
+        let (wanting, again) = match self.modules.get_mut(name) {
             // Not where it was answered since.
             Some(module) if module.retry_at == Some(time) => {
-                module.state = ModuleState::Pending;
                 module.retry_at = None;
-                module.wanted_by.clone()
+                let again = match module.state {
+                    // Why nothing is known is said until something is.
+                    ModuleState::Unknown => Again::Unknown,
+                    _ => {
+                        module.state = ModuleState::Pending;
+                        Again::No
+                    }
+                };
+                (module.wanted_by.clone(), again)
             }
             _ => return,
         };
         self.modules_changed(&wanting);
         if let Some(subject) = wanting.first() {
-            self.ask(subject, Again::No, actions);
+            self.ask(subject, again, actions);
         }
     }
 

@@ -101,6 +101,29 @@ fn a_flag_that_could_not_be_written_for_a_moment_is_said_and_written_later() {
 const ATTEMPTS: usize = 19;
 
 /// cases.md U9.
+/// Cases K1 and K2 (FaaSMem#1, drbd#77, mkosi#3702): the running kernel's modules come and go.
+#[test]
+fn without_indexes_a_device_is_not_ready_and_when_they_come_it_is_asked_again() {
+    assert_all_succeeded("indexes", &["wait"]);
+    let waited = BOOT.text("indexes/wait.err");
+    for said in [
+        "ib_uverbs, of which is not known",
+        "modules.dep.bin is not there",
+    ] {
+        assert!(waited.contains(said), "{said}: {waited}");
+        assert!(folded("indexes/explain").contains(said), "{said}");
+    }
+}
+
+/// Cases section 4, and L6: what the administrator says, and that it changes.
+#[test]
+fn an_excluded_module_is_shown_with_its_line_and_asked_for_when_that_goes() {
+    assert_all_succeeded("excluded", &[]);
+    let explained = folded("excluded/explain");
+    let said = "test-excluded.conf:1 blacklists ib_uverbs";
+    assert!(explained.contains(said), "{explained}");
+}
+
 #[test]
 fn without_an_orchestrator_nothing_waits_for_it_and_nothing_fails() {
     assert_all_succeeded("no-orchestrator", &[]);

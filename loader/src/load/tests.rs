@@ -157,7 +157,7 @@ impl Rig {
             option("policy", "policy"),
         ]);
         let loader = Arc::new(Loader {
-            policy: Mutex::new(Arc::new(read_policy(&[policies.clone()]).unwrap())),
+            policy: Mutex::new(Arc::new(read_policy(std::slice::from_ref(&policies)).unwrap())),
             policy_directories: vec![policies],
             snapshots: Snapshots::new(Sources {
                 root: None,
@@ -589,6 +589,20 @@ fn a_refusal_by_the_lock_of_the_sysctl_names_it() {
     assert!(said().ends_with("kernel.modules_disabled is 1, which holds until the next boot"));
 }
 
+/// What depmod writes where there is no modules.builtin (seen with kmod 34).
+#[test]
+fn an_empty_index_of_what_is_built_in_names_nothing_and_any_other_is_damaged() {
+    let rig = Rig::new(&["ib_uverbs"], &[]);
+    let empty = |name: &str| fs::write(rig.dir.path().join("modules/6.12").join(name), "");
+    empty("modules.builtin.bin").unwrap();
+    empty("modules.builtin.alias.bin").unwrap();
+    assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Loaded);
+    empty("modules.alias.bin").unwrap();
+    let result = rig.load("ib_umad");
+    assert_eq!(result.outcome, Outcome::Failed);
+    assert!(result.message.unwrap().contains("modules.alias.bin"));
+}
+
 /// Cases K1: an update has taken the running kernel's modules away (drbd#77, mkosi#3702).
 #[test]
 fn without_indexes_it_is_not_known_whether_there_is_a_module() {
@@ -649,8 +663,10 @@ fn what_a_half_written_generation_lacks_is_not_known() {
     assert_eq!(outcome(), Outcome::Missing);
     // The first time there is none before it.
     fs::remove_file(file("modules.devname")).unwrap();
-    assert_eq!(outcome(), Outcome::Unknown);
+    assert_eq!(outcome(), Outcome::Missing);
+    fs::remove_file(file("modules.alias.bin")).unwrap();
     let result = rig.load("opa_vnic");
+    assert_eq!(result.outcome, Outcome::Unknown);
     assert!(result.message.unwrap().starts_with("depmod is writing"));
     // What it names is there.
     assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Loaded);

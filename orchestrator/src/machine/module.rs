@@ -177,6 +177,8 @@ pub(super) fn waiting_for(name: &ModuleName, module: &Module) -> Option<String> 
 pub(super) enum Again {
     /// None.
     No,
+    /// Those of which nothing is known.
+    Unknown,
     /// All but what is live and what somebody has unloaded: modules were installed, or what the
     /// administrator says has changed.
     Missing,
@@ -191,6 +193,7 @@ impl Again {
         match self {
             _ if state == ModuleState::Pending => true,
             Self::No => false,
+            Self::Unknown => state == ModuleState::Unknown,
             Self::Missing => !matches!(state, ModuleState::Live | ModuleState::Unloaded),
             Self::Unseen => state != ModuleState::Unloaded,
             Self::All => true,

@@ -406,6 +406,11 @@ fn a_module_of_which_nothing_is_known_keeps_the_device_from_being_ready_until_it
     // Nobody has to ask for it, however long it takes.
     for _ in 0..100 {
         assert!(asked_again(&mut script, 60));
+        assert_eq!(
+            states(&script).1,
+            ModuleState::Unknown,
+            "while it is asked for"
+        );
         let _ = script.answer("ib_uverbs", Outcome::Unknown);
     }
     assert!(asked_again(&mut script, 60));

@@ -311,6 +311,50 @@ keep history-json rdma-hotplug history --json
 keep replay rdma-hotplug replay $run_dir/orchestrator/journal
 keep log journalctl --no-pager -u rdma-orchestrator.service
 
+# What is true of modules changes, and nobody calls reconcile.
+tree=/lib/modules/$(uname -r)
+case_begins indexes
+rules '[[rule]]' 'modules = ["ib_uverbs"]'
+mv "$tree" "$tree.away"
+device add 20 test20 roce
+keep unknown until_true 20 shows test20 '"name":"ib_uverbs","state":"unknown"'
+keep not-ready shows test20 '"state":"registered"'
+keep not-settled sh -c "varlinkctl --json=short call $run_dir/org.rdmahotplug.Orchestrator \
+    org.rdmahotplug.Orchestrator.Describe '{}' | grep -q '\"settled\":false'"
+keep wait rdma-hotplug wait test20 --timeout 1
+keep explain explain test20
+# As a package does it: the directory, and then depmod.
+mkdir "$tree"
+keep depmod-empty depmod
+keep is-missing until_true 60 shows test20 '"name":"ib_uverbs","state":"missing"'
+keep is-ready until_true 20 shows test20 '"state":"ready"'
+# A module that is there now; this kernel refuses every one.
+mkdir -p "$tree/kernel"
+cp -r /usr/lib/modules/*deb*/kernel/drivers/infiniband "$tree/kernel/"
+keep depmod depmod
+keep is-found until_true 60 shows test20 '"name":"ib_uverbs","state":"failed"'
+
+case_begins excluded
+mkdir -p /etc/modprobe.d
+echo 'blacklist ib_uverbs' >/etc/modprobe.d/test-excluded.conf
+keep is-excluded until_true 30 shows test20 '"name":"ib_uverbs","state":"excluded"'
+keep is-ready until_true 20 shows test20 '"state":"ready"'
+keep wait rdma-hotplug wait test20 --timeout 20
+keep explain explain test20
+echo 'install ib_uverbs /bin/false' >/etc/modprobe.d/test-excluded.conf
+keep line-changed until_true 30 shows test20 test-excluded.conf:1' forbids'
+rm /etc/modprobe.d/test-excluded.conf
+keep is-asked-again until_true 30 shows test20 '"name":"ib_uverbs","state":"failed"'
+# The policy: a file of this name takes the place of the shipped one. What hfi1 needs is implied.
+rm /etc/rdma-hotplug/loader.d/60-test.toml
+printf '[[allow]]\npurpose = "test"\nmodules = ["ib_umad"]\n' >/etc/rdma-hotplug/loader.d/50-rdma.toml
+keep is-denied until_true 30 shows test20 '"name":"ib_uverbs","state":"denied"'
+rm /etc/rdma-hotplug/loader.d/50-rdma.toml
+keep is-allowed until_true 30 shows test20 '"name":"ib_uverbs","state":"failed"'
+device del 20
+rm -r "$tree"
+mv "$tree.away" "$tree"
+
 case_begins no-orchestrator
 keep stop systemctl stop rdma-orchestrator.socket rdma-orchestrator.service rdma-settled.service
 rm -f $run_dir/org.rdmahotplug.Orchestrator
