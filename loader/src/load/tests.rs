@@ -157,7 +157,9 @@ impl Rig {
             option("policy", "policy"),
         ]);
         let loader = Arc::new(Loader {
-            policy: Mutex::new(Arc::new(read_policy(std::slice::from_ref(&policies)).unwrap())),
+            policy: Mutex::new(Arc::new(
+                read_policy(std::slice::from_ref(&policies)).unwrap(),
+            )),
             policy_directories: vec![policies],
             snapshots: Snapshots::new(Sources {
                 root: None,
