@@ -215,7 +215,13 @@ impl Loader {
         snapshot: &Snapshot,
         state: &dyn Fn(&str) -> ModuleState,
     ) -> Result<(ModuleResult, Vec<Plan>), PlanError> {
-        let admit = |module: &[u8]| verdict::admits(module, policy, &snapshot.config);
+        let is_live = |name: &[u8]| state(&verdict::text(name)) == ModuleState::Live;
+        let admit = |module: &[u8]| {
+            let mut needs = snapshot.indexes.dependencies_of(module);
+            // As for what was asked for: what is there needs nobody's leave.
+            needs.retain(|needed| !is_live(needed));
+            verdict::admits(module, &needs, policy, &snapshot.config)
+        };
         let planner = self.planner(snapshot, &admit);
         let found = planner.look_up(name.as_str().as_bytes())?;
         let plans: Result<Vec<Plan>, _> = found.iter().map(|found| planner.plan(found)).collect();

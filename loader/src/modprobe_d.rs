@@ -111,8 +111,11 @@ pub struct Config {
 }
 
 /// The file of this project that keeps udev from loading RDMA drivers by itself. What it
-/// blacklists is blacklisted for everybody but the loader, whose policy decides instead.
+/// blacklists is blacklisted for all but the loader, whose policy decides instead.
 pub const OPT_IN_FILE: &str = "rdma-hotplug-opt-in.conf";
+/// That file as it is shipped: a line that an administrator has put into it holds.
+const OPT_IN: &[u8] =
+    include_bytes!("../../deploy/root/usr/share/rdma-hotplug/rdma-hotplug-opt-in.conf");
 
 impl Config {
     /// Adds what one file says.
@@ -238,10 +241,15 @@ impl Config {
             .map(|line| &line.source)
     }
 
-    /// Takes out what only the opt-in file blacklists.
+    /// Takes out what only the opt-in file blacklists, and blacklists as it is shipped.
     pub fn admit_opted_in(&mut self) {
+        let mut shipped = Self::default();
+        shipped.add_file(Path::new(OPT_IN_FILE), OPT_IN);
         self.blacklist.retain(|line| match &line.source {
-            Source::Line { file, .. } => file.file_name() != Some(OPT_IN_FILE.as_ref()),
+            Source::Line { file, .. } => {
+                file.file_name() != Some(OPT_IN_FILE.as_ref())
+                    || shipped.blacklisted(&line.module).is_none()
+            }
             Source::CommandLine => true,
         });
     }

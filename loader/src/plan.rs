@@ -32,6 +32,17 @@ pub struct Indexes {
     pub builtin_aliases: Option<Index>,
 }
 
+impl Indexes {
+    /// The modules that `module` cannot be loaded without, all of them.
+    #[must_use]
+    pub fn dependencies_of(&self, module: &[u8]) -> Vec<Vec<u8>> {
+        let line = find(self.dependencies.as_ref(), module).ok().flatten();
+        let needs = line.and_then(dependency_line).map(|(_, needs)| needs);
+        let names = needs.into_iter().flatten().map(name_of_file);
+        names.map(Cow::into_owned).collect()
+    }
+}
+
 /// A name that stands in an index or in the configuration, or that was made from one.
 pub type Name<'t> = Cow<'t, [u8]>;
 

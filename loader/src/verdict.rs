@@ -183,13 +183,19 @@ fn install_refusal(name: &str, module: &str, line: &Command) -> ModuleResult {
 }
 
 /// Whether a module may come along as a soft dependency: where it would be loaded if it were
-/// asked for.
+/// asked for, with the modules of `needs`, which it cannot be loaded without.
 #[must_use]
-pub fn admits(module: &[u8], policy: &Policy, config: &Config) -> bool {
+pub fn admits(module: &[u8], needs: &[Vec<u8>], policy: &Policy, config: &Config) -> bool {
     policy.allowance(module).is_some()
         && config.blacklisted(module).is_none()
-        && config.install_command(module).is_none()
-        && !config.kernel_blacklist.iter().any(|name| name == module)
+        && !is_banned(module, config)
+        && !needs.iter().any(|needed| is_banned(needed, config))
+}
+
+/// Whether a line keeps a module from being inserted for whatever reason. A blacklist line does not.
+fn is_banned(module: &[u8], config: &Config) -> bool {
+    config.install_command(module).is_some()
+        || config.kernel_blacklist.iter().any(|name| name == module)
 }
 
 /// Whether a command does nothing but keep a module out, as hardening guides write it.

@@ -674,6 +674,30 @@ fn what_a_half_written_generation_lacks_is_not_known() {
     assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Loaded);
 }
 
+/// Cases S7: a ban holds for what a soft dependency cannot be loaded without.
+#[test]
+fn what_a_soft_dependency_needs_is_inserted_only_where_nothing_bans_it() {
+    let ban = "install sunrpc /bin/false\n";
+    let lines = "softdep sunrpc pre: configfs\nsoftdep ib_umad post: rpcrdma\n";
+    let rig = Rig::new(&["ib_umad", "rpcrdma"], &[]);
+    rig.configure("x.conf", &format!("{ban}{lines}"));
+    assert_eq!(rig.load("ib_umad").outcome, Outcome::Loaded);
+    assert_eq!(rig.given(), ["ib_core", "ib_umad"]);
+    let explained = rig.loader.explain(&ModuleName::parse("ib_umad").unwrap());
+    assert_eq!(explained.unwrap().plans[0].left_out, ["rpcrdma"]);
+
+    fs::write(rig.dir.path().join("cmdline"), "module_blacklist=sunrpc\n").unwrap();
+    rig.configure("x.conf", lines);
+    assert_eq!(rig.load("ib_umad").outcome, Outcome::AlreadyLoaded);
+    let explained = rig.loader.explain(&ModuleName::parse("ib_umad").unwrap());
+    assert_eq!(explained.unwrap().plans[0].left_out, ["rpcrdma"]);
+
+    // What is live needs nobody's leave. What sunrpc would like, no policy names.
+    rig.inserter.kernel.make_live("sunrpc").unwrap();
+    let explained = rig.loader.explain(&ModuleName::parse("ib_umad").unwrap());
+    assert_eq!(explained.unwrap().plans[0].left_out, ["configfs"]);
+}
+
 #[test]
 fn what_the_opt_in_file_keeps_from_udev_is_loaded_here_and_what_another_file_forbids_is_not() {
     let rig = Rig::new(&["mlx5_ib", "irdma"], &[]);

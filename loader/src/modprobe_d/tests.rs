@@ -91,10 +91,12 @@ fn softdeps_are_cut_as_kmod_cuts_them() {
 fn the_opt_in_file_blacklists_for_everybody_else() {
     let mut config = read("blacklist mlx5_ib\n");
     let opt_in = Path::new("/etc/modprobe.d").join(OPT_IN_FILE);
-    config.add_file(&opt_in, b"blacklist irdma\n");
+    // Cases S8: an administrator's own line in it, and one as it is shipped.
+    config.add_file(&opt_in, b"blacklist irdma\nblacklist ib_umad\n");
     assert!(config.blacklisted(b"irdma").is_some());
     config.admit_opted_in();
     assert!(config.blacklisted(b"irdma").is_none());
+    assert!(config.blacklisted(b"ib_umad").is_some());
     let line = config.blacklisted(b"mlx5_ib").unwrap();
     assert_eq!(line.to_string(), "/etc/modprobe.d/x.conf:1");
 }
