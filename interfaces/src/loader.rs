@@ -50,4 +50,13 @@ impl ModuleResult {
         result.message = Some(why.into());
         result
     }
+
+    /// Whether the administrator has decided that the module is not loaded, and not the policy.
+    #[must_use]
+    pub fn is_excluded(&self) -> bool {
+        matches!(
+            self.denied_by,
+            Some(Denier::Blacklist | Denier::KernelCommandLine | Denier::InstallLine)
+        )
+    }
 }

@@ -279,7 +279,7 @@ async fn load(services: &Services, out: &Out, list: &str, lists: &Path) -> Resul
     // As for systemd-modules-load, what the administrator has excluded is no failure.
     let failed = |result: &ModuleResult| match result.outcome {
         Outcome::Failed | Outcome::Unknown => true,
-        Outcome::Denied => !status::is_excluded(result),
+        Outcome::Denied => !result.is_excluded(),
         _ => false,
     };
     match results.iter().any(failed) {

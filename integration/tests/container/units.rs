@@ -100,7 +100,6 @@ fn a_flag_that_could_not_be_written_for_a_moment_is_said_and_written_later() {
 /// What taken-over tries.
 const ATTEMPTS: usize = 19;
 
-/// cases.md U9.
 /// Cases K1 and K2 (FaaSMem#1, drbd#77, mkosi#3702): the running kernel's modules come and go.
 #[test]
 fn without_indexes_a_device_is_not_ready_and_when_they_come_it_is_asked_again() {
@@ -124,6 +123,7 @@ fn an_excluded_module_is_shown_with_its_line_and_asked_for_when_that_goes() {
     assert!(explained.contains(said), "{explained}");
 }
 
+/// cases.md U9.
 #[test]
 fn without_an_orchestrator_nothing_waits_for_it_and_nothing_fails() {
     assert_all_succeeded("no-orchestrator", &[]);

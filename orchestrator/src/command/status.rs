@@ -1,6 +1,6 @@
 //! The table that `rdma-hotplug status` prints. Pure: answers in, text out. Must never print it.
 
-use interfaces::loader::{Denier, ModuleResult, Outcome};
+use interfaces::loader::{ModuleResult, Outcome};
 use interfaces::orchestrator::{
     DescribeReply, Device, Function, Module, ModuleState, Target, TargetState,
 };
@@ -162,15 +162,6 @@ fn share(part: usize, whole: usize) -> Cell {
     }
 }
 
-/// Whether the administrator has decided that a module is not loaded.
-#[must_use]
-pub fn is_excluded(result: &ModuleResult) -> bool {
-    matches!(
-        result.denied_by,
-        Some(Denier::Blacklist | Denier::KernelCommandLine | Denier::InstallLine)
-    )
-}
-
 /// What `rdma-hotplug load` prints: a line for each module.
 #[must_use]
 pub fn render_results(results: &[ModuleResult], style: &Style) -> String {
@@ -183,7 +174,7 @@ pub fn render_results(results: &[ModuleResult], style: &Style) -> String {
                 Outcome::Builtin => ("built in", Tone::Good),
                 Outcome::Missing => ("not shipped", Tone::Plain),
                 Outcome::Unknown => ("not known", Tone::Pending),
-                Outcome::Denied if is_excluded(result) => ("excluded", Tone::Plain),
+                Outcome::Denied if result.is_excluded() => ("excluded", Tone::Plain),
                 Outcome::Denied => ("denied", Tone::Bad),
                 Outcome::Failed => ("failed", Tone::Bad),
                 Outcome::Loading => ("loading", Tone::Pending),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use interfaces::loader::{Denier, ModuleResult, Outcome};
+use interfaces::loader::{ModuleResult, Outcome};
 use interfaces::names::ModuleName;
 use interfaces::orchestrator::ModuleState;
 use serde::{Deserialize, Serialize};
@@ -132,13 +132,8 @@ fn state_of(result: &ModuleResult) -> ModuleState {
         Outcome::Loaded | Outcome::AlreadyLoaded | Outcome::Builtin => ModuleState::Live,
         Outcome::Missing => ModuleState::Missing,
         Outcome::Unknown => ModuleState::Unknown,
-        Outcome::Denied => match result.denied_by {
-            // Somebody has decided that, and written it down.
-            Some(Denier::Blacklist | Denier::KernelCommandLine | Denier::InstallLine) => {
-                ModuleState::Excluded
-            }
-            Some(Denier::Policy) | None => ModuleState::Denied,
-        },
+        Outcome::Denied if result.is_excluded() => ModuleState::Excluded,
+        Outcome::Denied => ModuleState::Denied,
         Outcome::Failed => ModuleState::Failed,
         // Not asked for with a time, so not answered so.
         Outcome::Loading => ModuleState::Pending,
