@@ -1,12 +1,12 @@
-//! The functions that RDMA devices come from, and how far each is on its way. Pure. The one
-//! place with driver names, and those are only the four whose RDMA devices another module makes
-//! without an auxiliary device between them; must never say that a function can do RDMA because
-//! of its name otherwise.
+//! The functions that RDMA devices come from, and how far each is on its way. Pure. Uses the names
+//! of only those drivers whose RDMA devices another module makes without an auxiliary device between
+//! them; must never say that a function can do RDMA because of its name otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::device::pci_id;
 use interfaces::detector::{Function, FunctionState, WaitsFor};
+use interfaces::drivers::SPLIT_DRIVERS;
 
 /// PCI classes without their programming interface (`include/linux/pci_ids.h`, and the PCI
 /// Code and ID Assignment Specification): InfiniBand and host fabric controllers, and
@@ -58,26 +58,21 @@ pub struct SysfsFunction {
     pub pci_address: Option<String>,
 }
 
-/// The module that makes RDMA devices for this driver (`drivers/infiniband/hw` in the kernel).
-/// To the first three no alias leads, so that nobody loads them unless they are named.
+/// The module that makes RDMA devices for this driver, where no alias leads to it: nobody loads it
+/// unless it is named.
 #[must_use]
 pub fn protocol_module(driver: &str) -> Option<&'static str> {
-    match driver {
-        "cxgb4" => Some("iw_cxgb4"),
-        "be2net" => Some("ocrdma"),
-        "qede" => Some("qedr"),
-        "hns3" => Some("hns_roce_hw_v2"),
-        _ => None,
-    }
+    let mut named = SPLIT_DRIVERS.iter().filter(|split| split.by_name);
+    named
+        .find(|split| split.driver == driver)
+        .map(|split| split.module)
 }
 
 /// Whether a module is the protocol module of some driver.
 #[must_use]
 pub fn is_protocol_module(module: &str) -> bool {
-    let drivers = ["cxgb4", "be2net", "qede", "hns3"];
-    drivers
-        .iter()
-        .any(|driver| protocol_module(driver) == Some(module))
+    let mut named = SPLIT_DRIVERS.iter().filter(|split| split.by_name);
+    named.any(|split| split.module == module)
 }
 
 impl SysfsFunction {

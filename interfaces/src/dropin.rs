@@ -60,6 +60,16 @@ pub fn read(directories: &[PathBuf], suffix: &str) -> Vec<DropIn> {
     read
 }
 
+/// Reads one file, as [`read`] reads each.
+#[must_use]
+pub fn read_one(path: PathBuf) -> DropIn {
+    DropIn {
+        text: read_file(&path),
+        path,
+        hidden: false,
+    }
+}
+
 /// The names in a directory.
 fn names(directory: &Path, suffix: &str) -> io::Result<Vec<OsString>> {
     let entries = match fs::read_dir(directory) {

@@ -23,6 +23,7 @@ pub mod activation;
 pub mod client;
 pub mod clock;
 pub mod detector;
+pub mod drivers;
 pub mod dropin;
 mod generated;
 pub mod journal;

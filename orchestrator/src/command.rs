@@ -4,8 +4,10 @@
 
 pub mod arguments;
 pub mod ask;
+pub mod check;
 pub mod explain;
 mod failure;
+pub mod hardware;
 pub mod history;
 pub mod monitor;
 pub mod replay;
@@ -18,6 +20,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use clap_complete::Shell;
 use interfaces::client::{ClientError, ClientErrorKind};
 use interfaces::detector::{SUBSCRIBE_DEVICES, SubscribeDevicesArgs};
 use interfaces::loader::{ModuleResult, Outcome};
@@ -31,8 +34,8 @@ use serde::Serialize;
 
 use crate::journal;
 use crate::rules::{Rules, RulesError};
-use crate::run::read_rules;
-use arguments::{Arguments, Command};
+use crate::run::{read_rules, read_rules_file};
+use arguments::{Arguments, Command, RulesCommand};
 use ask::Services;
 use style::Style;
 
@@ -54,6 +57,9 @@ pub enum Error {
     /// Some modules were not loaded; they were named.
     #[error("not everything was loaded")]
     NotLoaded,
+    /// Some rules files are invalid; they were named.
+    #[error("not every file can be used")]
+    InvalidRules,
     /// A rules file to replay with is wrong.
     #[error(transparent)]
     Rules(#[from] RulesError),
@@ -107,7 +113,7 @@ pub fn main() -> ExitCode {
                 Error::Service(e) => failure::describe(e),
                 e => Chain(e).to_string(),
             };
-            eprintln!("rdma-hotplug: {said}");
+            eprintln!("rdma-hotplug: {}", style::encode(said, !is_utf8()));
             ExitCode::from(e.status())
         }
     }
@@ -121,13 +127,10 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     };
     let out = Out {
         json: arguments.json,
-        style: Style::of(
-            io::stdout().is_terminal(),
-            std::env::var_os("NO_COLOR").is_some(),
-            columns(),
-        ),
+        style: Style::of(io::stdout().is_terminal() && takes_colour(), columns()),
+        ascii: !is_utf8(),
     };
-    match arguments.command {
+    match arguments.command.unwrap_or(Command::Status) {
         Command::Status => {
             let status = services.status().await?;
             out.print(&status, |style| status::render(&status, style))
@@ -146,6 +149,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
             let made = replayed(&file, &rules, &lists)?;
             out.print(&made, |style| replay::render(&made, style))
         }
+        Command::Rules { command } => check_rules(&services, &out, command).await,
         Command::Load { list, lists } => load(&services, &out, &list, &lists).await,
         Command::Reconcile { missing } => {
             let args = ReconcileArgs {
@@ -172,11 +176,27 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
             })
         }
         Command::Completions { shell } => {
-            let mut command = Arguments::command();
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut command, "rdma-hotplug", &mut text);
-            Ok(io::stdout().write_all(&text)?)
+            Ok(io::stdout().write_all(completions(shell).as_bytes())?)
         }
+    }
+}
+
+/// The script that completes the command in a shell.
+fn completions(shell: Shell) -> String {
+    let generate = |name: &'static str| {
+        let mut text = Vec::new();
+        let mut command = Arguments::command().name(name);
+        clap_complete::generate(shell, &mut command, name, &mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    match shell {
+        // What clap_complete 4.6 writes for bash takes a hyphen in the name of a command for the
+        // border between two, and then completes nothing behind a subcommand.
+        Shell::Bash => {
+            let text = generate("rdma_hotplug");
+            text.replace("default rdma_hotplug\n", "default rdma-hotplug\n")
+        }
+        _ => generate("rdma-hotplug"),
     }
 }
 
@@ -184,6 +204,8 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
 pub(crate) struct Out {
     json: bool,
     style: Style,
+    /// Whether the locale has no characters beyond ASCII.
+    ascii: bool,
 }
 
 impl Out {
@@ -197,12 +219,29 @@ impl Out {
                 "{}\n",
                 serde_json::to_string(answer).map_err(io::Error::from)?
             ),
-            false => render(&self.style),
+            false => style::encode(render(&self.style), self.ascii),
         };
         let mut stdout = io::stdout();
         stdout.write_all(text.as_bytes())?;
         Ok(stdout.flush()?)
     }
+}
+
+/// Whether the user and the terminal take colour: `NO_COLOR` (no-color.org), and `TERM`
+/// (`environ(7)`).
+fn takes_colour() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Whether the locale's characters are those of UTF-8: the first variable that is set decides
+/// (`locale(7)`).
+fn is_utf8() -> bool {
+    let variables = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter();
+    let mut set = variables.filter_map(|name| std::env::var(name).ok());
+    let locale = set.find(|value| !value.is_empty()).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
 }
 
 /// How many columns a terminal has; 80 where there is none.
@@ -270,6 +309,32 @@ fn replayed(
     }
     let steps = journal::replay::replay(records.into_iter(), sources.as_ref())?;
     Ok(replay::rows(&steps))
+}
+
+/// Checks files of rules, and says what was found.
+async fn check_rules(services: &Services, out: &Out, command: RulesCommand) -> Result<(), Error> {
+    let RulesCommand::Check {
+        files,
+        rules,
+        lists,
+    } = command;
+    let of = |sources| Rules::read(&sources, &Rules::default());
+    let rules = match files.as_slice() {
+        [] => vec![of(read_rules(&rules, &lists))],
+        // Each by itself: two files of one name would hide each other.
+        files => {
+            let files = files.iter();
+            files
+                .map(|file| of(read_rules_file(file, &lists)))
+                .collect()
+        }
+    };
+    let checked = services.check(&rules).await;
+    out.print(&checked, |style| check::render(&checked, style))?;
+    match checked.errors.is_empty() {
+        true => Ok(()),
+        false => Err(Error::InvalidRules),
+    }
 }
 
 /// Has a list of rdma-core loaded, and says what became of each module.

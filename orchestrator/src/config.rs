@@ -5,6 +5,15 @@ use std::time::Duration;
 
 use clap::Parser;
 
+/// Where rules files are, in the order of their precedence.
+pub const RULES: [&str; 3] = [
+    "/etc/rdma-hotplug/rules.d",
+    "/run/rdma-hotplug/rules.d",
+    "/usr/lib/rdma-hotplug/rules.d",
+];
+/// Where rdma-core's lists of modules are.
+pub const LISTS: &str = "/etc/rdma/modules";
+
 /// Turns RDMA device events into module loads and systemd units, as
 /// org.rdmahotplug.Orchestrator.
 ///
@@ -27,14 +36,10 @@ pub struct Config {
     )]
     pub loader: PathBuf,
     /// Directories of rules files (*.toml), in the order of their precedence. Repeatable.
-    #[arg(long = "rules", value_name = "DIR", default_values = [
-        "/etc/rdma-hotplug/rules.d",
-        "/run/rdma-hotplug/rules.d",
-        "/usr/lib/rdma-hotplug/rules.d",
-    ])]
+    #[arg(long = "rules", value_name = "DIR", default_values = RULES)]
     pub rules: Vec<PathBuf>,
     /// Where rdma-core's lists of modules are (*.conf), which rules refer to.
-    #[arg(long, value_name = "DIR", default_value = "/etc/rdma/modules")]
+    #[arg(long, value_name = "DIR", default_value = LISTS)]
     pub lists: PathBuf,
     /// Where the journal and the flag files that path units watch are written.
     #[arg(

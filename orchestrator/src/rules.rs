@@ -4,7 +4,9 @@
 
 mod file;
 mod list;
+mod pattern;
 mod selector;
+mod table;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use file::FunctionRule;
 pub use file::RulesError;
 pub use list::parse as parse_list;
-pub use selector::{Selector, protocol_name};
+pub use selector::{Selector, kind_name, protocol_name};
 
 use crate::targets::Role;
 
@@ -46,7 +48,7 @@ pub struct Sources {
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     rules: Vec<Rule>,
-    functions: Vec<(Arc<Path>, FunctionRule)>,
+    functions: Vec<RuleForFunctions>,
     /// rdma-core's lists, by their names without the suffix.
     lists: BTreeMap<String, List>,
     /// What is in use: of a bad file its last good version.
@@ -67,6 +69,14 @@ pub struct Rule {
     file: Arc<Path>,
     number: usize,
     text: file::DeviceRule,
+}
+
+/// One rule for functions, and where it stands.
+#[derive(Clone, Debug)]
+pub struct RuleForFunctions {
+    file: Arc<Path>,
+    number: usize,
+    text: FunctionRule,
 }
 
 /// What a function needs, as the rules say.
@@ -144,9 +154,13 @@ impl Rules {
                     text,
                 });
                 self.rules.extend(rules);
-                let functions = file.functions.into_iter();
+                let functions = (1..).zip(file.functions);
                 self.functions
-                    .extend(functions.map(|rule| (Arc::clone(&path), rule)));
+                    .extend(functions.map(|(number, text)| RuleForFunctions {
+                        file: Arc::clone(&path),
+                        number,
+                        text,
+                    }));
                 self.in_use.rules.push(source.clone());
                 true
             }
@@ -221,18 +235,17 @@ impl Rules {
     /// The modules that `function` needs, as the rules say.
     #[must_use]
     pub fn wanted_by_function(&self, function: &Function) -> WantedByFunction {
-        let selects =
-            |(_, rule): &&(Arc<Path>, FunctionRule)| rule.selector.selects_function(function);
         let mut wanted = WantedByFunction::default();
-        for (file, rule) in self.functions.iter().filter(selects) {
-            if !rule.manage {
+        let rules = self.functions.iter();
+        for rule in rules.filter(|rule| rule.text.selector.selects_function(function)) {
+            if !rule.text.manage {
                 return WantedByFunction {
                     modules: Vec::new(),
-                    unmanaged: Some(Arc::clone(file)),
+                    unmanaged: Some(Arc::clone(&rule.file)),
                 };
             }
-            for name in &rule.modules {
-                add_module(&mut wanted.modules, name, file, false);
+            for name in &rule.text.modules {
+                add_module(&mut wanted.modules, name, &rule.file, false);
             }
         }
         wanted
@@ -255,6 +268,18 @@ impl Rules {
 
     fn list_of(&self, rule: &Rule) -> Option<&List> {
         self.lists.get(rule.text.list.as_deref()?)
+    }
+
+    /// All rules for devices, in their order.
+    #[must_use]
+    pub fn for_devices(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// All rules for functions, in their order.
+    #[must_use]
+    pub fn for_functions(&self) -> &[RuleForFunctions] {
+        &self.functions
     }
 
     /// The rules that select `device`, in their order.
@@ -350,10 +375,22 @@ impl Rule {
         self.number
     }
 
+    /// The line that it begins at, from 1.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        self.text.line
+    }
+
     /// What it selects by.
     #[must_use]
     pub fn selector(&self) -> &Selector {
         &self.text.selector
+    }
+
+    /// Whether its modules are put back when they are unloaded.
+    #[must_use]
+    pub fn restores(&self) -> bool {
+        self.text.restore
     }
 
     /// The roles that it gives.
@@ -363,6 +400,44 @@ impl Rule {
     }
 
     /// Whether it leaves a device to be managed.
+    #[must_use]
+    pub fn manages(&self) -> bool {
+        self.text.manage
+    }
+}
+
+impl RuleForFunctions {
+    /// The file that it stands in.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Its number among the rules for functions of that file, from 1.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The line that it begins at, from 1.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        self.text.line
+    }
+
+    /// What it selects by.
+    #[must_use]
+    pub fn selector(&self) -> &Selector {
+        &self.text.selector
+    }
+
+    /// The modules that it names.
+    #[must_use]
+    pub fn modules(&self) -> &[ModuleName] {
+        &self.text.modules
+    }
+
+    /// Whether it leaves a function to be managed.
     #[must_use]
     pub fn manages(&self) -> bool {
         self.text.manage

@@ -227,16 +227,27 @@ async fn forward(mut happened: UnboundedReceiver<Event>, messages: UnboundedSend
 /// with the error in it.
 #[must_use]
 pub fn read_rules(directories: &[PathBuf], lists: &Path) -> Sources {
+    Sources {
+        rules: sources(dropin::read(directories, ".toml")),
+        lists: sources(dropin::read(&[lists.to_owned()], ".conf")),
+    }
+}
+
+/// The same with one file in the place of directories.
+#[must_use]
+pub fn read_rules_file(file: &Path, lists: &Path) -> Sources {
+    Sources {
+        rules: sources(vec![dropin::read_one(file.to_owned())]),
+        lists: sources(dropin::read(&[lists.to_owned()], ".conf")),
+    }
+}
+
+fn sources(files: Vec<DropIn>) -> Vec<Source> {
     let source = |file: DropIn| Source {
         path: file.path,
         text: file.text.map_err(|e| e.to_string()),
     };
-    let rules = dropin::read(directories, ".toml");
-    let lists = dropin::read(&[lists.to_owned()], ".conf");
-    Sources {
-        rules: rules.into_iter().map(source).collect(),
-        lists: lists.into_iter().map(source).collect(),
-    }
+    files.into_iter().map(source).collect()
 }
 
 /// The machine, with its memory and its hands.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use interfaces::orchestrator::Condition;
 
@@ -12,6 +12,7 @@ use interfaces::orchestrator::Condition;
 #[command(
     name = "rdma-hotplug",
     version,
+    max_term_width = 80,
     after_help = "Exit status: 0 the question was answered, 1 it could not be, 2 wrong usage,\n\
                   3 not in time, 4 nothing is called so, 5 not permitted."
 )]
@@ -43,9 +44,9 @@ pub struct Arguments {
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
-    /// What to do.
+    /// What to do; by default show the status.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// What to do.
@@ -93,8 +94,14 @@ pub enum Command {
         #[arg(long = "rules", value_name = "DIR")]
         rules: Vec<PathBuf>,
         /// With --rules: where rdma-core's lists of modules are.
-        #[arg(long, value_name = "DIR", default_value = "/etc/rdma/modules")]
+        #[arg(long, value_name = "DIR", default_value = crate::config::LISTS)]
         lists: PathBuf,
+    },
+    /// Check files of rules.
+    Rules {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: RulesCommand,
     },
     /// Have the modules of one of rdma-core's lists loaded. Only for root.
     #[command(after_help = "Example: rdma-hotplug load infiniband")]
@@ -102,7 +109,7 @@ pub enum Command {
         /// The list: a file of /etc/rdma/modules without its suffix .conf.
         list: String,
         /// Where the lists are.
-        #[arg(long, value_name = "DIR", default_value = "/etc/rdma/modules")]
+        #[arg(long, value_name = "DIR", default_value = crate::config::LISTS)]
         lists: PathBuf,
     },
     /// Compare what is wanted with what is, and ask for everything again. Only for root.
@@ -130,6 +137,34 @@ pub enum Command {
     Completions {
         /// The shell.
         shell: Shell,
+    },
+}
+
+/// What to do with files of rules.
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Say what rules mean, what they select on this machine, and what is wrong with them.
+    ///
+    /// Works without the services, and says what it cannot find out then. Exit status 1 when a
+    /// file is invalid.
+    #[command(after_help = "Examples:\n  rdma-hotplug rules check\n  \
+        rdma-hotplug rules check ./60-storage.toml")]
+    Check {
+        /// The files; by default those that the orchestrator uses. Repeatable.
+        #[arg(value_hint = ValueHint::FilePath)]
+        files: Vec<PathBuf>,
+        /// Without FILES: the directories to read, in the order of their precedence. Repeatable.
+        #[arg(
+            long = "rules",
+            value_name = "DIR",
+            conflicts_with = "files",
+            default_values = crate::config::RULES,
+            value_hint = ValueHint::DirPath
+        )]
+        rules: Vec<PathBuf>,
+        /// Where rdma-core's lists of modules are.
+        #[arg(long, value_name = "DIR", default_value = crate::config::LISTS)]
+        lists: PathBuf,
     },
 }
 

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use interfaces::client::{Client, ClientError, ClientErrorKind, Replies};
-use interfaces::detector::{self, Device};
+use interfaces::detector;
 use interfaces::loader::{self, LoadArgs, LoadReply, ModuleResult};
+use interfaces::log::Chain;
 use interfaces::names::ModuleName;
 use interfaces::orchestrator::{
     self, DescribeArgs, ExplainArgs, ExplainModuleArgs, ExplainReply, ListArgs, ListFunctionsArgs,
@@ -18,8 +19,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Error;
+use super::check::{Checked, RefusedModule};
 use super::explain::{Explained, ExplainedModule};
+use super::hardware::Hardware;
 use super::status::Status;
+use crate::rules::Rules;
 
 /// How long a service may take to answer, and from one reply to the next.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
@@ -171,18 +175,7 @@ impl Services {
         if !initrd {
             return Ok(wanted);
         }
-        let all = detector::ListArgs {
-            name: None,
-            index: None,
-        };
-        let replies = self.follow(&self.detector, detector::LIST, &all).await?;
-        let none = detector::NO_SUCH_DEVICE;
-        let devices = collect(replies, none, |detector::ListReply { device }| device).await?;
-        wanted.extend(
-            devices
-                .into_iter()
-                .filter_map(|device: Device| device.module),
-        );
+        wanted.append(&mut self.hardware().await?.modules());
         let mut resolved = BTreeSet::new();
         for name in wanted {
             let explained = self.plan(&ModuleName::parse(&name)?).await?;
@@ -191,6 +184,58 @@ impl Services {
             resolved.extend(inserted.map(|step| step.module));
         }
         Ok(resolved)
+    }
+
+    /// What there is on this machine, as the detector knows it.
+    async fn hardware(&self) -> Result<Hardware, ClientError> {
+        let all = detector::ListArgs {
+            name: None,
+            index: None,
+        };
+        let replies = self.follow(&self.detector, detector::LIST, &all).await?;
+        let none = detector::NO_SUCH_DEVICE;
+        let devices = collect(replies, none, |detector::ListReply { device }| device).await?;
+        let all = detector::ListFunctionsArgs { name: None };
+        let method = detector::LIST_FUNCTIONS;
+        let replies = self.follow(&self.detector, method, &all).await?;
+        let none = detector::NO_SUCH_FUNCTION;
+        let function = |detector::ListFunctionsReply { function }| function;
+        let functions = collect(replies, none, function).await?;
+        Ok(Hardware { devices, functions })
+    }
+
+    /// Checks rules against this machine. What cannot be found out is said in its place.
+    pub(super) async fn check(&self, rules: &[Rules]) -> Checked {
+        let hardware = self.hardware().await;
+        let mut checked = Checked::of(rules, hardware.as_ref().ok());
+        if let Err(e) = hardware {
+            let what = format!("what the rules select here: {}", Chain(&e));
+            checked.unknown.push(what);
+        }
+        let rules = checked.rules.iter();
+        let names: BTreeSet<&String> = rules.flat_map(|rule| &rule.modules).collect();
+        let mut refused = Vec::new();
+        for name in names {
+            let Ok(module) = ModuleName::parse(name) else {
+                continue;
+            };
+            match self.plan(&module).await {
+                Ok(plan) if plan.outcome == loader::Outcome::Denied => {
+                    refused.push(RefusedModule {
+                        name: name.clone(),
+                        message: plan.message,
+                    });
+                }
+                Ok(_) => {}
+                Err(e) => {
+                    let what = format!("which modules the loader refuses: {}", Chain(&e));
+                    checked.unknown.push(what);
+                    break;
+                }
+            }
+        }
+        checked.modules = refused;
+        checked
     }
 
     /// Has the modules of a list loaded.

@@ -24,13 +24,10 @@ pub enum Tone {
 }
 
 impl Style {
-    /// Colour on a terminal whose user does not refuse it (`NO_COLOR`).
+    /// With colour or without.
     #[must_use]
-    pub fn of(terminal: bool, no_colour: bool, columns: usize) -> Self {
-        Self {
-            colour: terminal && !no_colour,
-            columns,
-        }
+    pub fn of(colour: bool, columns: usize) -> Self {
+        Self { colour, columns }
     }
 
     /// No colour, 80 columns.
@@ -95,6 +92,25 @@ impl Style {
         }
         text
     }
+}
+
+/// Text in the characters that a locale has: all, or those of ASCII alone.
+#[must_use]
+pub fn encode(text: String, ascii: bool) -> String {
+    if !ascii || text.is_ascii() {
+        return text;
+    }
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            'µ' | 'μ' => plain.push('u'),
+            '→' => plain.push_str("->"),
+            '…' => plain.push_str("..."),
+            other if other.is_ascii() => plain.push(other),
+            _ => plain.push('?'),
+        }
+    }
+    plain
 }
 
 /// A word in a table.

@@ -3,23 +3,30 @@
 
 use std::fs;
 use std::path::Path;
+use std::process;
 
+use clap::{CommandFactory, Parser};
+use clap_complete::Shell;
 use interfaces::detector::{FunctionState, Protocol, WaitsFor};
 use interfaces::loader::{ModuleResult, Outcome};
 use interfaces::orchestrator::{Loading, Record, SubscribeStatusReply};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::arguments::Arguments;
+use super::check::{Checked, RefusedModule};
 use super::explain::{Explained, ExplainedModule};
+use super::hardware::Hardware;
 use super::status::Status;
 use super::style::Style;
-use super::{explain, history, monitor, status};
+use super::{check as rules_check, completions, explain, history, monitor, status, style};
 use crate::board::Board;
 use crate::journal::{Times, story, wire};
 use crate::machine::tests::{
     PATIENCE, SECOND, Script, answer, device, function, is, job, sources, whole,
 };
 use crate::machine::{Action, Event, JobOutcome, Machine, UnitActivity};
+use crate::rules::{Rules, Source, Sources};
 
 const RULES: &str = r#"
 [[rule]]
@@ -148,6 +155,129 @@ fn status_of_a_machine_without_rdma_is_one_line() {
     check("status-empty", &status::render(&status, &Style::plain()));
 }
 
+/// What `rules check` says of every kind of rule, beside hardware that is known, and that is not.
+#[test]
+fn a_check_says_what_each_rule_means_and_what_it_selects() {
+    let text = "[[rule]]\nmodules = [\"ib_uverbs\"]\nrestore = true\n\n\
+        [[function]]\ndriver = [\"cxgb4\"]\nmodules = [\"iw_cxgb4\"]\n\n\
+        [[rule]]\nprotocol = [\"infiniband\", \"opa\"]\nnot.name = [\"spare*\"]\nlist = \"infiniband\"\n\
+        roles = [\"fabric\", \"storage\"]\n\n\
+        [[rule]]\nfunction_number = [\"0-7\", 9]\nmanage = false\n";
+    let source = |path: &str, text: &str| Source {
+        path: path.into(),
+        text: Ok(text.to_owned()),
+    };
+    let sources = Sources {
+        rules: vec![
+            source("/etc/rdma-hotplug/rules.d/60-local.toml", text),
+            source(
+                "/etc/rdma-hotplug/rules.d/70-wrong.toml",
+                "[rule]\nmanage = false\n",
+            ),
+        ],
+        lists: vec![source(
+            "/etc/rdma/modules/infiniband.conf",
+            "ib_umad\nib_ipoib\n",
+        )],
+    };
+    let rules = [Rules::read(&sources, &Rules::default())];
+    let hardware = Hardware {
+        devices: vec![
+            whole(3, "mlx5_0", &[Protocol::Roce]),
+            whole(4, "mlx5_1", &[Protocol::Infiniband]),
+            whole(5, "spare0", &[Protocol::Infiniband]),
+        ],
+        functions: Vec::new(),
+    };
+    let mut checked = Checked::of(&rules, Some(&hardware));
+    checked.modules.push(RefusedModule {
+        name: "ib_ipoib".to_owned(),
+        message: "it is blacklisted by /etc/modprobe.d/local.conf:3".to_owned(),
+    });
+    check(
+        "rules-check",
+        &rules_check::render(&checked, &Style::plain()),
+    );
+    let mut checked = Checked::of(&rules, None);
+    checked
+        .unknown
+        .push("what the rules select here: cannot connect to /run/x: No such file".to_owned());
+    check(
+        "rules-check-alone",
+        &rules_check::render(&checked, &Style::plain()),
+    );
+}
+
+#[test]
+fn every_line_of_help_fits_a_terminal_of_80_columns() {
+    fn lines(command: &mut clap::Command, all: &mut Vec<String>) {
+        for help in [command.render_help(), command.render_long_help()] {
+            all.extend(help.to_string().lines().map(str::to_owned));
+        }
+        for sub in command.get_subcommands_mut() {
+            lines(sub, all);
+        }
+    }
+    let mut command = Arguments::command();
+    command.build();
+    let mut all = Vec::new();
+    lines(&mut command, &mut all);
+    assert!(all.len() > 100);
+    for line in all {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn a_command_that_is_mistyped_is_suggested_and_none_is_the_status() {
+    let error = Arguments::try_parse_from(["rdma-hotplug", "statu"]).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("'status'"), "{error}");
+    let arguments = Arguments::try_parse_from(["rdma-hotplug", "--json"]).unwrap();
+    assert!(arguments.command.is_none() && arguments.json);
+}
+
+/// cases.md section 9: bash completed nothing behind a subcommand.
+#[test]
+fn bash_completes_what_stands_behind_every_subcommand() {
+    let script = completions(Shell::Bash);
+    let completed = |words: &[&str]| {
+        let last = words.last().unwrap();
+        let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let ask = format!(
+            "{script}\nCOMP_WORDS=({}); COMP_CWORD={}; \
+             _rdma_hotplug rdma-hotplug '{last}' ''; echo \"${{COMPREPLY[@]}}\"\n\
+             complete -p rdma-hotplug\n",
+            words.join(" "),
+            words.len() - 1,
+        );
+        let output = process::Command::new("bash").args(["-c", &ask]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    for (words, expected) in [
+        (&["rdma-hotplug", "stat"][..], "status"),
+        (&["rdma-hotplug", "wait", "--time"], "--timeout"),
+        (&["rdma-hotplug", "list-modules", "--init"], "--initrd"),
+        (&["rdma-hotplug", "rules", "che"], "check"),
+        (&["rdma-hotplug", "rules", "check", "--li"], "--lists"),
+    ] {
+        let text = completed(words);
+        let (reply, binding) = text.split_once('\n').unwrap();
+        assert_eq!(reply, expected, "{words:?}");
+        assert!(binding.trim_end().ends_with("rdma-hotplug"), "{binding}");
+    }
+}
+
+#[test]
+fn text_for_a_locale_without_utf8_has_ascii_alone() {
+    let text = "took 3 µs → ready… naïve";
+    assert_eq!(
+        style::encode(text.to_owned(), true),
+        "took 3 us -> ready... na?ve"
+    );
+    assert_eq!(style::encode(text.to_owned(), false), text);
+}
+
 #[test]
 fn status_says_what_is_wrong_with_the_whole() {
     let mut script = Script::started(RULES);
@@ -260,7 +390,7 @@ fn colour_is_for_terminals_only_and_changes_no_word() {
     let (script, steps) = story();
     let (board, _) = board(&steps);
     let status = status_of(&script.machine, &board);
-    let coloured = status::render(&status, &Style::of(true, false, 80));
+    let coloured = status::render(&status, &Style::of(true, 80));
     assert!(coloured.contains("\x1b[32mready\x1b[0m"), "{coloured}");
     let mut plain = String::new();
     let mut rest = coloured.as_str();
@@ -270,6 +400,5 @@ fn colour_is_for_terminals_only_and_changes_no_word() {
     }
     plain.push_str(rest);
     assert_eq!(plain, status::render(&status, &Style::plain()));
-    assert_eq!(Style::of(true, true, 80), Style::plain());
-    assert_eq!(Style::of(false, false, 80), Style::plain());
+    assert_eq!(Style::of(false, 80), Style::plain());
 }

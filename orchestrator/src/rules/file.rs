@@ -1,20 +1,17 @@
 //! One rules file: its text to rules, or to an error that says where it is wrong and what was
-//! probably meant. Pure. Must never take over a part of a file that is wrong elsewhere.
+//! probably meant. Pure. Must never use a part of a file that has an error elsewhere.
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use interfaces::detector::Protocol;
 use interfaces::names::ModuleName;
 use serde::{Deserialize, Serialize};
-use toml::Spanned;
 
-use super::selector::{self, Selector};
+use super::pattern::Pattern;
+use super::selector::{KINDS, Keys, Name, PROTOCOLS, Selector, kind_name, protocol_name};
+use super::table::{File, Table, Text, nearest};
 use crate::targets::Role;
-
-/// Names further apart than so many changes are not taken for one another.
-const MOST_TYPOS: usize = 3;
 
 /// What is wrong with a file of rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -41,6 +38,11 @@ impl RulesError {
             kept: false,
             instead: None,
         }
+    }
+
+    pub(super) fn with_hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint;
+        self
     }
 
     pub(super) fn unreadable(file: &Path, why: &str) -> Self {
@@ -102,6 +104,8 @@ pub(super) struct RulesFile {
 /// One rule for devices.
 #[derive(Clone, Debug)]
 pub(super) struct DeviceRule {
+    /// The line that it begins at, from 1.
+    pub line: usize,
     pub selector: Selector,
     pub modules: Vec<ModuleName>,
     /// The name of the list of rdma-core that takes the place of `modules` where it is there.
@@ -114,238 +118,235 @@ pub(super) struct DeviceRule {
 /// One rule for functions.
 #[derive(Clone, Debug)]
 pub(super) struct FunctionRule {
+    /// The line that it begins at, from 1.
+    pub line: usize,
     pub selector: Selector,
     pub modules: Vec<ModuleName>,
     pub manage: bool,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileText {
-    #[serde(default)]
-    rule: Vec<Spanned<RuleText>>,
-    #[serde(default)]
-    function: Vec<Spanned<FunctionText>>,
-}
-
-type Strings = Option<Spanned<Vec<Spanned<String>>>>;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RuleText {
-    protocol: Option<Spanned<Vec<Protocol>>>,
-    driver: Strings,
-    pci_id: Strings,
-    pci_address: Strings,
-    guid: Strings,
-    name: Strings,
-    virtual_function: Option<bool>,
-    #[serde(default)]
-    modules: Vec<Spanned<String>>,
-    list: Option<Spanned<String>>,
-    #[serde(default)]
-    roles: Vec<Spanned<String>>,
-    #[serde(default)]
-    restore: bool,
-    manage: Option<bool>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FunctionText {
-    driver: Strings,
-    pci_id: Strings,
-    pci_address: Strings,
-    name: Strings,
-    #[serde(default)]
-    modules: Vec<Spanned<String>>,
-    manage: Option<bool>,
-}
+/// The keys that select devices.
+const OF_DEVICES: [&str; 10] = [
+    "protocol",
+    "kind",
+    "driver",
+    "pci_id",
+    "pci_address",
+    "physical_function",
+    "function_number",
+    "guid",
+    "name",
+    "netdev",
+];
+/// The keys that select functions.
+const OF_FUNCTIONS: [&str; 4] = ["driver", "pci_id", "pci_address", "name"];
 
 /// Reads a file.
 pub(super) fn parse(path: &Path, text: &str) -> Result<RulesFile, RulesError> {
-    let reader = Reader { path, text };
-    let file: FileText = toml::from_str(text).map_err(|e| reader.toml(&e))?;
-    let rules = file.rule.into_iter().map(|rule| reader.rule(rule));
-    let functions = file.function.into_iter().map(|rule| reader.function(rule));
+    let file = File { path, text };
+    let document = file.document()?;
+    let top = file.table(&document, &["rule", "function"])?;
+    let rules = top.tables("rule")?.into_iter().map(|table| {
+        let own = [
+            "virtual_function",
+            "not",
+            "modules",
+            "list",
+            "roles",
+            "restore",
+            "manage",
+        ];
+        device_rule(&file.table(table, &[&OF_DEVICES[..], &own].concat())?)
+    });
+    let functions = top.tables("function")?.into_iter().map(|table| {
+        let own = ["not", "modules", "manage"];
+        function_rule(&file.table(table, &[&OF_FUNCTIONS[..], &own].concat())?)
+    });
     Ok(RulesFile {
         rules: rules.collect::<Result<_, _>>()?,
         functions: functions.collect::<Result<_, _>>()?,
     })
 }
 
-/// Knows where it reads, for errors.
-struct Reader<'t> {
-    path: &'t Path,
-    text: &'t str,
+fn device_rule(table: &Table<'_>) -> Result<DeviceRule, RulesError> {
+    let not = table.table("not", &[&OF_DEVICES[..], &["virtual_function"]].concat())?;
+    let rule = DeviceRule {
+        line: table.line(),
+        selector: selector(table, not.as_ref(), device_keys)?,
+        modules: modules(table)?,
+        list: table
+            .text("list")?
+            .map(|list| list_name(&list))
+            .transpose()?,
+        roles: roles(table)?,
+        restore: table.boolean("restore")?.unwrap_or(false),
+        manage: table.boolean("manage")?.unwrap_or(true),
+    };
+    let asks = !rule.modules.is_empty() || !rule.roles.is_empty() || rule.list.is_some();
+    match (asks, rule.manage) {
+        (true, false) => Err(table.error("it leaves devices alone and asks for something, too")),
+        (false, true) => Err(table.error("it asks for nothing: no modules, list, roles or manage")),
+        _ => Ok(rule),
+    }
 }
 
-impl Reader<'_> {
-    fn rule(&self, rule: Spanned<RuleText>) -> Result<DeviceRule, RulesError> {
-        let at = rule.span();
-        let rule = rule.into_inner();
-        let manage = rule.manage.unwrap_or(true);
-        let asks = !rule.modules.is_empty() || !rule.roles.is_empty() || rule.list.is_some();
-        if asks && !manage {
-            return Err(self.error(&at, "it leaves devices alone and asks for something, too"));
+fn function_rule(table: &Table<'_>) -> Result<FunctionRule, RulesError> {
+    let not = table.table("not", &OF_FUNCTIONS)?;
+    let rule = FunctionRule {
+        line: table.line(),
+        selector: selector(table, not.as_ref(), function_keys)?,
+        modules: modules(table)?,
+        manage: table.boolean("manage")?.unwrap_or(true),
+    };
+    match (rule.modules.is_empty(), rule.manage) {
+        (false, false) => {
+            return Err(table.error("it leaves functions alone and asks for modules, too"));
         }
-        if !asks && manage {
-            return Err(self.error(
-                &at,
-                "it asks for nothing: no modules, list, roles or manage",
-            ));
-        }
-        Ok(DeviceRule {
-            selector: Selector {
-                protocol: self.some(rule.protocol, "protocol")?,
-                guid: self.patterns(rule.guid, "guid", selector::is_guid)?,
-                virtual_function: rule.virtual_function,
-                ..self.selector(rule.driver, rule.pci_id, rule.pci_address, rule.name)?
-            },
-            modules: self.modules(&rule.modules)?,
-            list: rule.list.map(|list| self.list(&list)).transpose()?,
-            roles: self.roles(&rule.roles)?,
-            restore: rule.restore,
-            manage,
-        })
+        (true, true) => return Err(table.error("it asks for nothing: no modules or manage")),
+        _ => {}
     }
-
-    fn function(&self, rule: Spanned<FunctionText>) -> Result<FunctionRule, RulesError> {
-        let at = rule.span();
-        let rule = rule.into_inner();
-        let manage = rule.manage.unwrap_or(true);
-        if !rule.modules.is_empty() && !manage {
-            return Err(self.error(&at, "it leaves functions alone and asks for modules, too"));
+    match rule.selector.keys == Keys::default() {
+        true => {
+            Err(table.error("it is for every function: name a driver, pci_id, pci_address or name"))
         }
-        if rule.modules.is_empty() && manage {
-            return Err(self.error(&at, "it asks for nothing: no modules or manage"));
-        }
-        let selector = self.selector(rule.driver, rule.pci_id, rule.pci_address, rule.name)?;
-        if selector == Selector::default() {
-            let message = "it is for every function: name a driver, pci_id, pci_address or name";
-            return Err(self.error(&at, message));
-        }
-        Ok(FunctionRule {
-            selector,
-            modules: self.modules(&rule.modules)?,
-            manage,
-        })
+        false => Ok(rule),
     }
+}
 
-    /// What devices and functions can be selected by alike.
-    fn selector(
-        &self,
-        driver: Strings,
-        pci_id: Strings,
-        pci_address: Strings,
-        name: Strings,
-    ) -> Result<Selector, RulesError> {
-        let is_address = selector::is_pci_address;
-        Ok(Selector {
-            driver: self.patterns(driver, "driver", selector::is_driver)?,
-            pci_id: self.patterns(pci_id, "pci_id", selector::is_pci_id)?,
-            pci_address: self.patterns(pci_address, "pci_address", is_address)?,
-            name: self.patterns(name, "name", selector::is_name)?,
-            ..Selector::default()
-        })
+/// The selector of a rule: its own keys, and those below `not`.
+fn selector(
+    table: &Table<'_>,
+    not: Option<&Table<'_>>,
+    keys: fn(&Table<'_>) -> Result<Keys, RulesError>,
+) -> Result<Selector, RulesError> {
+    let selector = Selector {
+        keys: keys(table)?,
+        not: not.map(keys).transpose()?.unwrap_or_default(),
+    };
+    match selector.contradiction() {
+        Some((key, other)) => Err(table.error(format!(
+            "it can never select anything: {other} excludes {key}"
+        ))),
+        None => Ok(selector),
     }
+}
 
-    fn some<T>(
-        &self,
-        list: Option<Spanned<Vec<T>>>,
-        key: &str,
-    ) -> Result<Option<Vec<T>>, RulesError> {
-        match list {
-            Some(list) if list.get_ref().is_empty() => {
-                let message = format!("{key} is empty: the rule can never select anything");
-                Err(self.error(&list.span(), message))
+fn device_keys(table: &Table<'_>) -> Result<Keys, RulesError> {
+    Ok(Keys {
+        protocol: one_of(table, "protocol", &PROTOCOLS, protocol_name)?,
+        kind: one_of(table, "kind", &KINDS, kind_name)?,
+        virtual_function: table.boolean("virtual_function")?,
+        function_number: numbers(table)?,
+        names: names(table, &Name::OF_DEVICES, false)?,
+    })
+}
+
+fn function_keys(table: &Table<'_>) -> Result<Keys, RulesError> {
+    Ok(Keys {
+        names: names(table, &Name::OF_FUNCTIONS, true)?,
+        ..Keys::default()
+    })
+}
+
+fn names(
+    table: &Table<'_>,
+    all: &[Name],
+    of_functions: bool,
+) -> Result<Vec<(Name, Vec<Pattern>)>, RulesError> {
+    let mut names = Vec::new();
+    for name in all {
+        let Some(values) = table.texts(name.key())? else {
+            continue;
+        };
+        let pattern = |value: Text<'_>| {
+            let pattern = Pattern::parse(value.text).map_err(|e| e.to_string());
+            let checked = pattern.and_then(|pattern| {
+                name.check(&pattern, of_functions)?;
+                Ok(pattern)
+            });
+            let key = name.key();
+            checked.map_err(|why| {
+                value.error(format!("{key} {:?} can never match: {why}", value.text))
+            })
+        };
+        let patterns = values.into_iter().map(pattern);
+        names.push((*name, patterns.collect::<Result<_, _>>()?));
+    }
+    Ok(names)
+}
+
+/// Values of which each is one of a few words.
+fn one_of<T: Copy>(
+    table: &Table<'_>,
+    key: &str,
+    all: &[T],
+    name: fn(T) -> &'static str,
+) -> Result<Option<Vec<T>>, RulesError> {
+    let Some(values) = table.texts(key)? else {
+        return Ok(None);
+    };
+    let value = |value: Text<'_>| {
+        let known = all.iter().find(|known| name(**known) == value.text);
+        known.copied().ok_or_else(|| {
+            let names: Vec<&str> = all.iter().map(|known| name(*known)).collect();
+            match nearest(value.text, &names) {
+                Some(near) => value
+                    .error(format!("there is no {key} {:?}", value.text))
+                    .with_hint(Some(near.to_owned())),
+                None => value.error(format!(
+                    "there is no {key} {:?}, only {}",
+                    value.text,
+                    names.join(", ")
+                )),
             }
-            list => Ok(list.map(Spanned::into_inner)),
-        }
-    }
-
-    fn patterns(
-        &self,
-        list: Strings,
-        key: &str,
-        can_match: fn(&str) -> Result<(), &'static str>,
-    ) -> Result<Option<Vec<String>>, RulesError> {
-        let Some(list) = self.some(list, key)? else {
-            return Ok(None);
-        };
-        let checked = list.into_iter().map(|pattern| {
-            can_match(pattern.get_ref()).map_err(|why| {
-                let message = format!("{key} {:?} can never match: {why}", pattern.get_ref());
-                self.error(&pattern.span(), message)
-            })?;
-            Ok(pattern.into_inner())
-        });
-        checked.collect::<Result<_, _>>().map(Some)
-    }
-
-    fn modules(&self, names: &[Spanned<String>]) -> Result<Vec<ModuleName>, RulesError> {
-        let parse = |name: &Spanned<String>| {
-            ModuleName::parse(name.get_ref()).map_err(|e| self.error(&name.span(), e.to_string()))
-        };
-        names.iter().map(parse).collect()
-    }
-
-    fn roles(&self, names: &[Spanned<String>]) -> Result<Vec<Role>, RulesError> {
-        let parse = |name: &Spanned<String>| {
-            Role::parse(name.get_ref()).map_err(|e| self.error(&name.span(), e))
-        };
-        names.iter().map(parse).collect()
-    }
-
-    fn list(&self, name: &Spanned<String>) -> Result<String, RulesError> {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        match name.get_ref() {
-            text if !text.is_empty() && text.chars().all(is_name) => Ok(text.clone()),
-            text => {
-                let message = format!("{text:?} is no list: it is a file's name without .conf");
-                Err(self.error(&name.span(), message))
-            }
-        }
-    }
-
-    fn error(&self, span: &Range<usize>, message: impl Into<String>) -> RulesError {
-        RulesError::new(self.path, Some(self.line(span)), message)
-    }
-
-    fn line(&self, span: &Range<usize>) -> usize {
-        let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
-        1 + before.iter().filter(|&&byte| byte == b'\n').count()
-    }
-
-    fn toml(&self, error: &toml::de::Error) -> RulesError {
-        let line = error.span().map(|span| self.line(&span));
-        let message = error.message().trim_end().replace('\n', "; ");
-        let hint = gone(&message).or_else(|| nearest(&message));
-        // With one name all the others are noise.
-        let short = message
-            .split(", expected")
-            .next()
-            .filter(|_| hint.is_some());
-        RulesError {
-            hint,
-            ..RulesError::new(self.path, line, short.unwrap_or(&message))
-        }
-    }
+        })
+    };
+    let values = values.into_iter().map(value);
+    values.collect::<Result<_, _>>().map(Some)
 }
 
-/// What takes the place of a key that rules no longer have.
-fn gone(message: &str) -> Option<String> {
-    let units = ["unknown field `units`", "unknown field `while_active`"];
-    let is_gone = units.iter().any(|field| message.starts_with(field));
-    is_gone.then(|| "roles, with the unit hung on rdma-role@ROLE.target by WantedBy=".to_owned())
+/// The numbers of virtual functions: `3`, or `"0-7"`.
+fn numbers(table: &Table<'_>) -> Result<Option<Vec<RangeInclusive<i64>>>, RulesError> {
+    let Some(values) = table.numbers("function_number")? else {
+        return Ok(None);
+    };
+    let range = |value: Text<'_>| {
+        let (first, last) = value
+            .text
+            .split_once('-')
+            .unwrap_or((value.text, value.text));
+        let number = |text: &str| text.parse::<u32>().ok().map(i64::from);
+        match (number(first), number(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(first..=last),
+            _ => Err(value.error(format!(
+                "function_number {:?} can never match: it is not like 3 or \"0-7\"",
+                value.text
+            ))),
+        }
+    };
+    let values = values.into_iter().map(range);
+    values.collect::<Result<_, _>>().map(Some)
 }
 
-/// Of a message like "unknown field `a`, expected one of `b`, `c`" the expected name that is
-/// nearest to the one that was found.
-fn nearest(message: &str) -> Option<String> {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let found = quoted.next()?;
-    let distance = |name: &&str| strsim::damerau_levenshtein(found, name);
-    let nearest = quoted.min_by_key(distance)?;
-    (distance(&nearest) <= MOST_TYPOS).then(|| nearest.to_owned())
+fn modules(table: &Table<'_>) -> Result<Vec<ModuleName>, RulesError> {
+    let parse =
+        |name: &Text<'_>| ModuleName::parse(name.text).map_err(|e| name.error(e.to_string()));
+    let names = table.some_texts("modules")?;
+    names.iter().map(parse).collect()
+}
+
+fn roles(table: &Table<'_>) -> Result<Vec<Role>, RulesError> {
+    let parse = |name: &Text<'_>| Role::parse(name.text).map_err(|e| name.error(e));
+    let names = table.some_texts("roles")?;
+    names.iter().map(parse).collect()
+}
+
+fn list_name(name: &Text<'_>) -> Result<String, RulesError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    match name.text {
+        text if !text.is_empty() && text.chars().all(allowed) => Ok(text.to_owned()),
+        text => Err(name.error(format!(
+            "{text:?} is not a list: a list is a file's name without .conf"
+        ))),
+    }
 }

@@ -1,87 +1,316 @@
-//! What a rule selects devices by. All of its keys have to match, and of each key one of its
-//! values; a key that is not there matches everything. Pure. Must never select by what the detector
-//! did not tell.
+//! What a rule selects devices and functions by. All of its keys have to match, and of each key one
+//! of its values; of the keys below `not` none may match. A key that is not given matches everything.
+//! Pure. Must never select by what the detector did not tell.
+
+use std::ops::RangeInclusive;
 
 use interfaces::detector::{Device, Function, Kind, Protocol};
-use interfaces::names::DeviceName;
-use wildmatch::WildMatch;
+use interfaces::drivers::SPLIT_DRIVERS;
 
-/// A selector. In patterns `*` stands for any characters and `?` for one.
+use super::pattern::Pattern;
+
+/// A selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
+    /// All of these have to match.
+    pub keys: Keys,
+    /// None of these may match.
+    pub not: Keys,
+}
+
+/// Keys with their values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keys {
     /// A port speaks one of these.
     pub protocol: Option<Vec<Protocol>>,
-    /// The driver of the parent device.
-    pub driver: Option<Vec<String>>,
-    /// Vendor and device of the parent PCI function, like `15b3:101d`.
-    pub pci_id: Option<Vec<String>>,
-    /// The address of the parent PCI function, like `0000:c1:00.0`.
-    pub pci_address: Option<Vec<String>>,
-    /// The node GUID.
-    pub guid: Option<Vec<String>>,
-    /// The name.
-    pub name: Option<Vec<String>>,
+    /// It is one of these.
+    pub kind: Option<Vec<Kind>>,
     /// Whether it is a virtual function.
     pub virtual_function: Option<bool>,
+    /// The number of the virtual function or subfunction is in one of these.
+    pub function_number: Option<Vec<RangeInclusive<i64>>>,
+    /// What is compared as text.
+    pub names: Vec<(Name, Vec<Pattern>)>,
+}
+
+/// A property that patterns are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// The driver of the parent device; of a function its own.
+    Driver,
+    /// Vendor and device of the parent PCI function, like `15b3:101d`.
+    PciId,
+    /// The address of the parent PCI function, like `0000:c1:00.0`.
+    PciAddress,
+    /// The address of the physical function that a virtual function or subfunction is of.
+    PhysicalFunction,
+    /// The node GUID, like `0002:c903:0012:3456`.
+    Guid,
+    /// The name of the device.
+    Device,
+    /// The name of the function on its bus.
+    Function,
+    /// The network interface behind a port.
+    Netdev,
 }
 
 impl Selector {
     /// Whether `device` is selected.
     #[must_use]
     pub fn selects(&self, device: &Device) -> bool {
-        let is_virtual = device.kind == Kind::VirtualFunction;
-        self.selects_port_of(device)
-            && matches(self.driver.as_deref(), device.driver.as_deref())
-            && matches(self.pci_id.as_deref(), device.pci_id.as_deref())
-            && matches(self.pci_address.as_deref(), device.pci_address.as_deref())
-            && matches(self.guid.as_deref(), device.node_guid.as_deref())
-            && matches(self.name.as_deref(), Some(&device.name))
-            && self
-                .virtual_function
-                .is_none_or(|wanted| wanted == is_virtual)
+        self.keys.compare(device).all(|matches| matches)
+            && !self.not.compare(device).any(|matches| matches)
     }
 
     /// Whether `function` is selected, by what a function has.
     #[must_use]
     pub fn selects_function(&self, function: &Function) -> bool {
-        matches(self.driver.as_deref(), function.driver.as_deref())
-            && matches(self.pci_id.as_deref(), function.pci_id.as_deref())
-            && matches(self.pci_address.as_deref(), function.pci_address.as_deref())
-            && matches(self.name.as_deref(), Some(&function.name))
-    }
-
-    fn selects_port_of(&self, device: &Device) -> bool {
-        let mut ports = device.ports.iter();
-        let wanted = self.protocol.as_ref();
-        wanted.is_none_or(|wanted| ports.any(|port| wanted.contains(&port.protocol)))
+        self.keys.compare_function(function).all(|matches| matches)
+            && !self.not.compare_function(function).any(|matches| matches)
     }
 
     /// What it selects by, as its file says it.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
-        let protocol = self.protocol.as_ref().map(|protocols| {
-            let names = protocols.iter().map(|p| protocol_name(*p).to_owned());
-            names.collect::<Vec<_>>()
+        let not = self.not.words().into_iter();
+        let not = not.map(|words| format!("not {words}"));
+        self.keys.words().into_iter().chain(not).collect()
+    }
+
+    /// The key that can match nothing, because what it has to be is excluded elsewhere in the rule,
+    /// and the key that excludes it.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<(&'static str, &'static str)> {
+        let (keys, not) = (&self.keys, &self.not);
+        if let (Some(wanted), Some(excluded)) = (&keys.protocol, &not.protocol)
+            && wanted.iter().all(|protocol| excluded.contains(protocol))
+        {
+            return Some(("protocol", "not.protocol"));
+        }
+        if let (Some(wanted), Some(excluded)) = (&keys.kind, &not.kind)
+            && wanted.iter().all(|kind| excluded.contains(kind))
+        {
+            return Some(("kind", "not.kind"));
+        }
+        if let (Some(kinds), Some(wanted)) = (&keys.kind, keys.is_virtual(not)) {
+            let fits = |kind: &Kind| (*kind == Kind::VirtualFunction) == wanted;
+            if !kinds.iter().any(fits) {
+                return Some(("kind", "virtual_function"));
+            }
+        }
+        if keys.virtual_function.is_some() && keys.virtual_function == not.virtual_function {
+            return Some(("virtual_function", "not.virtual_function"));
+        }
+        keys.names.iter().find_map(|(name, wanted)| {
+            let (_, excluded) = not.names.iter().find(|(other, _)| other == name)?;
+            let is_excluded = |pattern: &Pattern| {
+                excluded.contains(pattern)
+                    || pattern.literal().is_some_and(|text| {
+                        let mut excluded = excluded.iter();
+                        excluded.any(|pattern| pattern.matches(text))
+                    })
+            };
+            let all = wanted.iter().all(is_excluded);
+            all.then_some((name.key(), name.excluding_key()))
+        })
+    }
+}
+
+impl Keys {
+    /// What is wanted of being a virtual function, if anything.
+    fn is_virtual(&self, not: &Self) -> Option<bool> {
+        self.virtual_function
+            .or(not.virtual_function.map(|excluded| !excluded))
+    }
+
+    /// Of each key that is given, whether it matches.
+    fn compare(&self, device: &Device) -> impl Iterator<Item = bool> {
+        let ports = || device.ports.iter();
+        let protocol = self
+            .protocol
+            .as_ref()
+            .map(|wanted| ports().any(|port| wanted.contains(&port.protocol)));
+        let kind = self.kind.as_ref().map(|kinds| kinds.contains(&device.kind));
+        let is_virtual = device.kind == Kind::VirtualFunction;
+        let virtual_function = self.virtual_function.map(|wanted| wanted == is_virtual);
+        let number = self.function_number.as_ref().map(|ranges| {
+            let within = |number| ranges.iter().any(|range| range.contains(&number));
+            device.function_number.is_some_and(within)
         });
-        let keys = [
-            ("protocol", &protocol),
-            ("driver", &self.driver),
-            ("pci_id", &self.pci_id),
-            ("pci_address", &self.pci_address),
-            ("guid", &self.guid),
-            ("name", &self.name),
-        ];
-        let words = keys.into_iter().filter_map(|(key, values)| {
-            let values = values.as_ref()?;
-            Some(format!("{key} {}", values.join(" or ")))
+        let names = self.names.iter().map(move |(name, patterns)| {
+            let matches = |value: &str| patterns.iter().any(|pattern| pattern.matches(value));
+            let one = |value: &Option<String>| value.as_deref().is_some_and(matches);
+            match name {
+                Name::Driver => one(&device.driver),
+                Name::PciId => one(&device.pci_id),
+                Name::PciAddress => one(&device.pci_address),
+                Name::PhysicalFunction => one(&device.physical_function),
+                Name::Guid => one(&device.node_guid),
+                Name::Device => matches(&device.name),
+                Name::Netdev => device.ports.iter().any(|port| one(&port.netdev)),
+                // A device is not a function.
+                Name::Function => false,
+            }
         });
-        let function = self.virtual_function.map(|is| match is {
+        let others = [protocol, kind, virtual_function, number];
+        others.into_iter().flatten().chain(names)
+    }
+
+    /// The same of a function.
+    fn compare_function(&self, function: &Function) -> impl Iterator<Item = bool> {
+        self.names.iter().map(|(name, patterns)| {
+            let matches = |value: &str| patterns.iter().any(|pattern| pattern.matches(value));
+            let one = |value: &Option<String>| value.as_deref().is_some_and(matches);
+            match name {
+                Name::Driver => one(&function.driver),
+                Name::PciId => one(&function.pci_id),
+                Name::PciAddress => one(&function.pci_address),
+                Name::Function => matches(&function.name),
+                Name::PhysicalFunction | Name::Guid | Name::Device | Name::Netdev => false,
+            }
+        })
+    }
+
+    fn words(&self) -> Vec<String> {
+        fn line<T>(key: &str, values: &[T], text: impl Fn(&T) -> String) -> String {
+            let values: Vec<String> = values.iter().map(text).collect();
+            format!("{key} {}", values.join(" or "))
+        }
+        let protocol = self.protocol.as_ref();
+        let protocol = protocol.map(|all| line("protocol", all, |p| protocol_name(*p).to_owned()));
+        let kind = self.kind.as_ref();
+        let kind = kind.map(|all| line("kind", all, |k| kind_name(*k).to_owned()));
+        let number = self.function_number.as_ref();
+        let number = number.map(|all| line("function_number", all, range_text));
+        let names = self.names.iter();
+        let names = names.map(|(name, all)| line(name.key(), all, ToString::to_string));
+        let is_virtual = self.virtual_function.map(|is| match is {
             true => "virtual function".to_owned(),
             false => "no virtual function".to_owned(),
         });
-        words.chain(function).collect()
+        let first = protocol.into_iter().chain(kind);
+        first.chain(names).chain(number).chain(is_virtual).collect()
     }
 }
+
+impl Name {
+    /// What can be selected by for devices, in the order in which it is shown.
+    pub const OF_DEVICES: [Self; 7] = [
+        Self::Driver,
+        Self::PciId,
+        Self::PciAddress,
+        Self::PhysicalFunction,
+        Self::Guid,
+        Self::Device,
+        Self::Netdev,
+    ];
+    /// The same for functions.
+    pub const OF_FUNCTIONS: [Self; 4] =
+        [Self::Driver, Self::PciId, Self::PciAddress, Self::Function];
+
+    /// The key in a file.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Driver => "driver",
+            Self::PciId => "pci_id",
+            Self::PciAddress => "pci_address",
+            Self::PhysicalFunction => "physical_function",
+            Self::Guid => "guid",
+            Self::Device | Self::Function => "name",
+            Self::Netdev => "netdev",
+        }
+    }
+
+    fn excluding_key(self) -> &'static str {
+        match self {
+            Self::Driver => "not.driver",
+            Self::PciId => "not.pci_id",
+            Self::PciAddress => "not.pci_address",
+            Self::PhysicalFunction => "not.physical_function",
+            Self::Guid => "not.guid",
+            Self::Device | Self::Function => "not.name",
+            Self::Netdev => "not.netdev",
+        }
+    }
+
+    /// Checks that the pattern can match a value of this property.
+    ///
+    /// # Errors
+    /// Why it never can.
+    pub fn check(self, pattern: &Pattern, of_functions: bool) -> Result<(), String> {
+        // In these, `h` stands for a hexadecimal digit.
+        let like = |shapes: &[&str], example: &str| {
+            let shapes = shapes.iter().map(|shape| shape.replace('h', "[0-9a-f]"));
+            let mut shapes = shapes.filter_map(|shape| Pattern::parse(&shape).ok());
+            match shapes.any(|shape| shape.meets(pattern)) {
+                true => Ok(()),
+                false => Err(format!("it is not like {example}, in lower case")),
+            }
+        };
+        let word = |longest: usize, what: &str| {
+            let could = Pattern::of_names().meets(pattern) && pattern.shortest() <= longest;
+            could
+                .then_some(())
+                .ok_or_else(|| format!("no {what} is called so"))
+        };
+        match self {
+            Self::PciId => like(&["hhhh:hhhh"], "15b3:101d or 15b3:*"),
+            Self::PciAddress | Self::PhysicalFunction => {
+                like(&PCI_ADDRESSES, "0000:c1:00.0 or 0000:c1:*")
+            }
+            Self::Guid => like(&["hhhh:hhhh:hhhh:hhhh"], "0002:c903:0012:3456"),
+            Self::Device => word(63, "device"),
+            Self::Function => word(255, "function"),
+            Self::Netdev => word(15, "network interface"),
+            Self::Driver => {
+                let module = pattern.literal().unwrap_or_default();
+                let made_by = || SPLIT_DRIVERS.iter().filter(|split| split.module == module);
+                if of_functions && made_by().any(|split| !split.by_name) {
+                    return Err(format!("it is a module; its drivers are called {module}.*"));
+                }
+                let drivers: Vec<&str> = made_by().map(|split| split.driver).collect();
+                match drivers.is_empty() {
+                    true => word(255, "driver"),
+                    false => Err(format!(
+                        "it is the module that makes RDMA devices for the driver {}",
+                        drivers.join(" or ")
+                    )),
+                }
+            }
+        }
+    }
+}
+
+/// What addresses of PCI functions look like: a domain has four digits, and more where a bridge makes
+/// it up (`drivers/pci/controller/vmd.c`); a device at most 1f, and a function at most 7.
+const PCI_ADDRESSES: [&str; 5] = [
+    "hhhh:hh:[01]h.[0-7]",
+    "hhhhh:hh:[01]h.[0-7]",
+    "hhhhhh:hh:[01]h.[0-7]",
+    "hhhhhhh:hh:[01]h.[0-7]",
+    "hhhhhhhh:hh:[01]h.[0-7]",
+];
+
+/// Every protocol that a rule can name.
+pub const PROTOCOLS: [Protocol; 6] = [
+    Protocol::Infiniband,
+    Protocol::Roce,
+    Protocol::Iwarp,
+    Protocol::Opa,
+    Protocol::Usnic,
+    Protocol::Unknown,
+];
+
+/// Every kind that a rule can name.
+pub const KINDS: [Kind; 6] = [
+    Kind::Function,
+    Kind::VirtualFunction,
+    Kind::Subfunction,
+    Kind::Representor,
+    Kind::Smi,
+    Kind::Software,
+];
 
 /// The name of a protocol, as it is written.
 #[must_use]
@@ -96,59 +325,22 @@ pub fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-fn matches(patterns: Option<&[String]>, value: Option<&str>) -> bool {
-    let Some(patterns) = patterns else {
-        return true;
-    };
-    value.is_some_and(|value| {
-        let mut patterns = patterns.iter();
-        patterns.any(|pattern| WildMatch::new(pattern).matches(value))
-    })
-}
-
-const WILD: [char; 2] = ['*', '?'];
-
-/// What a driver may be called: an entry of a directory.
-pub(super) fn is_driver(pattern: &str) -> Result<(), &'static str> {
-    match pattern.is_empty() || pattern.contains('/') {
-        true => Err("no driver is called so"),
-        false => Ok(()),
+/// The name of a kind, as it is written in rules.
+#[must_use]
+pub fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Function => "function",
+        Kind::VirtualFunction => "virtual_function",
+        Kind::Subfunction => "subfunction",
+        Kind::Representor => "representor",
+        Kind::Smi => "smi",
+        Kind::Software => "software",
     }
 }
 
-/// A device name, or a pattern that one may have.
-pub(super) fn is_name(pattern: &str) -> Result<(), &'static str> {
-    let plain = pattern.replace(WILD, "");
-    let could_be = plain.is_empty() && !pattern.is_empty() || DeviceName::parse(&plain).is_ok();
-    could_be.then_some(()).ok_or("no device is called so")
-}
-
-pub(super) fn is_pci_id(pattern: &str) -> Result<(), &'static str> {
-    let hexadecimal = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c) || WILD.contains(&c);
-    let part = |part: &str| {
-        part.chars().all(hexadecimal) && (part.len() == 4 || part.contains('*')) && part.len() <= 5
-    };
-    match pattern.split_once(':') {
-        Some((vendor, device)) if part(vendor) && part(device) => Ok(()),
-        _ => Err("it is not like 15b3:101d or 15b3:*, in lower case"),
+fn range_text(range: &RangeInclusive<i64>) -> String {
+    match range.start() == range.end() {
+        true => range.start().to_string(),
+        false => format!("{}-{}", range.start(), range.end()),
     }
-}
-
-pub(super) fn is_pci_address(pattern: &str) -> Result<(), &'static str> {
-    let allowed = |c: char| {
-        c.is_ascii_digit() || ('a'..='f').contains(&c) || ":.".contains(c) || WILD.contains(&c)
-    };
-    let whole = pattern.contains('*') || pattern.len() >= "0000:00:00.0".len();
-    (pattern.chars().all(allowed) && whole)
-        .then_some(())
-        .ok_or("it is not like 0000:c1:00.0 or 0000:c1:*, in lower case")
-}
-
-pub(super) fn is_guid(pattern: &str) -> Result<(), &'static str> {
-    let allowed =
-        |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c) || c == ':' || WILD.contains(&c);
-    let whole = pattern.contains('*') || pattern.len() == "0000:0000:0000:0000".len();
-    (pattern.chars().all(allowed) && whole)
-        .then_some(())
-        .ok_or("it is not like 0002:c903:0012:3456, in lower case")
 }

@@ -63,15 +63,15 @@ fn a_typo_is_refused_with_its_line_and_what_was_meant() {
     for (text, expected) in [
         (
             "\n[[rule]]\nmodulse = [\"ib_core\"]\n",
-            "10-x.toml:3: unknown field `modulse`",
+            "10-x.toml:3: there is no key 'modulse' here",
         ),
         (
             "[[rule]]\nprotocol = [\"infinband\"]\nmodules = [\"ib_core\"]\n",
-            "10-x.toml:2: unknown variant `infinband`",
+            "10-x.toml:2: there is no protocol \"infinband\"",
         ),
         (
             "[[rulez]]\nmodules = [\"ib_core\"]\n",
-            "10-x.toml:1: unknown field `rulez`",
+            "10-x.toml:1: there is no key 'rulez' here",
         ),
     ] {
         let error = error(text);
@@ -102,7 +102,7 @@ fn an_invalid_file_hides_no_other_of_its_name() {
     assert_eq!(of_roce(&rules), ["ib_uverbs"]);
     let error = rules.errors()[0].to_string();
     assert!(
-        error.starts_with("/etc/50-a.toml:2: unknown field `modulse`"),
+        error.starts_with("/etc/50-a.toml:2: there is no key 'modulse' here"),
         "{error}"
     );
     assert!(
@@ -226,7 +226,7 @@ fn what_can_never_be_is_refused_with_its_line_and_why() {
         ),
         (
             "[[rule]]\nunits = [\"a.service\"]\n",
-            ":2: unknown field `units`; did you mean roles, with the unit hung on rdma-role@ROLE.target by WantedBy=?",
+            ":2: there is no key 'units' here; did you mean roles, with the unit hung on rdma-role@ROLE.target by WantedBy=?",
         ),
         (
             "[[rule]]\nmodules = [\"/tmp/x.ko\"]\n",
@@ -234,7 +234,7 @@ fn what_can_never_be_is_refused_with_its_line_and_why() {
         ),
         (
             "[[rule]]\nlist = \"../passwd\"\n",
-            ":2: \"../passwd\" is no list: it is a file's name without .conf",
+            ":2: \"../passwd\" is not a list: a list is a file's name without .conf",
         ),
         (
             "[[rule]]\nprotocol = [\"roce\"]\n",
@@ -258,6 +258,134 @@ fn what_can_never_be_is_refused_with_its_line_and_why() {
         "[[rule]]\nmodules = \"ib_core\"\n",
     ] {
         assert!(error(text).starts_with("10-x.toml:"), "{text:?}");
+    }
+}
+
+/// cases.md section 9: what was accepted and could never match, which for `manage = false` fails
+/// open, and what was refused in words that helped nobody.
+#[test]
+fn what_can_never_match_is_refused_and_says_what_would() {
+    let rule = |keys: &str| format!("[[rule]]\n{keys}\nmanage = false\n");
+    for (keys, expected) in [
+        (
+            "driver = [\"a|b\"]",
+            "driver \"a|b\" can never match: '|' separates nothing here: write each name as a string of its own",
+        ),
+        (
+            "driver = [\"mlx5_ib\"]",
+            "driver \"mlx5_ib\" can never match: it is the module that makes RDMA devices for the driver mlx5_core",
+        ),
+        (
+            "not.driver = [\"irdma\"]",
+            "driver \"irdma\" can never match: it is the module that makes RDMA devices for the driver ice or i40e or idpf",
+        ),
+        (
+            "pci_address = [\"ffffffffffff\"]",
+            "pci_address \"ffffffffffff\" can never match: it is not like 0000:c1:00.0 or 0000:c1:*, in lower case",
+        ),
+        (
+            "pci_address = [\"0000:c1:20.0\"]",
+            "pci_address \"0000:c1:20.0\" can never match: it is not like 0000:c1:00.0 or 0000:c1:*, in lower case",
+        ),
+        (
+            "physical_function = [\"0000:c1:00.8\"]",
+            "physical_function \"0000:c1:00.8\" can never match: it is not like 0000:c1:00.0 or 0000:c1:*, in lower case",
+        ),
+        (
+            "pci_id = [\"15b3*101d:\"]",
+            "pci_id \"15b3*101d:\" can never match: it is not like 15b3:101d or 15b3:*, in lower case",
+        ),
+        (
+            "guid = [\"*g*\"]",
+            "guid \"*g*\" can never match: it is not like 0002:c903:0012:3456, in lower case",
+        ),
+        (
+            "netdev = [\"a-name-of-sixteen\"]",
+            "netdev \"a-name-of-sixteen\" can never match: no network interface is called so",
+        ),
+        (
+            "name = [\"mlx5_[0-3\"]",
+            "name \"mlx5_[0-3\" can never match: a '[' without its ']'",
+        ),
+        (
+            "kind = [\"vf\"]",
+            "there is no kind \"vf\", only function, virtual_function, subfunction, representor, smi, software",
+        ),
+        (
+            "function_number = [\"7-0\"]",
+            "function_number \"7-0\" can never match: it is not like 3 or \"0-7\"",
+        ),
+        (
+            "function_number = [-1]",
+            "function_number \"-1\" can never match: it is not like 3 or \"0-7\"",
+        ),
+        (
+            "driver = \"mlx5_core\"",
+            "driver takes an array of strings; write driver = [\"mlx5_core\"]",
+        ),
+        (
+            "virtual_function = \"yes\"",
+            "virtual_function takes true or false, and not a string",
+        ),
+        (
+            "not = [\"mlx5_0\"]",
+            "'not' is a table, and not an array; write not.name = [\"...\"]",
+        ),
+        (
+            "not.modules = [\"a\"]",
+            "there is no key 'modules' here, only protocol, kind, driver, pci_id, pci_address, physical_function, function_number, guid, name, netdev, virtual_function",
+        ),
+    ] {
+        assert_eq!(error(&rule(keys)), format!("10-x.toml:2: {expected}"));
+    }
+    for (keys, expected) in [
+        (
+            "name = [\"mlx5_0\"]\nnot.name = [\"mlx5_*\"]",
+            "not.name excludes name",
+        ),
+        (
+            "protocol = [\"roce\"]\nnot.protocol = [\"roce\", \"opa\"]",
+            "not.protocol excludes protocol",
+        ),
+        (
+            "kind = [\"smi\"]\nnot.kind = [\"smi\"]",
+            "not.kind excludes kind",
+        ),
+        (
+            "kind = [\"software\"]\nvirtual_function = true",
+            "virtual_function excludes kind",
+        ),
+        (
+            "virtual_function = true\nnot.virtual_function = true",
+            "not.virtual_function excludes virtual_function",
+        ),
+    ] {
+        let expected = format!("10-x.toml:1: it can never select anything: {expected}");
+        assert_eq!(error(&rule(keys)), expected);
+    }
+    for (text, expected) in [
+        (
+            "[rule]\nmodules = [\"a\"]\n",
+            "1: [rule] is a single table; write [[rule]]",
+        ),
+        (
+            "\n[function]\nname = [\"a\"]\n",
+            "2: [function] is a single table; write [[function]]",
+        ),
+        (
+            "rule = 3\n",
+            "1: 'rule' is not a key with a value; write [[rule]]",
+        ),
+        (
+            "[[function]]\ndriver = [\"mlx5_ib\"]\nmanage = false\n",
+            "2: driver \"mlx5_ib\" can never match: it is a module; its drivers are called mlx5_ib.*",
+        ),
+        (
+            "[[function]]\nnot.name = [\"a\"]\nmodules = [\"a\"]\n",
+            "1: it is for every function: name a driver, pci_id, pci_address or name",
+        ),
+    ] {
+        assert_eq!(error(text), format!("10-x.toml:{expected}"));
     }
 }
 
@@ -306,6 +434,9 @@ fn every_key_of_a_selector_has_to_match_and_one_of_its_values() {
     device.pci_address = Some("0000:c1:00.2".to_owned());
     device.node_guid = Some("0002:c903:0012:3456".to_owned());
     device.kind = Kind::VirtualFunction;
+    device.physical_function = Some("0000:c1:00.0".to_owned());
+    device.function_number = Some(3);
+    device.ports[0].netdev = Some("ibp193s0".to_owned());
     for (selector, selects) in [
         ("protocol = [\"roce\", \"infiniband\"]", true),
         ("protocol = [\"roce\"]", false),
@@ -322,6 +453,33 @@ fn every_key_of_a_selector_has_to_match_and_one_of_its_values() {
         ("name = [\"mlx5_??\"]", false),
         ("virtual_function = true", true),
         ("virtual_function = false", false),
+        ("name = [\"mlx5_[0-3]\"]", true),
+        ("name = [\"mlx5_[!0-3]\"]", false),
+        ("kind = [\"subfunction\", \"virtual_function\"]", true),
+        ("kind = [\"function\"]", false),
+        ("physical_function = [\"0000:c1:00.0\"]", true),
+        ("physical_function = [\"0000:c1:00.1\"]", false),
+        ("function_number = [1, 3]", true),
+        ("function_number = [\"0-7\"]", true),
+        ("function_number = [\"4-7\", 0]", false),
+        ("netdev = [\"ibp*\"]", true),
+        ("netdev = [\"eth*\"]", false),
+        ("not.name = [\"rxe*\", \"siw*\"]", true),
+        ("not.name = [\"rxe*\", \"mlx5_0\"]", false),
+        (
+            "driver = [\"mlx5_core\"]\nnot.kind = [\"subfunction\"]",
+            true,
+        ),
+        // One that matches is enough.
+        (
+            "not = { driver = [\"hfi1\"], pci_id = [\"15b3:*\"] }",
+            false,
+        ),
+        ("not.virtual_function = true", false),
+        ("not.function_number = [3]", false),
+        ("not.netdev = [\"eth0\"]", true),
+        // What it does not have does not match.
+        ("not.guid = [\"0002:c903:0012:3457\"]", true),
         ("name = [\"*\"]\ndriver = [\"hfi1\"]", false),
     ] {
         let rules = read(&[(

@@ -1,0 +1,63 @@
+//! The drivers whose RDMA devices another kernel module makes (`drivers/infiniband/hw` in the kernel).
+//! Responsible for their names alone. Must never be asked whether a function can do RDMA: its driver's
+//! name does not tell.
+
+/// A driver of functions, and the module that makes RDMA devices of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SplitDriver {
+    /// The driver that is bound to the function.
+    pub driver: &'static str,
+    /// The module that makes its RDMA devices.
+    pub module: &'static str,
+    /// Whether no alias leads to the module, so that it has to be loaded by name.
+    pub by_name: bool,
+}
+
+/// All of them. A driver whose module has changed from one kernel to another stands there with both.
+pub const SPLIT_DRIVERS: [SplitDriver; 13] = [
+    by_alias("mlx5_core", "mlx5_ib"),
+    by_alias("mlx4_core", "mlx4_ib"),
+    by_alias("bnxt_en", "bnxt_re"),
+    by_alias("ice", "irdma"),
+    by_alias("i40e", "irdma"),
+    by_alias("i40e", "i40iw"),
+    by_alias("idpf", "irdma"),
+    by_alias("mana", "mana_ib"),
+    by_alias("ionic", "ionic_rdma"),
+    by_name("cxgb4", "iw_cxgb4"),
+    by_name("be2net", "ocrdma"),
+    by_name("qede", "qedr"),
+    by_name("hns3", "hns_roce_hw_v2"),
+];
+
+const fn by_alias(driver: &'static str, module: &'static str) -> SplitDriver {
+    SplitDriver {
+        driver,
+        module,
+        by_name: false,
+    }
+}
+
+const fn by_name(driver: &'static str, module: &'static str) -> SplitDriver {
+    SplitDriver {
+        driver,
+        module,
+        by_name: true,
+    }
+}
+
+/// The modules that may make the RDMA devices of this driver; one kernel has at most one of them.
+pub fn rdma_modules(driver: &str) -> impl Iterator<Item = &'static str> {
+    let split = SPLIT_DRIVERS.iter();
+    split
+        .filter(move |split| split.driver == driver)
+        .map(|split| split.module)
+}
+
+/// The module of an auxiliary device's driver: the kernel names such a driver after its module, a dot,
+/// and a name in it (`__auxiliary_driver_register` in `drivers/base/auxiliary.c`).
+#[must_use]
+pub fn module_of_auxiliary_driver(driver: &str) -> Option<&str> {
+    let (module, _) = driver.split_once('.')?;
+    (!module.is_empty()).then_some(module)
+}

@@ -1,0 +1,315 @@
+//! Patterns of names, as udev's rules have them (`glob(7)`): `*`, `?`, and `[...]` for one character
+//! of a set. Pure. Must never accept a pattern that its property can never match without saying so:
+//! a rule that leaves devices alone would leave none alone.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// The longest pattern, in characters: longer than every name that the kernel gives.
+const MAX_LEN: usize = 255;
+
+/// A pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    text: String,
+    parts: Vec<Part>,
+}
+
+/// Part of a pattern: one character of a set, or any number of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    set: Set,
+    repeats: bool,
+}
+
+/// Characters, by ranges that include both ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Set(Vec<(char, char)>);
+
+/// Why a text is not a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// It is empty.
+    #[error("it is empty")]
+    Empty,
+    /// It is longer than [`MAX_LEN`].
+    #[error("it has more than {MAX_LEN} characters")]
+    TooLong,
+    /// A set has no end.
+    #[error("a '[' without its ']'")]
+    Unclosed,
+    /// A range of a set runs backwards.
+    #[error("the range {0}-{1} is empty")]
+    Backwards(char, char),
+    /// It has what rules of udev separate alternatives by.
+    #[error("'|' separates nothing here: write each name as a string of its own")]
+    Alternatives,
+    /// It has an escape.
+    #[error("there are no escapes: write [*] for the character '*'")]
+    Escape,
+}
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        if text.is_empty() {
+            return Err(PatternError::Empty);
+        }
+        if text.chars().count() > MAX_LEN {
+            return Err(PatternError::TooLong);
+        }
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some(first) = rest.chars().next() {
+            rest = rest.get(first.len_utf8()..).unwrap_or_default();
+            parts.push(match first {
+                '*' => Part::any(true),
+                '?' => Part::any(false),
+                '|' => return Err(PatternError::Alternatives),
+                '\\' => return Err(PatternError::Escape),
+                '[' => {
+                    let (set, after) = Set::parse(rest)?;
+                    rest = after;
+                    Part {
+                        set,
+                        repeats: false,
+                    }
+                }
+                literal => Part::literal(literal),
+            });
+        }
+        let text = text.to_owned();
+        Ok(Self { text, parts })
+    }
+
+    /// What the kernel gives a name: any characters but a slash and control characters.
+    #[must_use]
+    pub fn of_names() -> Self {
+        let none = Set(vec![('\0', '\u{1f}'), ('/', '/'), ('\u{7f}', '\u{9f}')]);
+        let part = Part {
+            set: none.others(),
+            repeats: true,
+        };
+        Self {
+            text: "*".to_owned(),
+            parts: vec![part],
+        }
+    }
+
+    /// Whether the whole of `value` matches.
+    #[must_use]
+    pub fn matches(&self, value: &str) -> bool {
+        let value: Vec<Part> = value.chars().map(Part::literal).collect();
+        meet(&self.parts, &value)
+    }
+
+    /// Whether there is a text that this and `other` match.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        meet(&self.parts, &other.parts)
+    }
+
+    /// How many characters what it matches has at least.
+    #[must_use]
+    pub fn shortest(&self) -> usize {
+        self.parts.iter().filter(|part| !part.repeats).count()
+    }
+
+    /// Its text, when that is what it matches alone.
+    #[must_use]
+    pub fn literal(&self) -> Option<&str> {
+        (!self.text.contains(['*', '?', '['])).then_some(&self.text)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Part {
+    fn any(repeats: bool) -> Self {
+        let set = Set(vec![(char::MIN, char::MAX)]);
+        Self { set, repeats }
+    }
+
+    fn literal(character: char) -> Self {
+        Self {
+            set: Set(vec![(character, character)]),
+            repeats: false,
+        }
+    }
+}
+
+impl Set {
+    /// Reads what stands behind a `[`; gives the text behind its `]`, too. As in `glob(7)`, a `]` that
+    /// comes first and a `-` at either end stand for themselves, and `!` turns the set around; so does
+    /// `^`, as in a regular expression.
+    fn parse(text: &str) -> Result<(Self, &str), PatternError> {
+        let (negated, body) = match text.strip_prefix(['!', '^']) {
+            Some(body) => (true, body),
+            None => (false, text),
+        };
+        let end = body.char_indices().skip(1).find(|(_, c)| *c == ']');
+        let (end, _) = end.ok_or(PatternError::Unclosed)?;
+        let (inside, after) = body.split_at(end);
+        let mut ranges = Vec::new();
+        let mut rest: Vec<char> = inside.chars().rev().collect();
+        while let Some(first) = rest.pop() {
+            let last = match rest.as_slice() {
+                [.., last, '-'] => *last,
+                _ => {
+                    ranges.push((first, first));
+                    continue;
+                }
+            };
+            rest.truncate(rest.len().saturating_sub(2));
+            if first > last {
+                return Err(PatternError::Backwards(first, last));
+            }
+            ranges.push((first, last));
+        }
+        let set = Self(ranges);
+        let set = if negated { set.others() } else { set };
+        Ok((set, after.strip_prefix(']').unwrap_or(after)))
+    }
+
+    /// All characters that are not in it.
+    fn others(mut self) -> Self {
+        self.0.sort_unstable();
+        let mut others = Vec::new();
+        let mut next = Some(char::MIN);
+        for (first, last) in self.0 {
+            let Some(from) = next else { break };
+            if from < first {
+                let before = (char::MIN..first).next_back();
+                others.extend(before.map(|before| (from, before)));
+            }
+            next = next.max((last..=char::MAX).nth(1));
+            if last == char::MAX {
+                next = None;
+            }
+        }
+        others.extend(next.map(|from| (from, char::MAX)));
+        Self(others)
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        self.0.iter().any(|(first, last)| {
+            let mut others = other.0.iter();
+            others.any(|(from, to)| first <= to && from <= last)
+        })
+    }
+}
+
+/// Whether there is a text that both match: a search over how far each has come. It takes at most as
+/// many steps as the product of their lengths.
+fn meet(one: &[Part], other: &[Part]) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut open = vec![(0, 0)];
+    while let Some((i, j)) = open.pop() {
+        if !seen.insert((i, j)) {
+            continue;
+        }
+        let (a, b) = (one.get(i), other.get(j));
+        if a.is_none() && b.is_none() {
+            return true;
+        }
+        // A part that repeats may also be over.
+        if a.is_some_and(|a| a.repeats) {
+            open.push((i + 1, j));
+        }
+        if b.is_some_and(|b| b.repeats) {
+            open.push((i, j + 1));
+        }
+        if let (Some(a), Some(b)) = (a, b)
+            && a.set.meets(&b.set)
+        {
+            open.push((i + usize::from(!a.repeats), j + usize::from(!b.repeats)));
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::parse(text).unwrap()
+    }
+
+    #[test]
+    fn the_whole_value_has_to_match() {
+        for (text, value, matches) in [
+            ("mlx5_0", "mlx5_0", true),
+            ("mlx5_0", "mlx5_01", false),
+            ("mlx5_*", "mlx5_", true),
+            ("*", "", true),
+            ("?", "", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-b-b", false),
+            ("mlx5_[0-3]", "mlx5_2", true),
+            ("mlx5_[0-3]", "mlx5_4", false),
+            ("mlx5_[!0-3]", "mlx5_4", true),
+            ("mlx5_[^0-3]", "mlx5_3", false),
+            ("[]x]", "]", true),
+            ("[a-]", "-", true),
+            ("[*]", "*", true),
+            ("[*]", "a", false),
+            ("[!a]", "\u{10ffff}", true),
+            ("é?", "éü", true),
+            ("MLX5_0", "mlx5_0", false),
+        ] {
+            assert_eq!(pattern(text).matches(value), matches, "{text} {value}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_said() {
+        for (text, error) in [
+            ("", "it is empty"),
+            ("a[", "a '[' without its ']'"),
+            ("[]", "a '[' without its ']'"),
+            ("[9-0]", "the range 9-0 is empty"),
+            (
+                "a|b",
+                "'|' separates nothing here: write each name as a string of its own",
+            ),
+            (
+                "a\\*",
+                "there are no escapes: write [*] for the character '*'",
+            ),
+            (&"a".repeat(256), "it has more than 255 characters"),
+        ] {
+            assert_eq!(Pattern::parse(text).unwrap_err().to_string(), error);
+        }
+    }
+
+    #[test]
+    fn two_patterns_meet_where_one_text_matches_both() {
+        for (one, other, meets) in [
+            ("a*", "*b", true),
+            ("a*", "b*", false),
+            ("??", "???", false),
+            ("[0-4]", "[4-9]", true),
+            ("[0-3]", "[4-9]", false),
+            ("[!a-z]", "[a-z]", false),
+            ("*a*", "bbb", false),
+        ] {
+            assert_eq!(pattern(one).meets(&pattern(other)), meets, "{one} {other}");
+            assert_eq!(pattern(other).meets(&pattern(one)), meets, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_is_made_to_be_slow_is_not() {
+        let stars = "*a".repeat(127);
+        assert!(!pattern(&stars).matches(&"a".repeat(126)));
+        assert!(pattern(&stars).matches(&"a".repeat(255)));
+    }
+}
