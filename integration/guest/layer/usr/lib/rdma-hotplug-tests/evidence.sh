@@ -40,17 +40,22 @@ call() {
         "org.rdmahotplug.$service.$method" "$parameters"
 }
 
-# status_of SERVICE FIELD: a field of /proc/PID/status of a service's main process.
-status_of() {
-    pid=$(systemctl show --property=MainPID --value "$1")
-    sed -n "s/^$2:[[:space:]]*//p" "/proc/$pid/status"
+# keep_fields NAME PID: who a process runs as, and what it may, as /proc says it in one read: a loader
+# that nobody needs ends.
+keep_fields() {
+    process_status=$(cat "/proc/$2/status")
+    for field in Uid CapEff CapPrm CapBnd CapAmb NoNewPrivs Seccomp; do
+        keep "$1.$field" field_of "$process_status" "$field"
+    done
 }
 
-# keep_privileges SERVICE: who a service runs as, and what it may.
+field_of() {
+    echo "$1" | sed -n "s/^$2:[[:space:]]*//p"
+}
+
+# keep_privileges SERVICE: the same of a service's main process.
 keep_privileges() {
-    for field in Uid CapEff CapPrm CapBnd CapAmb NoNewPrivs Seccomp; do
-        keep "$1.$field" status_of "$1" "$field"
-    done
+    keep_fields "$1" "$(systemctl show --property=MainPID --value "$1")"
 }
 
 # inserters: the processes of the loader that insert modules.
@@ -61,14 +66,7 @@ inserters() {
     done
 }
 
-# inserter_status FIELD: a field of /proc/PID/status of the first of them.
-inserter_status() {
-    sed -n "s/^$1:[[:space:]]*//p" "/proc/$(inserters | head -n 1)/status"
-}
-
-# keep_inserter_privileges: who the loader's other process runs as, and what it may.
+# keep_inserter_privileges: the same of the loader's other process.
 keep_inserter_privileges() {
-    for field in Uid CapEff CapPrm CapBnd CapAmb NoNewPrivs Seccomp; do
-        keep "rdma-inserter.$field" inserter_status "$field"
-    done
+    keep_fields rdma-inserter "$(inserters | head -n 1)"
 }
