@@ -27,6 +27,8 @@ pub struct Seen {
     pub same_functions: bool,
     /// Kernel modules that came or went, and whether each is there.
     pub modules: BTreeMap<String, bool>,
+    /// Whether these are all that there are.
+    pub all_modules: bool,
     /// Where devices are exclusive, the names of those that nodes belong to, of whatever network
     /// namespace.
     pub with_nodes: BTreeSet<String>,
@@ -55,6 +57,8 @@ struct Known {
 pub struct Inventory {
     devices: BTreeMap<i64, Known>,
     functions: BTreeMap<String, Function>,
+    /// The kernel modules that are live.
+    modules: BTreeSet<String>,
     sequence: SequenceNumber,
     /// Whether there was a look. Before the first, nobody is told that nothing is there.
     complete: bool,
@@ -97,9 +101,15 @@ impl Inventory {
     /// CLOCK_MONOTONIC.
     pub fn replace(&mut self, seen: &Seen, now: i64) -> Vec<SubscribeDevicesReply> {
         let mut events = Vec::new();
+        if !self.complete {
+            let live = seen.modules.iter().filter(|(_, there)| **there);
+            self.modules = live.map(|(name, _)| name.clone()).collect();
+            events.push(self.all_modules());
+        }
+        let first = events.len();
         self.take_missing(seen, now, &mut events);
         // Whoever has a device is registered: where none came or went, that is as it was.
-        let mut same_parents = events.is_empty();
+        let mut same_parents = events.len() == first;
         for found in &seen.devices {
             let known = Known {
                 found: found.clone(),
@@ -120,12 +130,8 @@ impl Inventory {
         if !seen.same_functions || !same_parents {
             self.replace_functions(seen, now, &mut events);
         }
-        for (name, there) in &seen.modules {
-            let action = if *there { Action::Add } else { Action::Remove };
-            events.push(SubscribeDevicesReply {
-                module: Some(name.clone()),
-                ..reply(action, self.sequence.advance())
-            });
+        if self.complete {
+            self.replace_modules(seen, &mut events);
         }
         if !std::mem::replace(&mut self.complete, true) {
             events.push(self.mark(Action::Ready));
@@ -201,6 +207,40 @@ impl Inventory {
         }
     }
 
+    fn replace_modules(&mut self, seen: &Seen, events: &mut Vec<SubscribeDevicesReply>) {
+        let is_live = |name: &String| seen.modules.get(name) == Some(&true);
+        let mut changes = Vec::new();
+        if seen.all_modules {
+            let gone = self.modules.iter().filter(|name| !is_live(name));
+            changes.extend(gone.map(|name| (name.clone(), false)));
+        }
+        for (name, there) in &seen.modules {
+            // One that was unloaded and loaded again between two looks, or the other way round, is
+            // told nevertheless.
+            if *there != self.modules.contains(name) || !seen.all_modules {
+                changes.push((name.clone(), *there));
+            }
+        }
+        for (name, there) in changes {
+            let action = match there {
+                true => Action::Add,
+                false => Action::Remove,
+            };
+            events.push(of_module(action, &name, self.sequence.advance()));
+            match there {
+                true => self.modules.insert(name),
+                false => self.modules.remove(&name),
+            };
+        }
+    }
+
+    fn all_modules(&self) -> SubscribeDevicesReply {
+        SubscribeDevicesReply {
+            modules: Some(self.modules.iter().cloned().collect()),
+            ..self.mark(Action::Add)
+        }
+    }
+
     fn mark(&self, action: Action) -> SubscribeDevicesReply {
         reply(action, self.sequence)
     }
@@ -215,8 +255,11 @@ impl Snapshot for Inventory {
             .map(|device| record(Action::Add, device, self.sequence));
         let functions = self.functions();
         let functions = functions.map(|f| of_function(Action::Add, f, self.sequence));
+        // First, so that what devices need is known when they are told.
+        let modules = self.complete.then(|| self.all_modules());
         let ready = self.complete.then(|| self.mark(Action::Ready));
-        devices.chain(functions).chain(ready).collect()
+        let objects = modules.into_iter().chain(devices).chain(functions);
+        objects.chain(ready).collect()
     }
 
     fn resync(&self) -> SubscribeDevicesReply {
@@ -233,6 +276,7 @@ fn reply(action: Action, sequence: SequenceNumber) -> SubscribeDevicesReply {
         device: None,
         function: None,
         module: None,
+        modules: None,
     }
 }
 
@@ -258,6 +302,13 @@ fn of_function(
 ) -> SubscribeDevicesReply {
     SubscribeDevicesReply {
         function: Some(function.clone()),
+        ..reply(action, sequence)
+    }
+}
+
+fn of_module(action: Action, name: &str, sequence: SequenceNumber) -> SubscribeDevicesReply {
+    SubscribeDevicesReply {
+        module: Some(name.to_owned()),
         ..reply(action, sequence)
     }
 }

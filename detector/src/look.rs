@@ -16,7 +16,7 @@ use std::sync::Arc;
 use interfaces::detector::{Device, NetnsMode};
 use interfaces::names::ModuleName;
 
-use crate::function::SysfsFunction;
+use crate::function::{ModuleState, SysfsFunction};
 use crate::inventory::{Found, Seen};
 use crate::netlink::{RdmaSocket, RequestError};
 use crate::nldev::{NldevPort, NldevSystem};
@@ -46,6 +46,8 @@ pub struct Eyes {
     silences: Silences,
     /// What was left out, so that each is logged once.
     refusals: Refusals,
+    /// Modules that are being initialised or are about to go: no event says when that is over.
+    moving: BTreeSet<String>,
 }
 
 struct Known {
@@ -88,6 +90,7 @@ impl Eyes {
             functions: Arc::default(),
             system: NldevSystem::default(),
             refusals: Refusals::default(),
+            moving: BTreeSet::new(),
         }
     }
 
@@ -121,8 +124,12 @@ impl Eyes {
         let same_functions = !self.look_at_functions(pending);
         let modules = self.look_at_modules(pending);
         Ok(Looked {
-            in_motion: self.functions.values().any(SysfsFunction::is_in_motion),
-            seen: self.seen(modules, same_functions),
+            in_motion: !self.moving.is_empty()
+                || self.functions.values().any(SysfsFunction::is_in_motion),
+            seen: Seen {
+                all_modules: pending.everything,
+                ..self.seen(modules, same_functions)
+            },
             ib_core,
             system: self.system,
             device_reads,
@@ -138,6 +145,7 @@ impl Eyes {
             functions: Arc::clone(&self.functions),
             same_functions,
             modules,
+            all_modules: false,
             // They are many, and matter only where a device can be elsewhere.
             with_nodes: match exclusive {
                 true => self.nodes.owners(),
@@ -147,15 +155,23 @@ impl Eyes {
         }
     }
 
-    /// Whether each module that came or went is there.
+    /// Whether each module that came or went is there, or each module at all.
     fn look_at_modules(&mut self, pending: &Pending) -> BTreeMap<String, bool> {
+        let mut names = std::mem::take(&mut self.moving);
+        names.extend(pending.modules.iter().cloned());
+        if pending.everything {
+            names.extend(self.sysfs.modules());
+        }
         let mut modules = BTreeMap::new();
-        for name in &pending.modules {
-            match ModuleName::parse(name) {
-                Ok(_) => {
-                    modules.insert(name.clone(), self.sysfs.has_module(name));
-                }
-                Err(e) => self.refuse(Refusal::at("a module", e)),
+        for name in names {
+            if let Err(e) = ModuleName::parse(&name) {
+                self.refuse(Refusal::at("a module", e));
+                continue;
+            }
+            match self.sysfs.module_state(&name) {
+                ModuleState::Live => drop(modules.insert(name, true)),
+                ModuleState::Absent => drop(modules.insert(name, false)),
+                ModuleState::InMotion => drop(self.moving.insert(name)),
             }
         }
         modules

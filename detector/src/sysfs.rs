@@ -231,14 +231,20 @@ impl Sysfs {
         function.may_register().then_some(function)
     }
 
-    /// Whether a module is there, in whatever state.
+    /// The names of all modules that are there, in whatever state, and of those built in that have
+    /// something to show.
     #[must_use]
-    pub fn has_module(&self, name: &str) -> bool {
-        self.root.join("module").join(name).exists()
+    pub fn modules(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.root.join("module"));
+        let entries = entries.into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
     }
 
     /// The state of a module. One that is built in has none, and is there from the start.
-    fn module_state(&self, module: &str) -> ModuleState {
+    #[must_use]
+    pub fn module_state(&self, module: &str) -> ModuleState {
         let module = self.root.join("module").join(module);
         match line_at(&module.join("initstate")).as_deref() {
             Some("live") => ModuleState::Live,

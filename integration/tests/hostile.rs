@@ -399,6 +399,8 @@ fn a_subscriber_that_stops_reading_costs_a_thousand_others_nothing() {
             let streams: Vec<UnixStream> = (0..count).map(|_| target.connect()).collect();
             let subscribed = streams.into_iter().map(|mut stream| {
                 stream.write_all(subscribe).unwrap();
+                let modules = read_message(&mut stream).unwrap();
+                assert!(modules["parameters"]["modules"].is_array(), "{modules}");
                 let told = read_message(&mut stream).unwrap();
                 assert_eq!(told["parameters"]["action"], "ready", "{told}");
                 let sequence = told["parameters"]["sequence"].as_i64().unwrap();

@@ -32,6 +32,7 @@ impl ModuleResult {
         Self {
             module: module.into(),
             outcome,
+            stands_for: None,
             chain: Vec::new(),
             duration_usec: 0,
             denied_by: None,

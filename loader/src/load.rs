@@ -107,7 +107,7 @@ impl Loader {
                 self.place(name, &policy, &mut graph, ordered)
             };
             match placed {
-                Ok(Placed { nodes, required }) => ticket.wait_for(position, nodes, required),
+                Ok((placed, judged)) => ticket.wait_for(position, placed, judged.stands_for),
                 Err(result) => ticket.answer(position, *result),
             }
         }
@@ -127,7 +127,7 @@ impl Loader {
         policy: &Policy,
         graph: &mut Graph,
         ordered: bool,
-    ) -> Result<Placed, Box<ModuleResult>> {
+    ) -> Result<(Placed, ModuleResult), Box<ModuleResult>> {
         let failed = |why: String| Box::new(ModuleResult::failed(name.as_str(), why));
         let unplanned = |e: Unplanned| {
             let mut result = failed(interfaces::log::Chain(&e).to_string());
@@ -149,7 +149,8 @@ impl Loader {
             return Err(Box::new(result));
         }
         let planner = self.planner(&snapshot, &|_| true);
-        graph.add(&plans, &planner, ordered, &state).map_err(failed)
+        let placed = graph.add(&plans, &planner, ordered, &state);
+        Ok((placed.map_err(failed)?, result))
     }
 
     /// The verdict on one name, and what stands behind it. Has this process end where it may not

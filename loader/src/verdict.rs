@@ -75,6 +75,27 @@ pub fn is_done(step: &Step, state: &dyn Fn(&str) -> ModuleState) -> bool {
 /// all that is left is to do it.
 #[must_use]
 pub fn judge(name: &str, plans: &[Plan], facts: &Facts<'_>) -> ModuleResult {
+    ModuleResult {
+        stands_for: stands_for(name, plans, facts.state),
+        ..judge_plans(name, plans, facts)
+    }
+}
+
+/// The modules that a name stands for, where it stands for any that can be loaded.
+fn stands_for(
+    name: &str,
+    plans: &[Plan],
+    state: &dyn Fn(&str) -> ModuleState,
+) -> Option<Vec<String>> {
+    if plans.is_empty() && state(name) == ModuleState::Live {
+        return Some(vec![name.to_owned()]);
+    }
+    let loadable = plans.iter().filter(|plan| !is_builtin(plan));
+    let modules: Vec<String> = loadable.map(|plan| text(&plan.module)).collect();
+    (!modules.is_empty()).then_some(modules)
+}
+
+fn judge_plans(name: &str, plans: &[Plan], facts: &Facts<'_>) -> ModuleResult {
     if plans.is_empty() {
         // Whoever has loaded it, and from wherever.
         if (facts.state)(name) == ModuleState::Live {

@@ -57,7 +57,7 @@ enum Timer {
 }
 
 /// The state of the whole.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Machine {
     #[serde(with = "saved_rules")]
     rules: Rules,
@@ -121,13 +121,24 @@ impl Machine {
         self.timers.first().map(|(time, _)| *time)
     }
 
-    /// Whether an event can mean anything: modules come and go that are nobody's here.
+    /// What of an event can mean anything: modules come and go that no device here should have.
     #[must_use]
-    pub fn is_concerned(&self, event: &Event) -> bool {
+    pub fn concerning(&self, event: Event) -> Option<Event> {
         match event {
-            Event::ModuleThere(name) | Event::ModuleGone(name) => !self.stands_for(name).is_empty(),
-            _ => true,
+            Event::ModuleThere(ref name) | Event::ModuleGone(ref name) => {
+                self.is_known_by(name).then_some(event)
+            }
+            Event::ModulesThere(mut names) => {
+                names.retain(|name| self.is_known_by(name));
+                Some(Event::ModulesThere(names))
+            }
+            event => Some(event),
         }
+    }
+
+    /// Whether a wanted module is known by this name.
+    fn is_known_by(&self, name: &ModuleName) -> bool {
+        !self.stands_for(name).is_empty()
     }
 
     /// Why a record of the detector is not taken, in a sentence; nothing of one that is, and of any
@@ -177,6 +188,7 @@ impl Machine {
             Event::FunctionGone(name) => self.function_gone(&name, actions),
             Event::ModuleThere(name) => self.module_there(&name, actions),
             Event::ModuleGone(name) => self.module_gone(&name, actions),
+            Event::ModulesThere(names) => self.modules_there(&names, actions),
             Event::SnapshotEnds => self.snapshot_ends(actions),
             // What was known stays until the detector is back and says otherwise.
             Event::DetectorLost => self.connected = false,
@@ -211,7 +223,7 @@ impl Machine {
         let announced = self.announced.iter();
         actions.extend(announced.map(|flag| Action::SetFlag(*flag, true)));
         for module in self.modules.values_mut() {
-            module.in_flight = false;
+            module.ask_again |= std::mem::take(&mut module.in_flight);
         }
         self.ask_everyone(Again::No, actions);
         self.touch_everyone();

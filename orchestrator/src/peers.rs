@@ -57,13 +57,25 @@ pub async fn follow_detector(socket: PathBuf, messages: UnboundedSender<Message>
     }
 }
 
+/// The most names of modules that are believed, many times what a kernel has.
+const MOST_MODULES: usize = 4096;
+
+/// The kernel's names of modules, where they can be believed.
+fn modules(names: &[String]) -> Option<Event> {
+    let parsed = names.iter().filter_map(|name| ModuleName::parse(name).ok());
+    (names.len() <= MOST_MODULES).then(|| Event::ModulesThere(parsed.collect()))
+}
+
 /// A reply that lacks what its action needs says nothing.
 fn event(reply: SubscribeDevicesReply) -> Option<Event> {
     match reply.action {
         Action::Add | Action::Change => match (reply.device, reply.function) {
             (Some(device), _) => Some(Event::Device(Box::new(device))),
             (None, Some(function)) => Some(Event::Function(Box::new(function))),
-            (None, None) => module(reply.module).map(Event::ModuleThere),
+            (None, None) => match reply.modules {
+                Some(names) => modules(&names),
+                None => module(reply.module).map(Event::ModuleThere),
+            },
         },
         Action::Remove => match (reply.index, reply.function, reply.module) {
             (Some(index), ..) => Some(Event::DeviceGone(index)),

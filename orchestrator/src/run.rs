@@ -306,9 +306,9 @@ impl Mind {
     }
 
     fn take(&mut self, event: Event) {
-        if !self.machine.is_concerned(&event) {
+        let Some(event) = self.machine.concerning(event) else {
             return;
-        }
+        };
         if let Some(why) = self.machine.refusal(&event) {
             self.refused.note(why);
             return;

@@ -43,10 +43,48 @@ fn seen(devices: &[(i64, &str)]) -> Seen {
 }
 
 fn told(events: &[SubscribeDevicesReply]) -> Vec<(Action, Option<&str>, i64)> {
-    events
-        .iter()
-        .map(|e| (e.action, e.name.as_deref(), e.sequence))
+    let told = events.iter().filter(|e| e.modules.is_none());
+    told.map(|e| (e.action, e.name.as_deref(), e.sequence))
         .collect()
+}
+
+fn modules(names: &[(&str, bool)], all: bool) -> Seen {
+    let modules = names
+        .iter()
+        .map(|(name, there)| ((*name).to_owned(), *there));
+    Seen {
+        modules: modules.collect(),
+        all_modules: all,
+        ..seen(&[])
+    }
+}
+
+fn of_modules(events: &[SubscribeDevicesReply]) -> Vec<(Action, &str)> {
+    let told = events.iter();
+    told.filter_map(|event| Some((event.action, event.module.as_deref()?)))
+        .collect()
+}
+
+/// What came and went while events were lost is told when all modules are looked at.
+#[test]
+fn a_snapshot_has_the_modules_and_a_look_at_all_tells_what_differs() {
+    let mut inventory = Inventory::default();
+    let _ = inventory.replace(&modules(&[("ib_core", true), ("xfs", true)], true), 0);
+    let both = Some(vec!["ib_core".to_owned(), "xfs".to_owned()]);
+    assert_eq!(inventory.snapshot()[0].modules, both);
+
+    let events = inventory.replace(&modules(&[("ib_cm", true), ("xfs", false)], false), 0);
+    let changes = [(Action::Add, "ib_cm"), (Action::Remove, "xfs")];
+    assert_eq!(of_modules(&events), changes);
+    // One that went and came again between two looks, and one that nobody knew.
+    let events = inventory.replace(&modules(&[("ib_cm", true), ("zfs", false)], false), 0);
+    let both_told = [(Action::Add, "ib_cm"), (Action::Remove, "zfs")];
+    assert_eq!(of_modules(&events), both_told);
+
+    let events = inventory.replace(&modules(&[("ib_core", true), ("xfs", true)], true), 0);
+    let changes = [(Action::Remove, "ib_cm"), (Action::Add, "xfs")];
+    assert_eq!(of_modules(&events), changes);
+    assert_eq!(inventory.snapshot()[0].modules, both);
 }
 
 #[test]

@@ -35,6 +35,7 @@ impl Devices {
             device: device.filter(|_| action != Action::Remove).cloned(),
             function: None,
             module: None,
+            modules: None,
         }
     }
 

@@ -217,7 +217,7 @@ fn a_bad_rules_file_is_said_with_its_line_and_the_last_good_one_stays() {
     assert_all_succeeded("bad-rules", &[]);
     let status = folded("bad-rules/status");
     assert!(
-        status.contains("50-rdma-core.toml:2: unknown field `rolse`")
+        status.contains("50-rdma-core.toml:2: there is no key 'rolse' here")
             && status.contains("did you mean roles? (its last good version stays in use)"),
         "{status}"
     );

@@ -56,7 +56,7 @@ fn of_a_thousand_devices_the_one_is_read_that_something_happened_to() {
     let (all, events) = watcher.look(&Pending::everything()).unwrap();
     assert_eq!(all.device_reads, 1_000);
     assert_eq!(all.seen.devices.len(), 1_000);
-    assert_eq!(events.len(), 1_000 + 1, "each, and ready");
+    assert_eq!(events.len(), 1 + 1_000 + 1, "the modules, each, and ready");
 
     let unasked = Pending::unasked();
     let (none, events) = watcher.look(&unasked).unwrap();

@@ -55,6 +55,8 @@ struct Told {
     index: Option<i64>,
     device: Option<Box<RawValue>>,
     function: Option<Function>,
+    module: Option<String>,
+    modules: Option<Vec<String>>,
 }
 
 /// What one subscriber knows.
@@ -102,6 +104,7 @@ impl Account {
                 self.forget();
             }
             (Action::Ready, ..) => {}
+            _ if told.module.is_some() || told.modules.is_some() => {}
             _ => self
                 .contradictions
                 .push("a reply without its record".to_owned()),

@@ -42,6 +42,9 @@ pub struct Loading {
 pub struct ModuleResult {
     pub module: String,
     pub outcome: Outcome,
+    #[serde(rename = "standsFor")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stands_for: Option<Vec<String>>,
     pub chain: Vec<String>,
     #[serde(rename = "durationUSec")]
     pub duration_usec: i64,

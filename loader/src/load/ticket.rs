@@ -11,7 +11,7 @@ use interfaces::server::Peer;
 use nix::errno::Errno;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::graph::Insertion;
+use super::graph::{Insertion, Placed};
 use crate::message::{Failure, Order};
 use crate::questions::Asked;
 use crate::schedule::{End, RequestId, Schedule};
@@ -82,6 +82,8 @@ struct Target {
     nodes: Vec<usize>,
     /// What must not fail: the modules that the name stands for.
     required: Vec<usize>,
+    /// The names of those, and of such as were live.
+    stands_for: Option<Vec<String>>,
 }
 
 impl Ticket {
@@ -96,11 +98,12 @@ impl Ticket {
     }
 
     /// Has the name at `position` wait for these nodes, and fail with one that is required.
-    pub fn wait_for(&mut self, position: usize, nodes: Vec<usize>, required: Vec<usize>) {
+    pub fn wait_for(&mut self, position: usize, placed: Placed, stands_for: Option<Vec<String>>) {
         self.targets.push(Target {
             position,
-            nodes,
-            required,
+            nodes: placed.nodes,
+            required: placed.required,
+            stands_for,
         });
     }
 
@@ -191,6 +194,7 @@ impl Ticket {
         let name = self.request.modules.get(target.position);
         let name = name.map(ToString::to_string).unwrap_or_default();
         let mut result = ModuleResult::new(name, Outcome::AlreadyLoaded);
+        result.stands_for.clone_from(&target.stands_for);
         let chain = self.chain(&target.nodes, ends);
         if !chain.is_empty() {
             result.outcome = Outcome::Loaded;

@@ -123,6 +123,7 @@ fn of_event(event: &Event) -> Option<Told> {
         Event::Pause(reason) => format!("somebody asks to pause: {reason}"),
         Event::Resume => "somebody asks to go on".to_owned(),
         Event::SnapshotBegins
+        | Event::ModulesThere(_)
         | Event::SnapshotEnds
         | Event::Deadline
         | Event::Target(_, UnitActivity::Changing) => return None,

@@ -8,7 +8,7 @@ use interfaces::journal::job::Verb as VerbRecord;
 use interfaces::journal::record::What;
 use interfaces::journal::unit::Activity;
 use interfaces::journal::{
-    Begins, Checkpoint, Decision, Event as EventRecord, FlagFailed, Job, Load, SetFlag,
+    Begins, Checkpoint, Decision, Event as EventRecord, FlagFailed, Job, Load, Modules, SetFlag,
     Source as SourceRecord, Sources as SourcesRecord, Unit, UnitJob, Units, decision, event, job,
     source,
 };
@@ -68,6 +68,9 @@ pub fn of_event(event: &Event) -> What {
         Event::FunctionGone(name) => Kind::FunctionGone(name.clone()),
         Event::ModuleThere(name) => Kind::ModuleThere(name.to_string()),
         Event::ModuleGone(name) => Kind::ModuleGone(name.to_string()),
+        Event::ModulesThere(names) => Kind::ModulesThere(Modules {
+            names: names.iter().map(ToString::to_string).collect(),
+        }),
         Event::SnapshotEnds => Kind::SnapshotEnds(()),
         Event::DetectorLost => Kind::DetectorLost(()),
         Event::Module(result) => Kind::Module(json(result)),
@@ -163,6 +166,10 @@ pub fn event(record: &EventRecord) -> Result<Event, WireError> {
             Kind::FunctionGone(name) => Event::FunctionGone(name.clone()),
             Kind::ModuleThere(name) => Event::ModuleThere(ModuleName::parse(name)?),
             Kind::ModuleGone(name) => Event::ModuleGone(ModuleName::parse(name)?),
+            Kind::ModulesThere(modules) => {
+                let names = modules.names.iter().map(|name| ModuleName::parse(name));
+                Event::ModulesThere(names.collect::<Result<_, _>>()?)
+            }
             Kind::SnapshotEnds(()) => Event::SnapshotEnds,
             Kind::DetectorLost(()) => Event::DetectorLost,
             Kind::Module(json) => Event::Module(serde_json::from_str(json)?),

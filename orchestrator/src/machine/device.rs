@@ -39,7 +39,7 @@ impl From<WantedModule> for Wanted {
 }
 
 /// One device.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Device {
     pub record: detector::Device,
     /// How many bytes of the bound for all records it takes.

@@ -29,6 +29,8 @@ pub enum Event {
     ModuleThere(ModuleName),
     /// The detector says that a kernel module is no longer there.
     ModuleGone(ModuleName),
+    /// At the beginning of a snapshot: every kernel module that is there.
+    ModulesThere(Vec<ModuleName>),
     /// The detector has told everything.
     SnapshotEnds,
     /// The detector cannot be reached.
@@ -60,7 +62,7 @@ pub enum Event {
 }
 
 /// What a job is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verb {
     /// To start the unit.
     Start,

@@ -33,7 +33,7 @@ struct Needed {
 }
 
 /// One function without an RDMA device.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Function {
     record: detector::Function,
     /// How many bytes of the bound for all records it takes.

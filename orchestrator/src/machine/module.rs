@@ -30,6 +30,14 @@ pub(super) struct Module {
     pub message: Option<String>,
     /// Asked for, and not answered.
     pub in_flight: bool,
+    /// There was a reason to ask again before the answer, which may be older; or the process that
+    /// asked has ended before it.
+    #[serde(default)]
+    pub ask_again: bool,
+    /// Whether it is in the kernel, as the detector has said last since it was asked for: the loader
+    /// may have looked before that.
+    #[serde(default)]
+    seen: Option<bool>,
     /// How often it was asked for since it last went well.
     pub attempts: u32,
     /// How often in a row it was tried again for one kind of failure, and which.
@@ -42,8 +50,9 @@ pub(super) struct Module {
     /// How long the loader took, in µs.
     pub took: Option<i64>,
     pub wanted_by: BTreeSet<Subject>,
-    /// What was inserted for it: an alias stands for a module of another name.
-    pub chain: Vec<String>,
+    /// The kernel's modules that it stands for, as the loader has said: an alias stands for others.
+    #[serde(default)]
+    pub stands_for: Vec<String>,
 }
 
 impl Module {
@@ -52,13 +61,15 @@ impl Module {
             state: ModuleState::Pending,
             message: None,
             in_flight: false,
+            ask_again: false,
+            seen: None,
             attempts: 0,
             retries: (0, None),
             retry_at: None,
             answered_at: None,
             took: None,
             wanted_by: BTreeSet::new(),
-            chain: Vec::new(),
+            stands_for: Vec::new(),
         }
     }
 
@@ -70,13 +81,22 @@ impl Module {
     /// Takes over the loader's answer.
     pub(super) fn answer(&mut self, result: &ModuleResult, now: i64) {
         self.in_flight = false;
-        self.state = state_of(result);
-        self.message.clone_from(&result.message);
+        self.state = match (state_of(result), self.seen.take()) {
+            // It was loaded and unloaded meanwhile, in whatever order: it is asked for again.
+            (ModuleState::Live, Some(false)) => ModuleState::Pending,
+            // Another program has loaded it meanwhile.
+            (_, Some(true)) => ModuleState::Live,
+            (state, _) => state,
+        };
+        self.message = result
+            .message
+            .clone()
+            .filter(|_| self.state == state_of(result));
         self.answered_at = Some(now);
         self.took = Some(result.duration_usec);
         self.retry_at = None;
-        if !result.chain.is_empty() {
-            self.chain.clone_from(&result.chain);
+        if let Some(stands_for) = &result.stands_for {
+            self.stands_for.clone_from(stands_for);
         }
         match (self.state, result.errno_name.as_deref()) {
             (ModuleState::Failed, Some(errno)) if TRANSIENT.contains(&errno) => {
@@ -86,6 +106,10 @@ impl Module {
             (ModuleState::Unknown, _) => self.retry_after_pause("unknown", now),
             (ModuleState::Live, _) => self.forget_attempts(),
             _ => self.retries = (0, None),
+        }
+        if std::mem::take(&mut self.ask_again) && self.state != ModuleState::Live {
+            self.state = ModuleState::Pending;
+            self.forget_attempts();
         }
     }
 
@@ -177,8 +201,6 @@ pub(super) enum Again {
     /// All but what is live and what somebody has unloaded: modules were installed, or what the
     /// administrator says has changed.
     Missing,
-    /// All but what somebody has unloaded: nobody has looked for a while.
-    Unseen,
     /// All: somebody asks for that.
     All,
 }
@@ -190,7 +212,6 @@ impl Again {
             Self::No => false,
             Self::Unknown => state == ModuleState::Unknown,
             Self::Missing => !matches!(state, ModuleState::Live | ModuleState::Unloaded),
-            Self::Unseen => state != ModuleState::Unloaded,
             Self::All => true,
         }
     }
@@ -204,11 +225,15 @@ pub(super) fn take_unasked<'n>(
 ) -> Vec<ModuleName> {
     let mut asked = Vec::new();
     for name in wanted {
-        if let Some(module) = modules.get_mut(name)
-            && !module.in_flight
-            && again.asks(module.state)
-        {
+        let Some(module) = modules.get_mut(name) else {
+            continue;
+        };
+        if module.in_flight {
+            module.ask_again |= matches!(again, Again::Missing | Again::All);
+        } else if module.ask_again || again.asks(module.state) {
             module.in_flight = true;
+            module.ask_again = false;
+            module.seen = None;
             module.attempts += 1;
             module.retry_at = None;
             asked.push(name.clone());
@@ -241,12 +266,15 @@ impl Machine {
         self.publish_functions(&wanting, actions);
     }
 
-    /// The wanted modules that the kernel's module of this name stands behind: an alias is known
-    /// by what was loaded for it, and there may be several.
+    /// The wanted modules that the kernel's module of this name stands behind. Until the loader has
+    /// said what a name stands for, that is taken for a module's own.
     pub(super) fn stands_for(&self, name: &ModuleName) -> Vec<ModuleName> {
         let is_it = |(wanted, module): &(&ModuleName, &Module)| {
-            let last = module.chain.last();
-            *wanted == name || last.is_some_and(|last| last == name.as_str())
+            let mut known = module.stands_for.iter();
+            match module.stands_for.is_empty() {
+                true => *wanted == name,
+                false => known.any(|known| known == name.as_str()),
+            }
         };
         let found = self.modules.iter().filter(is_it);
         found.map(|(wanted, _)| wanted.clone()).collect()
@@ -256,29 +284,64 @@ impl Machine {
     /// it.
     pub(super) fn module_there(&mut self, there: &ModuleName, actions: &mut Vec<Action>) {
         for name in self.stands_for(there) {
-            self.turn(&name, ModuleState::Live, actions);
+            let known = self.modules.get(&name);
+            let state = match known.is_some_and(|module| module.stands_for.len() > 1) {
+                // One of several: the loader says whether all are there.
+                true => ModuleState::Pending,
+                false => ModuleState::Live,
+            };
+            self.turn(&name, state, actions);
+        }
+    }
+
+    /// These modules are in the kernel, and of those that are wanted no others: what came and went
+    /// while the detector could not be heard is caught up with.
+    pub(super) fn modules_there(&mut self, there: &[ModuleName], actions: &mut Vec<Action>) {
+        let is_there = |known: &String| there.iter().any(|name| name.as_str() == known);
+        let wanted = self.modules.iter();
+        let changed = wanted.filter_map(|(name, module)| {
+            let known = match module.stands_for.as_slice() {
+                [] => &[name.to_string()],
+                known => known,
+            };
+            let all = known.iter().all(is_there);
+            let live = module.state == ModuleState::Live;
+            // What is built in has no name that it is known by, and does not go.
+            let gone = !all && live && !module.stands_for.is_empty();
+            (all && !live || gone || module.in_flight).then(|| (name.clone(), all))
+        });
+        let changed: Vec<(ModuleName, bool)> = changed.collect();
+        for (name, all) in changed {
+            let state = match all {
+                true => ModuleState::Live,
+                false => self.state_when_gone(&name),
+            };
+            self.turn(&name, state, actions);
         }
     }
 
     /// A module is no longer in the kernel. Where a rule says so it is put back.
     pub(super) fn module_gone(&mut self, gone: &ModuleName, actions: &mut Vec<Action>) {
         for name in self.stands_for(gone) {
-            let was_live = self.modules.get(&name).map(|module| module.state);
-            if was_live == Some(ModuleState::Live) {
-                let state = match self.restores_module(&name) {
-                    true => ModuleState::Pending,
-                    false => ModuleState::Unloaded,
-                };
+            let known = self.modules.get(&name);
+            let concerns = |module: &Module| module.in_flight || module.state == ModuleState::Live;
+            if known.is_some_and(concerns) {
+                let state = self.state_when_gone(&name);
                 self.turn(&name, state, actions);
             }
         }
     }
 
-    fn restores_module(&self, name: &ModuleName) -> bool {
-        self.devices.values().any(|device| {
+    /// What becomes of a module that is unloaded.
+    fn state_when_gone(&self, name: &ModuleName) -> ModuleState {
+        let restored = self.devices.values().any(|device| {
             let mut wanted = device.modules.iter();
             wanted.any(|wanted| wanted.restore && wanted.name == *name)
-        })
+        });
+        match restored {
+            true => ModuleState::Pending,
+            false => ModuleState::Unloaded,
+        }
     }
 
     /// Another program has changed the state of a module. Of one that is being loaded the loader's
@@ -287,6 +350,9 @@ impl Machine {
         let Some(module) = self.modules.get_mut(name) else {
             return;
         };
+        if module.in_flight {
+            module.seen = Some(to == ModuleState::Live);
+        }
         if module.in_flight || module.state == to {
             return;
         }

@@ -28,13 +28,10 @@ impl Machine {
         if another {
             self.device_gone(index, actions);
         }
-        let mut unseen = false;
         let is_new = !self.devices.contains_key(&index);
         match self.devices.get_mut(&index) {
             Some(known) => {
-                // Told again in a new snapshot, after a time in which nobody looked: what was
-                // live may have been unloaded.
-                unseen = !std::mem::replace(&mut known.confirmed, true);
+                known.confirmed = true;
                 let len = bounds::len(&record);
                 self.held
                     .change(std::mem::replace(&mut known.len, len), len);
@@ -50,8 +47,7 @@ impl Machine {
         if is_new {
             self.want_again(index);
         }
-        let again = if unseen { Again::Unseen } else { Again::No };
-        self.ask(&Subject::Device(index), again, actions);
+        self.ask(&Subject::Device(index), Again::No, actions);
     }
 
     /// Takes a device through the rules as they are now.

@@ -179,7 +179,31 @@ fn a_module_that_somebody_unloads_is_noticed_and_left_alone() {
     assert_eq!(script.tell(there.clone()), ["a Ready"]);
     assert!(script.tell(there).is_empty());
     let other = Event::ModuleThere(ModuleName::parse("xfs").unwrap());
-    assert!(!script.machine.is_concerned(&other));
+    assert!(script.machine.concerning(other).is_none());
+}
+
+/// The machine must not say for good what was true when the loader looked.
+#[test]
+fn what_the_detector_says_while_a_load_is_under_way_is_newer_than_the_loaders_look() {
+    let name = || ModuleName::parse("rdma_ucm").unwrap();
+    let begin = || {
+        let mut script = Script::started("[[rule]]\nmodules = [\"rdma_ucm\"]\n");
+        let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+        script
+    };
+    // Loaded and unloaded, in whatever order.
+    let mut script = begin();
+    let _ = script.all([Event::ModuleThere(name()), Event::ModuleGone(name())]);
+    let told = script.answer("rdma_ucm", Outcome::Loaded);
+    assert_eq!(decisions(&told), ["load rdma_ucm for a (index 1)"]);
+    let told = script.answer("rdma_ucm", Outcome::AlreadyLoaded);
+    assert!(told.contains(&"a Ready".to_owned()), "{told:?}");
+    for outcome in [Outcome::Denied, Outcome::Missing, Outcome::Failed] {
+        let mut script = begin();
+        let _ = script.tell(Event::ModuleThere(name()));
+        let told = script.answer("rdma_ucm", outcome);
+        assert!(told.contains(&"a Ready".to_owned()), "{told:?}");
+    }
 }
 
 /// cases.md L1 (doca-driver-build#51, ksmbd#485): a driver package loads its own later.
@@ -231,12 +255,8 @@ fn a_device_that_comes_later_asks_again_for_what_failed_and_not_for_what_is_deni
 fn attempts_for_one_kind_of_failure_are_none_for_another() {
     let mut script = Script::started("[[rule]]\nmodules = [\"ib_ipoib\"]\n");
     let _ = script.there(whole(1, "a", &[Protocol::Infiniband]));
-    let again = [
-        Event::SnapshotBegins,
-        Event::Device(Box::new(whole(1, "a", &[Protocol::Infiniband]))),
-        Event::SnapshotEnds,
-    ];
-    // The detector is restarted again and again, and each time the module is asked for.
+    let again = [Event::ModulesInstalled];
+    // Modules are installed again and again, and each time it is asked for.
     for errno in ["ENOEXEC"; 20] {
         let _ = script.tell(failure("ib_ipoib", errno));
         assert!(!asked_again(&mut script, 1000));
@@ -297,9 +317,10 @@ fn what_somebody_has_unloaded_stays_so_when_the_detector_comes_back_or_modules_a
     let told = script.all([
         Event::SnapshotBegins,
         Event::Device(Box::new(whole(1, "a", &[Protocol::Roce]))),
+        Event::ModulesThere(vec![ModuleName::parse("ib_uverbs").unwrap()]),
         Event::SnapshotEnds,
     ]);
-    assert_eq!(decisions(&told), ["load ib_uverbs for a (index 1)"]);
+    assert!(decisions(&told).is_empty(), "{told:?}");
 }
 
 #[test]
@@ -307,10 +328,114 @@ fn an_alias_is_known_by_the_module_that_was_loaded_for_it() {
     let mut script = Script::started("[[rule]]\nmodules = [\"xprtrdma\"]\n");
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let mut result = ModuleResult::new("xprtrdma", Outcome::Loaded);
-    result.chain = vec!["rdma_cm".to_owned(), "rpcrdma".to_owned()];
+    result.stands_for = Some(vec!["rpcrdma".to_owned()]);
+    // A soft dependency comes after it.
+    result.chain = vec!["rpcrdma".to_owned(), "rdma_cm".to_owned()];
     let _ = script.tell(Event::Module(Box::new(result)));
-    let gone = Event::ModuleGone(ModuleName::parse("rpcrdma").unwrap());
+    let module = |name| ModuleName::parse(name).unwrap();
+    assert!(
+        script
+            .machine
+            .concerning(Event::ModuleGone(module("rdma_cm")))
+            .is_none()
+    );
+    let gone = Event::ModuleGone(module("rpcrdma"));
     assert_eq!(script.tell(gone), ["a Registered"]);
+    assert_eq!(
+        script.tell(Event::ModuleThere(module("rpcrdma"))),
+        ["a Ready"]
+    );
+}
+
+/// Found by the explorer: what was installed was asked for, and the process ended.
+#[test]
+fn what_the_last_process_had_no_answer_for_is_asked_for_by_the_next() {
+    let mut script = Script::started("[[rule]]\nmodules = [\"rdma_ucm\"]\n");
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let _ = script.answer("rdma_ucm", Outcome::Denied);
+    let told = script.tell(Event::ModulesInstalled);
+    assert_eq!(decisions(&told), ["load rdma_ucm for a (index 1)"]);
+    let told = script.tell(Event::Begins(PATIENCE));
+    assert!(
+        told.contains(&"load rdma_ucm for a (index 1)".to_owned()),
+        "{told:?}"
+    );
+    let _ = script.answer("rdma_ucm", Outcome::Loaded);
+    let told = script.tell(Event::Begins(PATIENCE));
+    assert!(
+        !told.iter().any(|words| words.starts_with("load")),
+        "{told:?}"
+    );
+}
+
+/// Found by the explorer: the loader had looked before, and its answer came after.
+#[test]
+fn what_is_installed_while_a_load_is_under_way_is_asked_for_after_it() {
+    let mut script = Script::started("[[rule]]\nmodules = [\"rdma_ucm\"]\n");
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    assert!(decisions(&script.tell(Event::ModulesInstalled)).is_empty());
+    let told = script.answer("rdma_ucm", Outcome::Missing);
+    assert_eq!(decisions(&told), ["load rdma_ucm for a (index 1)"]);
+    // One that is live need not be.
+    assert!(decisions(&script.tell(Event::ModulesInstalled)).is_empty());
+    let told = script.answer("rdma_ucm", Outcome::Loaded);
+    assert!(
+        !told.iter().any(|words| words.starts_with("load")),
+        "{told:?}"
+    );
+}
+
+/// An alias of several modules is live when all of them are: that the loader says.
+#[test]
+fn an_alias_of_several_modules_is_asked_for_again_when_one_of_them_comes() {
+    let mut script = Script::started("[[rule]]\nmodules = [\"both\"]\n");
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let mut result = ModuleResult::failed("both", "no");
+    result.stands_for = Some(vec!["one".to_owned(), "two".to_owned()]);
+    let _ = script.tell(Event::Module(Box::new(result)));
+    let told = script.tell(Event::ModuleThere(ModuleName::parse("one").unwrap()));
+    assert_eq!(decisions(&told), ["load both for a (index 1)"]);
+}
+
+/// What came and went while nobody heard it is caught up with from the next snapshot.
+#[test]
+fn a_snapshot_says_which_modules_are_there() {
+    let mut script = Script::started(
+        "[[rule]]\nmodules = [\"ib_uverbs\", \"rdma_ucm\", \"xprtrdma\", \"ib_core\"]\n",
+    );
+    let _ = script.there(whole(1, "a", &[Protocol::Roce]));
+    let mut alias = ModuleResult::new("xprtrdma", Outcome::AlreadyLoaded);
+    alias.stands_for = Some(vec!["rpcrdma".to_owned()]);
+    let mut uverbs = ModuleResult::new("ib_uverbs", Outcome::Loaded);
+    uverbs.stands_for = Some(vec!["ib_uverbs".to_owned()]);
+    let _ = script.all([
+        Event::Module(Box::new(alias)),
+        Event::Module(Box::new(uverbs)),
+        answer("rdma_ucm", Outcome::Denied),
+        answer("ib_core", Outcome::Builtin),
+    ]);
+    let snapshot = |names: &[&str]| {
+        let names = names.iter().map(|name| ModuleName::parse(name).unwrap());
+        [
+            Event::SnapshotBegins,
+            Event::ModulesThere(names.collect()),
+            Event::Device(Box::new(whole(1, "a", &[Protocol::Roce]))),
+            Event::SnapshotEnds,
+        ]
+    };
+    let _ = script.all(snapshot(&["ib_uverbs", "rdma_ucm", "rpcrdma"]));
+    assert_eq!(script.waiting_for(1), "");
+    let told = script.all(snapshot(&["rdma_ucm", "rpcrdma"]));
+    assert!(decisions(&told).is_empty(), "{told:?}");
+    assert_eq!(
+        script.waiting_for(1),
+        "module ib_uverbs, which somebody has unloaded"
+    );
+    let _ = script.all(snapshot(&["ib_uverbs", "rdma_ucm"]));
+    assert_eq!(
+        script.waiting_for(1),
+        "module xprtrdma, which somebody has unloaded"
+    );
 }
 
 #[test]
