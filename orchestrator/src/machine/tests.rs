@@ -1,6 +1,7 @@
 //! The machine's decisions: scripts of events in, and actions out, in words.
 
 mod devices;
+mod explore;
 mod functions;
 mod modules;
 mod start;
