@@ -110,9 +110,10 @@ fn event(input: &mut Unstructured<'_>) -> Result<Event> {
         5 => Event::DeviceGone(index),
         6 | 7 => function(input, slot)?,
         8 => Event::FunctionGone(slot.to_owned()),
-        9 => match input.arbitrary()? {
-            true => Event::ModuleThere(name(input)?),
-            false => Event::ModuleGone(name(input)?),
+        9 => match input.int_in_range(0..=2)? {
+            0 => Event::ModuleThere(name(input)?),
+            1 => Event::ModuleGone(name(input)?),
+            _ => Event::ModulesThere(vec![name(input)?, name(input)?]),
         },
         10 => Event::SnapshotEnds,
         11 => Event::DetectorLost,
@@ -120,6 +121,7 @@ fn event(input: &mut Unstructured<'_>) -> Result<Event> {
             let result = json!({
                 "module": name(input)?.as_str(),
                 "outcome": input.choose(&OUTCOMES)?,
+                "standsFor": input.choose(&[None, Some(["rdma_ucm"])])?,
                 "chain": [],
                 "durationUSec": 1,
                 "message": input.arbitrary::<bool>()?.then_some("a sentence"),

@@ -184,10 +184,8 @@ impl Keys {
         let number = number.map(|all| line("function_number", all, range_text));
         let names = self.names.iter();
         let names = names.map(|(name, all)| line(name.key(), all, ToString::to_string));
-        let is_virtual = self.virtual_function.map(|is| match is {
-            true => "virtual function".to_owned(),
-            false => "no virtual function".to_owned(),
-        });
+        let is_virtual = self.virtual_function;
+        let is_virtual = is_virtual.map(|is| format!("virtual_function {is}"));
         let first = protocol.into_iter().chain(kind);
         first.chain(names).chain(number).chain(is_virtual).collect()
     }
