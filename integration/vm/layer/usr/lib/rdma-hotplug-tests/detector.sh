@@ -268,6 +268,16 @@ costs() {
     done
 }
 
+# follow COUNT: starts a witness with this many subscribers. It is asked by a signal, which ends a
+# process that has not said yet what to do with it: until then it is ignored.
+follow() {
+    (
+        trap '' USR1
+        exec $tests/witness follow $run_dir/org.rdmahotplug.Detector "$1" /run/witness.json
+    ) 2>>/results/witness.log &
+    witness=$!
+}
+
 # followed NAME: what the witness's subscribers know now.
 followed() {
     rm -f /run/witness.json
@@ -310,9 +320,7 @@ storm() {
         stop_udevd
         systemctl stop rdma-orchestrator.socket rdma-orchestrator.service
     fi
-    $tests/witness follow $run_dir/org.rdmahotplug.Detector 100 /run/witness.json \
-        2>/results/witness.log &
-    witness=$!
+    follow 100
     until_true 30 agree
 
     case_begins storm
@@ -342,9 +350,7 @@ storm() {
     case_begins killed
     kill -TERM "$witness"
     wait "$witness"
-    $tests/witness follow $run_dir/org.rdmahotplug.Detector 5 /run/witness.json \
-        2>>/results/witness.log &
-    witness=$!
+    follow 5
     until_true 30 agree
     before=$(restarts)
     kills=$(sed 's/.*rdma_test.kills=\([0-9]*\).*/\1/' /proc/cmdline)
