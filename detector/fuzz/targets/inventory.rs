@@ -3,7 +3,7 @@
 //! its snapshot; numbers grow with each event; the same look again says nothing.
 #![no_main]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use detector::function::SysfsFunction;
@@ -87,7 +87,7 @@ fn any_look(input: &mut Unstructured<'_>, before: &Seen) -> Result<Seen> {
     if input.arbitrary()? {
         modules.insert("ib_core".to_owned(), input.arbitrary()?);
     }
-    let mut with_nodes = std::collections::BTreeSet::new();
+    let mut with_nodes = BTreeSet::new();
     for name in NAMES {
         if input.arbitrary()? {
             with_nodes.insert(name.to_owned());
@@ -98,6 +98,7 @@ fn any_look(input: &mut Unstructured<'_>, before: &Seen) -> Result<Seen> {
         functions,
         same_functions,
         modules,
+        all_modules: input.arbitrary()?,
         with_nodes,
         exclusive: input.ratio(1, 3)?,
     })
@@ -108,11 +109,17 @@ fn any_look(input: &mut Unstructured<'_>, before: &Seen) -> Result<Seen> {
 struct Follower {
     devices: BTreeMap<i64, Device>,
     functions: BTreeMap<String, Function>,
+    modules: BTreeSet<String>,
     readies: usize,
 }
 
 impl Follower {
     fn take(&mut self, event: SubscribeDevicesReply) {
+        if let Some(all) = event.modules {
+            assert_eq!((event.action, event.module), (Action::Add, None));
+            self.modules = all.into_iter().collect();
+            return;
+        }
         match (event.action, event.device, event.function, event.module) {
             (Action::Add, Some(device), None, None) => {
                 assert_eq!(event.index, Some(device.index));
@@ -140,7 +147,8 @@ impl Follower {
                 let device = self.devices.remove(&index).expect("it was there");
                 assert_eq!(event.name, Some(device.name));
             }
-            (Action::Add | Action::Remove, None, None, Some(_)) => {}
+            (Action::Add, None, None, Some(module)) => drop(self.modules.insert(module)),
+            (Action::Remove, None, None, Some(module)) => drop(self.modules.remove(&module)),
             (Action::Ready, None, None, None) => self.readies += 1,
             (action, ..) => panic!("{action:?} of nothing"),
         }
@@ -157,11 +165,9 @@ fn follow(input: &mut Unstructured<'_>) -> Result<()> {
         now += input.int_in_range(0..=LONG)?;
         seen = any_look(input, &seen)?;
         for event in inventory.replace(&seen, now) {
-            // Nothing but the mark at the end has the number of the event before it.
-            assert_eq!(
-                event.sequence,
-                sequence + i64::from(event.action != Action::Ready)
-            );
+            // Nothing but the marks at both ends has the number of the event before it.
+            let is_mark = event.action == Action::Ready || event.modules.is_some();
+            assert_eq!(event.sequence, sequence + i64::from(!is_mark));
             sequence = event.sequence;
             follower.take(event);
         }
@@ -181,6 +187,7 @@ fn follow(input: &mut Unstructured<'_>) -> Result<()> {
         assert!(seen.exclusive || found.count() == known.len());
 
         seen.modules.clear();
+        seen.all_modules = false;
         assert!(inventory.replace(&seen, now).is_empty());
     }
     Ok(())
