@@ -58,8 +58,8 @@ pub struct SysfsFunction {
     pub pci_address: Option<String>,
 }
 
-/// The module that makes RDMA devices for this driver, where no alias leads to it: nobody loads it
-/// unless it is named.
+/// The module that makes RDMA devices for this driver, where no alias leads to it, so that it is
+/// loaded only by its name.
 #[must_use]
 pub fn protocol_module(driver: &str) -> Option<&'static str> {
     let mut named = SPLIT_DRIVERS.iter().filter(|split| split.by_name);

@@ -17,7 +17,6 @@ use interfaces::detector::{Device, Function};
 use interfaces::names::ModuleName;
 use serde::{Deserialize, Serialize};
 
-use file::FunctionRule;
 pub use file::RulesError;
 pub use list::parse as parse_list;
 pub use selector::{Selector, kind_name, protocol_name};
@@ -48,7 +47,7 @@ pub struct Sources {
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     rules: Vec<Rule>,
-    functions: Vec<RuleForFunctions>,
+    functions: Vec<Rule>,
     /// rdma-core's lists, by their names without the suffix.
     lists: BTreeMap<String, List>,
     /// What is in use: of a bad file its last good version.
@@ -63,20 +62,12 @@ struct List {
     modules: Vec<ModuleName>,
 }
 
-/// One rule for devices, and where it stands.
+/// One rule, for devices or for functions, and where it stands.
 #[derive(Clone, Debug)]
 pub struct Rule {
     file: Arc<Path>,
     number: usize,
-    text: file::DeviceRule,
-}
-
-/// One rule for functions, and where it stands.
-#[derive(Clone, Debug)]
-pub struct RuleForFunctions {
-    file: Arc<Path>,
-    number: usize,
-    text: FunctionRule,
+    text: file::RuleText,
 }
 
 /// What a function needs, as the rules say.
@@ -148,19 +139,16 @@ impl Rules {
         match parsed {
             Ok(file) => {
                 let path: Arc<Path> = Arc::from(source.path.as_path());
-                let rules = (1..).zip(file.rules).map(|(number, text)| Rule {
-                    file: Arc::clone(&path),
-                    number,
-                    text,
-                });
-                self.rules.extend(rules);
-                let functions = (1..).zip(file.functions);
-                self.functions
-                    .extend(functions.map(|(number, text)| RuleForFunctions {
+                let numbered = |rules: Vec<file::RuleText>| {
+                    let path = Arc::clone(&path);
+                    (1..).zip(rules).map(move |(number, text)| Rule {
                         file: Arc::clone(&path),
                         number,
                         text,
-                    }));
+                    })
+                };
+                self.rules.extend(numbered(file.rules));
+                self.functions.extend(numbered(file.functions));
                 self.in_use.rules.push(source.clone());
                 true
             }
@@ -278,7 +266,7 @@ impl Rules {
 
     /// All rules for functions, in their order.
     #[must_use]
-    pub fn for_functions(&self) -> &[RuleForFunctions] {
+    pub fn for_functions(&self) -> &[Rule] {
         &self.functions
     }
 
@@ -369,7 +357,7 @@ impl Rule {
         &self.file
     }
 
-    /// Its number in that file, from 1.
+    /// Its number among the rules of its kind in that file, from 1.
     #[must_use]
     pub fn number(&self) -> usize {
         self.number
@@ -400,44 +388,6 @@ impl Rule {
     }
 
     /// Whether it leaves a device to be managed.
-    #[must_use]
-    pub fn manages(&self) -> bool {
-        self.text.manage
-    }
-}
-
-impl RuleForFunctions {
-    /// The file that it stands in.
-    #[must_use]
-    pub fn file(&self) -> &Path {
-        &self.file
-    }
-
-    /// Its number among the rules for functions of that file, from 1.
-    #[must_use]
-    pub fn number(&self) -> usize {
-        self.number
-    }
-
-    /// The line that it begins at, from 1.
-    #[must_use]
-    pub fn line(&self) -> usize {
-        self.text.line
-    }
-
-    /// What it selects by.
-    #[must_use]
-    pub fn selector(&self) -> &Selector {
-        &self.text.selector
-    }
-
-    /// The modules that it names.
-    #[must_use]
-    pub fn modules(&self) -> &[ModuleName] {
-        &self.text.modules
-    }
-
-    /// Whether it leaves a function to be managed.
     #[must_use]
     pub fn manages(&self) -> bool {
         self.text.manage

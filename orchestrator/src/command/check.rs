@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::hardware::Hardware;
 use super::style::{Style, Tone};
-use crate::rules::{Rule, RuleForFunctions, Rules};
+use crate::rules::{Rule, Rules};
 
 /// What a check came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -73,11 +73,23 @@ impl Checked {
                     errors.push(error);
                 }
             }
-            let devices = rules.for_devices().iter();
-            let devices = devices.map(|rule| CheckedRule::of_devices(rules, rule, hardware));
-            let functions = rules.for_functions().iter();
-            let functions = functions.map(|rule| CheckedRule::of_functions(rule, hardware));
-            let mut here: Vec<CheckedRule> = devices.chain(functions).collect();
+            let mut here: Vec<CheckedRule> = Vec::new();
+            for rule in rules.for_devices() {
+                let selected = hardware.map(|hardware| {
+                    let devices = hardware.devices.iter();
+                    let devices = devices.filter(|device| rule.selector().selects(device));
+                    devices.map(|device| device.name.clone()).collect()
+                });
+                here.push(CheckedRule::new("rule", rules, rule, selected));
+            }
+            for rule in rules.for_functions() {
+                let selected = hardware.map(|hardware| {
+                    let functions = hardware.functions.iter();
+                    let functions = functions.filter(|of| rule.selector().selects_function(of));
+                    functions.map(|function| function.name.clone()).collect()
+                });
+                here.push(CheckedRule::new("function", rules, rule, selected));
+            }
             // As they stand in their files; those keep their order.
             let files = rules.files().map(|file| file.display().to_string());
             let files: Vec<String> = files.collect();
@@ -95,17 +107,12 @@ impl Checked {
 }
 
 impl CheckedRule {
-    fn of_devices(rules: &Rules, rule: &Rule, hardware: Option<&Hardware>) -> Self {
-        let selected = hardware.map(|hardware| {
-            let devices = hardware.devices.iter();
-            let devices = devices.filter(|device| rule.selector().selects(device));
-            devices.map(|device| device.name.clone()).collect()
-        });
+    fn new(table: &'static str, rules: &Rules, rule: &Rule, selects: Option<Vec<String>>) -> Self {
         let (_, modules) = rules.modules_of(rule);
         Self {
             file: rule.file().display().to_string(),
             line: rule.line(),
-            table: "rule",
+            table,
             number: rule.number(),
             selector: rule.selector().words(),
             list: rules.list_file(rule).map(|file| file.display().to_string()),
@@ -117,28 +124,7 @@ impl CheckedRule {
                 .collect(),
             restore: rule.restores(),
             manage: rule.manages(),
-            selects: selected,
-        }
-    }
-
-    fn of_functions(rule: &RuleForFunctions, hardware: Option<&Hardware>) -> Self {
-        let selected = hardware.map(|hardware| {
-            let functions = hardware.functions.iter();
-            let functions = functions.filter(|of| rule.selector().selects_function(of));
-            functions.map(|function| function.name.clone()).collect()
-        });
-        Self {
-            file: rule.file().display().to_string(),
-            line: rule.line(),
-            table: "function",
-            number: rule.number(),
-            selector: rule.selector().words(),
-            list: None,
-            modules: rule.modules().iter().map(ToString::to_string).collect(),
-            roles: Vec::new(),
-            restore: false,
-            manage: rule.manages(),
-            selects: selected,
+            selects,
         }
     }
 

@@ -97,13 +97,13 @@ impl fmt::Display for RulesError {
 /// A whole file.
 #[derive(Debug)]
 pub(super) struct RulesFile {
-    pub rules: Vec<DeviceRule>,
-    pub functions: Vec<FunctionRule>,
+    pub rules: Vec<RuleText>,
+    pub functions: Vec<RuleText>,
 }
 
-/// One rule for devices.
+/// One rule: for devices, or for functions, which have no lists, roles and restoring.
 #[derive(Clone, Debug)]
-pub(super) struct DeviceRule {
+pub(super) struct RuleText {
     /// The line that it begins at, from 1.
     pub line: usize,
     pub selector: Selector,
@@ -112,16 +112,6 @@ pub(super) struct DeviceRule {
     pub list: Option<String>,
     pub roles: Vec<Role>,
     pub restore: bool,
-    pub manage: bool,
-}
-
-/// One rule for functions.
-#[derive(Clone, Debug)]
-pub(super) struct FunctionRule {
-    /// The line that it begins at, from 1.
-    pub line: usize,
-    pub selector: Selector,
-    pub modules: Vec<ModuleName>,
     pub manage: bool,
 }
 
@@ -168,9 +158,9 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<RulesFile, RulesError> {
     })
 }
 
-fn device_rule(table: &Table<'_>) -> Result<DeviceRule, RulesError> {
+fn device_rule(table: &Table<'_>) -> Result<RuleText, RulesError> {
     let not = table.table("not", &[&OF_DEVICES[..], &["virtual_function"]].concat())?;
-    let rule = DeviceRule {
+    let rule = RuleText {
         line: table.line(),
         selector: selector(table, not.as_ref(), device_keys)?,
         modules: modules(table)?,
@@ -190,12 +180,15 @@ fn device_rule(table: &Table<'_>) -> Result<DeviceRule, RulesError> {
     }
 }
 
-fn function_rule(table: &Table<'_>) -> Result<FunctionRule, RulesError> {
+fn function_rule(table: &Table<'_>) -> Result<RuleText, RulesError> {
     let not = table.table("not", &OF_FUNCTIONS)?;
-    let rule = FunctionRule {
+    let rule = RuleText {
         line: table.line(),
         selector: selector(table, not.as_ref(), function_keys)?,
         modules: modules(table)?,
+        list: None,
+        roles: Vec::new(),
+        restore: false,
         manage: table.boolean("manage")?.unwrap_or(true),
     };
     match (rule.modules.is_empty(), rule.manage) {
@@ -224,9 +217,7 @@ fn selector(
         not: not.map(keys).transpose()?.unwrap_or_default(),
     };
     match selector.contradiction() {
-        Some((key, other)) => Err(table.error(format!(
-            "it can never select anything: {other} excludes {key}"
-        ))),
+        Some(why) => Err(table.error(format!("it can never select anything: {why}"))),
         None => Ok(selector),
     }
 }

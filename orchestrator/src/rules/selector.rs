@@ -77,29 +77,29 @@ impl Selector {
         self.keys.words().into_iter().chain(not).collect()
     }
 
-    /// The key that can match nothing, because what it has to be is excluded elsewhere in the rule,
-    /// and the key that excludes it.
+    /// A sentence, when a key can match nothing because another one excludes what it has to be.
     #[must_use]
-    pub fn contradiction(&self) -> Option<(&'static str, &'static str)> {
+    pub fn contradiction(&self) -> Option<String> {
         let (keys, not) = (&self.keys, &self.not);
+        let excludes = |key: &str| Some(format!("not.{key} excludes {key}"));
         if let (Some(wanted), Some(excluded)) = (&keys.protocol, &not.protocol)
             && wanted.iter().all(|protocol| excluded.contains(protocol))
         {
-            return Some(("protocol", "not.protocol"));
+            return excludes("protocol");
         }
         if let (Some(wanted), Some(excluded)) = (&keys.kind, &not.kind)
             && wanted.iter().all(|kind| excluded.contains(kind))
         {
-            return Some(("kind", "not.kind"));
+            return excludes("kind");
         }
         if let (Some(kinds), Some(wanted)) = (&keys.kind, keys.is_virtual(not)) {
             let fits = |kind: &Kind| (*kind == Kind::VirtualFunction) == wanted;
             if !kinds.iter().any(fits) {
-                return Some(("kind", "virtual_function"));
+                return Some("virtual_function excludes kind".to_owned());
             }
         }
         if keys.virtual_function.is_some() && keys.virtual_function == not.virtual_function {
-            return Some(("virtual_function", "not.virtual_function"));
+            return excludes("virtual_function");
         }
         keys.names.iter().find_map(|(name, wanted)| {
             let (_, excluded) = not.names.iter().find(|(other, _)| other == name)?;
@@ -111,7 +111,7 @@ impl Selector {
                     })
             };
             let all = wanted.iter().all(is_excluded);
-            all.then_some((name.key(), name.excluding_key()))
+            excludes(name.key()).filter(|_| all)
         })
     }
 }
@@ -217,18 +217,6 @@ impl Name {
             Self::Guid => "guid",
             Self::Device | Self::Function => "name",
             Self::Netdev => "netdev",
-        }
-    }
-
-    fn excluding_key(self) -> &'static str {
-        match self {
-            Self::Driver => "not.driver",
-            Self::PciId => "not.pci_id",
-            Self::PciAddress => "not.pci_address",
-            Self::PhysicalFunction => "not.physical_function",
-            Self::Guid => "not.guid",
-            Self::Device | Self::Function => "not.name",
-            Self::Netdev => "not.netdev",
         }
     }
 

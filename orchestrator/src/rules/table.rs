@@ -1,5 +1,5 @@
 //! The tables of a rules file, with the lines that things stand on. Pure. Must never pass over a key
-//! that nobody asked for: a typo would be a rule that does something else.
+//! that no caller asks for: a typo would be a rule that does something else.
 
 use std::ops::Range;
 use std::path::Path;

@@ -79,7 +79,7 @@ impl State {
     /// The state after a move, and what was wrong with it.
     fn after(&self, step: Move, sabotage: Sabotage) -> (Self, Result<(), String>) {
         let mut next = self.clone();
-        let events = next.world.take(step, &self.machine);
+        let events = next.world.take(step);
         let said = next.tell(events, sabotage);
         (next, said)
     }
@@ -134,7 +134,7 @@ fn canonical(machine: &Machine, now: i64) -> Vec<u8> {
     state
 }
 
-/// Goes through every state that the world can be brought to by so many disturbances.
+/// Goes through every state that the world can be brought to by this number of disturbances.
 fn explore(mut first: State, disturbances: usize, most: usize, sabotage: Sabotage) -> Explored {
     first.world.left = disturbances.try_into().unwrap();
     let mut known: HashMap<u128, (u128, Option<Move>)> = HashMap::new();

@@ -58,6 +58,7 @@ impl Sabotage {
             (Self::UnloadIsNotHeard, Event::ModuleGone(_))
                 | (Self::LoadIsNotHeard, Event::ModuleThere(_))
                 | (Self::InstallationIsNotHeard, Event::ModulesInstalled)
+                | (Self::PauseIsNotHeard, Event::Pause(_))
                 | (
                     Self::StopsAreNotHeard,
                     Event::Target(_, UnitActivity::Inactive)
@@ -81,17 +82,10 @@ impl Sabotage {
             event => event,
         };
         let begins = matches!(event, Event::Begins(_));
-        match (self, &event) {
-            (Self::WhatIsGoneStays, Event::SnapshotEnds) => {
-                machine
-                    .devices
-                    .values_mut()
-                    .for_each(|d| d.confirmed = true);
-            }
-            (Self::PauseIsNotHeard, _) => machine.paused = None,
-            _ => {}
+        if self == Self::WhatIsGoneStays && matches!(event, Event::SnapshotEnds) {
+            let devices = machine.devices.values_mut();
+            devices.for_each(|device| device.confirmed = true);
         }
-        let paused = machine.paused.is_some() || matches!(event, Event::Pause(_));
         let mut actions = machine.step(event, now);
         match self {
             Self::RequestsOutliveTheProcess if begins => {
@@ -106,13 +100,7 @@ impl Sabotage {
                 answered
                     .filter(|module| module.state == ModuleState::Denied)
                     .for_each(|module| module.state = ModuleState::Pending);
-                let everyone = &mut actions;
-                machine.ask_everyone(module::Again::No, everyone);
-            }
-            Self::PauseIsNotHeard if paused => {
-                machine.paused = None;
-                machine.ask_everyone(module::Again::All, &mut actions);
-                machine.paused = Some("not heard".to_owned());
+                machine.ask_everyone(module::Again::No, &mut actions);
             }
             Self::StopsAreLost => {
                 actions.retain(|action| !matches!(action, Action::StopUnit { .. }));

@@ -102,7 +102,7 @@ pub struct World {
     there: [bool; 2],
     live: [bool; 2],
     grounds: [Ground; 2],
-    /// An administrator has unloaded it, and nobody has loaded it since.
+    /// An administrator has unloaded it, and it was not loaded since.
     unloaded: [bool; 2],
     /// Asked for; the loader has not looked.
     requested: [bool; 2],
@@ -110,7 +110,7 @@ pub struct World {
     answers: [Option<Answer>; 2],
     /// Why a module that was answered may be asked for again.
     reason: [bool; 2],
-    /// It was said not to be there while it was asked for, before the load or after it.
+    /// The machine heard that it is not there while it was asked for, before the load or after it.
     doubted: [bool; 2],
     connected: bool,
     heard: VecDeque<Heard>,
@@ -124,6 +124,8 @@ pub struct World {
     flag: bool,
     /// The path unit for installed modules has been triggered.
     installed: bool,
+    /// An administrator has asked for a pause.
+    paused: bool,
     /// How often the world may still be disturbed.
     pub left: u8,
 }
@@ -177,6 +179,7 @@ impl World {
             told: VecDeque::new(),
             flag: false,
             installed: false,
+            paused: false,
             left: 0,
         }
     }
@@ -275,16 +278,16 @@ impl World {
         if self.bus {
             moves.push(Move::BusIsLost);
         }
-        moves.push(match machine.describe().paused {
-            None => Move::Pause,
-            Some(_) => Move::Resume,
+        moves.push(match self.paused {
+            false => Move::Pause,
+            true => Move::Resume,
         });
         moves.extend([Move::ProcessDies, Move::Reconcile]);
         moves
     }
 
     /// Has something happen; gives what the machine hears of it now.
-    pub fn take(&mut self, step: Move, machine: &Machine) -> Vec<Event> {
+    pub fn take(&mut self, step: Move) -> Vec<Event> {
         match step {
             Move::LoaderLooks(at) => {
                 self.look(at);
@@ -331,12 +334,12 @@ impl World {
             }
             _ => {
                 self.left -= 1;
-                self.disturb(step, machine)
+                self.disturb(step)
             }
         }
     }
 
-    fn disturb(&mut self, step: Move, machine: &Machine) -> Vec<Event> {
+    fn disturb(&mut self, step: Move) -> Vec<Event> {
         match step {
             Move::Plug(at) => {
                 self.there[at] = true;
@@ -374,8 +377,12 @@ impl World {
                 return vec![Event::ServiceManagerLost];
             }
             Move::ProcessDies => return self.die(),
-            Move::Pause => return vec![Event::Pause("work".to_owned())],
+            Move::Pause => {
+                self.paused = true;
+                return vec![Event::Pause("work".to_owned())];
+            }
             Move::Resume => {
+                self.paused = false;
                 self.give_reason();
                 return vec![Event::Resume];
             }
@@ -383,7 +390,7 @@ impl World {
                 self.give_reason();
                 return vec![Event::Reconcile];
             }
-            other => panic!("{other:?} disturbs nothing, {}", machine.describe().settled),
+            other => panic!("{other:?} disturbs nothing"),
         }
         Vec::new()
     }
@@ -450,7 +457,7 @@ impl World {
             Heard::Modules(live) => {
                 let live = (0..2).filter(|at| live[*at]);
                 let names = live.map(|at| ModuleName::parse(MODULES[at]).unwrap());
-                // That of another module, which nobody wants.
+                // That of another module, which no device wants.
                 let other = ModuleName::parse("xfs").unwrap();
                 Event::ModulesThere([other].into_iter().chain(names).collect())
             }
@@ -475,7 +482,7 @@ impl World {
     /// The loader has a module inserted, or finds out why not.
     fn look(&mut self, at: usize) {
         self.requested[at] = false;
-        // What is heard from now on is newer than the answer.
+        // What the machine hears from now on is newer than the answer.
         self.reason[at] = false;
         self.answers[at] = Some(match (self.live[at], self.grounds[at]) {
             (true, _) => Answer::AlreadyLoaded,
@@ -515,7 +522,7 @@ impl World {
         }))
     }
 
-    /// A target changes its state, and everybody who has subscribed hears of it.
+    /// A target changes its state, and its subscribers hear of it.
     fn turn(&mut self, at: usize, active: bool) {
         if self.active[at] != active {
             self.active[at] = active;

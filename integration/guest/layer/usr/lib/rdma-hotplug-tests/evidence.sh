@@ -41,7 +41,7 @@ call() {
 }
 
 # keep_fields NAME PID: who a process runs as, and what it may, as /proc says it in one read: a loader
-# that nobody needs ends.
+# without work ends.
 keep_fields() {
     process_status=$(cat "/proc/$2/status")
     for field in Uid CapEff CapPrm CapBnd CapAmb NoNewPrivs Seccomp; do

@@ -14,7 +14,6 @@ impl World {
     /// What it must not want.
     pub fn owe(&mut self, actions: &[Action], machine: &Machine) -> Result<(), String> {
         for action in actions {
-            let paused = machine.describe().paused.is_some();
             match action {
                 Action::Load { modules, .. } => {
                     for name in modules {
@@ -27,8 +26,8 @@ impl World {
                         _ => Verb::Stop,
                     };
                     let at = UNITS.iter().position(|known| *known == unit.as_str());
-                    let at = at.ok_or_else(|| format!("{unit} is nobody's"))?;
-                    if paused {
+                    let at = at.ok_or_else(|| format!("{unit} is no target of a device"))?;
+                    if self.paused {
                         return Err(format!("a job for {unit} in a pause"));
                     }
                     if !self.bus {
@@ -49,8 +48,8 @@ impl World {
 
     fn request(&mut self, name: &ModuleName, machine: &Machine) -> Result<(), String> {
         let at = MODULES.iter().position(|known| *known == name.as_str());
-        let at = at.ok_or_else(|| format!("{name} is nobody's"))?;
-        if machine.describe().paused.is_some() {
+        let at = at.ok_or_else(|| format!("{name} is in no rule"))?;
+        if self.paused {
             return Err(format!("{name} is asked for in a pause"));
         }
         if self.requested[at] || self.answers[at].is_some() {
@@ -63,7 +62,7 @@ impl World {
             .explain_module(name)
             .is_none_or(|m| m.wanted_by_count == 0)
         {
-            return Err(format!("{name} is asked for and nobody wants it"));
+            return Err(format!("{name} is asked for and no device wants it"));
         }
         self.requested[at] = true;
         Ok(())
@@ -148,7 +147,10 @@ impl World {
             return Err("it ends without the detector".to_owned());
         }
         // What it does not do in a pause, it does after it.
-        if whole.paused.is_some() {
+        if whole.paused.is_some() != self.paused {
+            return Err(format!("it ends with the pause {:?}", whole.paused));
+        }
+        if self.paused {
             return Ok(());
         }
         let wanted: BTreeSet<usize> = (0..2)
