@@ -15,6 +15,7 @@
 //! - [`peers`]: the detector and the loader, over varlink.
 //! - [`barrier`]: where a wait begins: the detector looks once more.
 //! - [`policy`]: what the loader says of modules, for everyone.
+//! - [`mounts`]: file systems that are mounted over modules and rules.
 //! - [`jobs`], [`bus`]: what PID 1 is asked for, by flag files and over the bus.
 //! - [`run`]: the loop that carries actions out.
 //! - [`server`]: the varlink methods.
@@ -32,6 +33,7 @@ pub mod config;
 pub mod jobs;
 pub mod journal;
 pub mod machine;
+pub mod mounts;
 pub mod peers;
 pub mod policy;
 pub mod rules;
@@ -44,13 +46,21 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing::level_filters::LevelFilter;
 
+/// The exit status that has the service manager start the program again: `EX_TEMPFAIL` of
+/// `sysexits.h`. The unit names it.
+const START_AGAIN: u8 = 75;
+
 /// Runs the program with the arguments and descriptors of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     let config = config::Config::parse();
     interfaces::log::init(LevelFilter::INFO);
     match run::main(&config) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(run::End::Stopped) => ExitCode::SUCCESS,
+        Ok(run::End::Outdated) => {
+            tracing::info!("other file systems are mounted over the rules: starting again");
+            ExitCode::from(START_AGAIN)
+        }
         Err(e) => {
             tracing::error!("{}", interfaces::log::Chain(&e));
             ExitCode::FAILURE

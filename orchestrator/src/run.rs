@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::jobs::Flags;
 use crate::journal::{Journal, Times, wire};
 use crate::machine::{Action, Event, Machine, Patience, Verb};
+use crate::mounts::{Mounts, Places};
 use crate::peers;
 use crate::rules::{Source, Sources};
 use crate::server::{Orchestrator, Published};
@@ -53,6 +54,15 @@ pub enum Error {
     /// A task that makes up the loop has ended, which none should: it panicked.
     #[error("a part of the orchestrator has ended: {}", .0.as_ref().map_or_else(String::new, ToString::to_string))]
     Task(Option<JoinError>),
+}
+
+/// How a run ends that nothing went wrong in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The process was told to stop.
+    Stopped,
+    /// Other file systems are mounted over the rules, which this process may not read. A start can.
+    Outdated,
 }
 
 /// What the loop is told.
@@ -96,11 +106,11 @@ impl Question {
     }
 }
 
-/// Runs the orchestrator until it is told to stop.
+/// Runs the orchestrator until it is told to stop, or has to start again.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn main(config: &Config) -> Result<(), Error> {
+pub fn main(config: &Config) -> Result<End, Error> {
     let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
     let endpoint = inherited
         .take_varlink(config.listen.as_deref())
@@ -124,7 +134,7 @@ async fn run(
     endpoint: Endpoint,
     admission: Admission,
     rules: Sources,
-) -> Result<(), Error> {
+) -> Result<End, Error> {
     let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
     // Before there is another thread: what it takes away is taken from one thread and its children.
     let rules_and_lists = config.rules.iter().chain([&config.lists]);
@@ -132,7 +142,9 @@ async fn run(
     let readable = rules_and_lists
         .filter_map(|path| nearest(path))
         .chain(linked);
-    sandbox::restrict_files(readable, [config.runtime_directory.as_path()])
+    let readable = Places::now(readable.map(Path::to_owned));
+    let mounts = Mounts::open().map_err(Error::Runtime)?;
+    sandbox::restrict_files(readable.paths(), [config.runtime_directory.as_path()])
         .map_err(Error::Sandbox)?;
     sandbox::restrict_system_calls(CALLS, "serve").map_err(Error::Sandbox)?;
     let (messages, queue) = unbounded_channel();
@@ -142,8 +154,11 @@ async fn run(
     let mut tasks = JoinSet::new();
     let (inquiries, inquired) = channel(bus::MAX_INQUIRIES);
     let (waits, begun) = channel(1);
+    let (start, started) = watch::channel(false);
+    let mounts = mounts.follow().map_err(Error::Runtime)?;
+    let outdated = follow_mounts(mounts, readable, messages.clone(), started);
     if matches!(endpoint, Endpoint::Listening(_)) {
-        let world = (Arc::clone(&published), &messages);
+        let world = (Arc::clone(&published), &messages, start);
         follow_the_world(config, world, queue, (inquired, begun), rules, &mut tasks);
     }
     let service = Arc::new(Orchestrator::new(
@@ -153,15 +168,43 @@ async fn run(
         config,
     ));
     tokio::select! {
-        served = server::serve(endpoint, service, &mut wishes, None, admission) => served.map_err(Error::Runtime),
+        served = server::serve(endpoint, service, &mut wishes, None, admission) => {
+            served.map(|()| End::Stopped).map_err(Error::Runtime)
+        }
         // None of them ends as long as this one goes on: whoever restarts the process helps.
         Some(ended) = tasks.join_next() => Err(Error::Task(ended.err())),
+        () = outdated => Ok(End::Outdated),
     }
+}
+
+/// Has every module that is not live asked for again when a file system is mounted over the trees that
+/// modules come from. Completes when what is `readable` lies under another one, but not before the
+/// start is complete: whatever waits for that would fail.
+async fn follow_mounts(
+    mut mounts: watch::Receiver<()>,
+    readable: Places,
+    messages: UnboundedSender<Message>,
+    mut started: watch::Receiver<bool>,
+) {
+    // The thread has said why it cannot go on.
+    while mounts.changed().await.is_ok() {
+        tracing::info!("file systems were mounted over or unmounted from /usr or /etc");
+        let _ = messages.send(Message::Event(Event::ModulesInstalled));
+        // An error means that the process is about to end anyway.
+        if readable.are_outdated() && started.wait_for(|started| *started).await.is_ok() {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 fn follow_the_world(
     config: &Config,
-    (published, messages): (Arc<Published>, &UnboundedSender<Message>),
+    (published, messages, started): (
+        Arc<Published>,
+        &UnboundedSender<Message>,
+        watch::Sender<bool>,
+    ),
     queue: UnboundedReceiver<Message>,
     (inquired, begun): (Receiver<Inquiry>, Receiver<Begun>),
     rules: Sources,
@@ -191,6 +234,7 @@ fn follow_the_world(
         events,
         asked,
         needed,
+        started,
     };
     let mind = Mind {
         machine: resumed.unwrap_or_default(),
@@ -368,6 +412,7 @@ struct Hands {
     events: UnboundedSender<Event>,
     asked: UnboundedSender<Ask>,
     needed: watch::Sender<bool>,
+    started: watch::Sender<bool>,
 }
 
 impl Hands {
@@ -397,6 +442,7 @@ impl Hands {
             Action::Started { status } => {
                 tracing::info!("{status}");
                 lifecycle::ready(&status);
+                self.started.send_replace(true);
             }
             Action::Publish(device) => self.published.put(*device),
             Action::Withdraw(index) => self.published.remove(index),
