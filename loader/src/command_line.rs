@@ -132,11 +132,11 @@ pub fn settings(line: &[u8]) -> Vec<Setting> {
 }
 
 /// The modules that the kernel itself refuses (`module_blacklist=` in `kernel-parameters.txt`):
-/// exact names. The last such parameter before `--` counts (`parse_args()` in
+/// exact names, by parameter. The last such parameter before `--` counts (`parse_args()` in
 /// `kernel/params.c`).
 #[must_use]
-pub fn kernel_blacklist(line: &[u8]) -> Vec<Vec<u8>> {
-    let mut blacklist = Vec::new();
+pub fn kernel_blacklists(line: &[u8]) -> Vec<Vec<Vec<u8>>> {
+    let mut blacklists = Vec::new();
     for word in kernel_words(line) {
         if word == b"--" {
             break;
@@ -151,11 +151,11 @@ pub fn kernel_blacklist(line: &[u8]) -> Vec<Vec<u8>> {
             let value = value.strip_prefix(b"\"").unwrap_or(value);
             let value = value.strip_suffix(b"\"").unwrap_or(value);
             let names = value.split(|&byte| byte == b',');
-            blacklist = names.map(<[u8]>::to_vec).collect();
+            let names = names.filter(|name| !name.is_empty());
+            blacklists.push(names.map(<[u8]>::to_vec).collect());
         }
     }
-    blacklist.retain(|name| !name.is_empty());
-    blacklist
+    blacklists
 }
 
 /// The kernel takes either in a parameter's name.
@@ -233,9 +233,10 @@ mod tests {
     #[test]
     fn the_kernels_own_blacklist_is_exact_and_the_last_one_counts() {
         let names = |line: &str| -> Vec<String> {
-            let names = kernel_blacklist(line.as_bytes());
+            let names = kernel_blacklists(line.as_bytes()).pop();
             names
                 .into_iter()
+                .flatten()
                 .map(|name| String::from_utf8(name).unwrap())
                 .collect()
         };

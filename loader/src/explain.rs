@@ -3,16 +3,18 @@
 
 use interfaces::loader::{self, ExplainReply, ModuleResult, ModuleState, Outcome, StepAction};
 
+use crate::modprobe_d::{self, Config};
 use crate::plan::{Action, Plan, Step};
 use crate::policy::Allowed;
 use crate::verdict::text;
 
-/// Puts a verdict and its plans into words. `allowance` says who allows a module, `state` what is in
-/// the kernel.
+/// Puts a verdict and its plans into words. `config` is what the administrator says; `allowance` says
+/// who allows a module, `state` what is in the kernel.
 #[must_use]
 pub fn reply(
     verdict: ModuleResult,
     plans: &[Plan],
+    config: &Config,
     allowance: &dyn Fn(&[u8]) -> Option<Allowed>,
     state: &dyn Fn(&str) -> ModuleState,
 ) -> ExplainReply {
@@ -27,8 +29,18 @@ pub fn reply(
         denied_by: verdict.denied_by,
         source: verdict.source,
         plans: plans.iter().map(|p| plan(p, allowance, state)).collect(),
+        ineffective: plans.iter().flat_map(|p| ineffective(p, config)).collect(),
         message,
     }
+}
+
+fn ineffective(plan: &Plan, config: &Config) -> Vec<loader::Ineffective> {
+    let lines = config.ineffective(&plan.module).into_iter();
+    let line = |line: modprobe_d::Ineffective| loader::Ineffective {
+        source: line.source.to_string(),
+        reason: line.reason,
+    };
+    lines.map(line).collect()
 }
 
 fn plan(

@@ -298,7 +298,8 @@ impl Loader {
         let state = |module: &str| self.state_of(module);
         let (verdict, plans, snapshot) = self.judged(name, &policy, &state)?;
         let allowance = |module: &[u8]| self.allowance(module, &policy, &snapshot);
-        Ok(explain::reply(verdict, &plans, &allowance, &state))
+        let config = &snapshot.config;
+        Ok(explain::reply(verdict, &plans, config, &allowance, &state))
     }
 
     /// The modules that the policy names, in the order of their names.

@@ -2,6 +2,7 @@
 //! this program and of modprobe must not differ. Pure. Must never skip a line without keeping
 //! what was wrong with it.
 
+mod ineffective;
 mod lines;
 mod text;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::command_line::{self, Setting};
+pub use ineffective::Ineffective;
 pub use lines::Lines;
 pub use text::underscored;
 use text::{LogicalLines, Words, softdep};
@@ -84,6 +86,8 @@ pub struct Problem {
     pub source: Source,
     /// Its first word, for people.
     pub word: String,
+    /// The line.
+    pub line: Vec<u8>,
 }
 
 /// The lines of all files, in the order in which they count, and then of the kernel command
@@ -106,9 +110,14 @@ pub struct Config {
     softdeps: Lines<Softdep>,
     /// Modules that the kernel itself refuses.
     pub kernel_blacklist: Vec<Vec<u8>>,
+    /// Those of parameters in whose place the kernel takes a later one.
+    replaced_kernel_blacklist: Vec<Vec<u8>>,
     /// Lines that were left out.
     pub problems: Vec<Problem>,
 }
+
+/// How much of a word is shown, in bytes.
+const MAX_SHOWN: usize = 40;
 
 /// The file of this project that keeps udev from loading RDMA drivers by itself. What it
 /// blacklists is blacklisted for all but the loader, whose policy decides instead.
@@ -146,7 +155,9 @@ impl Config {
                 }),
             }
         }
-        self.kernel_blacklist = command_line::kernel_blacklist(line);
+        let mut lists = command_line::kernel_blacklists(line);
+        self.kernel_blacklist = lists.pop().unwrap_or_default();
+        self.replaced_kernel_blacklist = lists.concat();
     }
 
     fn add_options(&mut self, name: Vec<u8>, options: &[u8]) {
@@ -185,8 +196,12 @@ impl Config {
             return;
         };
         if self.add_command(command, &mut words, &source).is_none() {
-            let word = String::from_utf8_lossy(command).chars().take(40).collect();
-            self.problems.push(Problem { source, word });
+            let shown = command.get(..MAX_SHOWN).unwrap_or(command);
+            self.problems.push(Problem {
+                source,
+                word: shown.escape_ascii().to_string(),
+                line: line.to_vec(),
+            });
         }
     }
 

@@ -183,7 +183,8 @@ impl Snapshots {
         }
         let snapshot = Arc::new(self.sources.read(generation)?);
         for problem in snapshot.config.problems.iter().take(MAX_TOLD) {
-            tracing::warn!("{}: ignored, because of {:?}", problem.source, problem.word);
+            let (source, word) = (&problem.source, &problem.word);
+            tracing::warn!("{source}: modprobe does not understand '{word}', and skips the line");
         }
         let settled = snapshot.generation.is_older_than(before, TICK);
         *kept = settled.then(|| Arc::clone(&snapshot));

@@ -27,6 +27,11 @@ impl std::fmt::Display for Denier {
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ineffective {
+    pub source: String,
+    pub reason: String,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     pub name: String,
     pub value: i64,
@@ -229,6 +234,7 @@ pub struct ExplainReply {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     pub plans: Vec<Plan>,
+    pub ineffective: Vec<Ineffective>,
     pub message: String,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -282,6 +282,10 @@ fn loader_says(name: &str, answer: &loader::ExplainReply, style: &Style) -> Stri
         let steps: Vec<&str> = plan.steps.iter().map(|step| step.module.as_str()).collect();
         text.push_str(&style.wrap("  ", "  ", &steps.join(" ")));
     }
+    for line in &answer.ineffective {
+        let says = format!("{} changes nothing: {}.", line.source, line.reason);
+        text.push_str(&style.wrap("", "  ", &says));
+    }
     text
 }
 
