@@ -28,7 +28,10 @@ use zbus::{MatchRule, MessageStream};
 
 use crate::machine::{Event, JobOutcome, UnitActivity, Verb};
 use crate::targets;
-use call::{Answered, JobRemoved, JobRemovedStream, MANAGER, ManagerProxy, UNIT, activity, job};
+use call::{
+    Answered, JobRemoved, JobRemovedStream, MANAGER, ManagerProxy, ReloadingStream, UNIT, activity,
+    job,
+};
 use queue::Queue;
 
 /// The most messages that wait for being looked at.
@@ -130,6 +133,7 @@ impl Questions {
 struct Bus {
     manager: ManagerProxy<'static>,
     jobs: JobRemovedStream,
+    reloads: ReloadingStream,
     changes: MessageStream,
     owner: zbus::proxy::OwnerChangedStream<'static>,
     queue: Queue,
@@ -154,6 +158,7 @@ impl Bus {
             .await?;
         // Before Subscribe and before the list, so that no change is missed.
         let jobs = manager.receive_job_removed().await?;
+        let reloads = manager.receive_reloading().await?;
         let rule = MatchRule::builder()
             .msg_type(Type::Signal)
             .sender(MANAGER)
@@ -176,6 +181,7 @@ impl Bus {
         let bus = Self {
             manager,
             jobs,
+            reloads,
             changes,
             owner,
             queue: Queue::default(),
@@ -211,6 +217,12 @@ impl Bus {
                 }
                 removed = self.jobs.next() => match removed {
                     Some(removed) => self.removed(&removed, events)?,
+                    None => return Err(disconnected()),
+                },
+                reloading = self.reloads.next() => match reloading {
+                    // It reports the beginning, too.
+                    Some(reloading) if reloading.args()?.active => {}
+                    Some(_) => drop(events.send(Event::UnitFilesRead)),
                     None => return Err(disconnected()),
                 },
                 changed = self.changes.next() => match changed {

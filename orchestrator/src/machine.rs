@@ -195,6 +195,7 @@ impl Machine {
             Event::Module(result) => self.answered(&result, now, actions),
             Event::Targets(known) => self.targets_known(known, now),
             Event::ServiceManagerLost => self.targets_unknown(),
+            Event::UnitFilesRead => self.unit_files_read(),
             Event::Job(unit, verb, outcome) => self.job(&unit, verb, &outcome, now),
             Event::Target(unit, activity) => self.target_is(&unit, activity, now),
             Event::FlagFailed(flag, why) => self.flag_failed(flag, why, now),

@@ -73,6 +73,12 @@ fn what_a_person_starts_and_stops_is_brought_back_to_what_the_devices_want() {
     assert_all_succeeded("by-hand", &[]);
 }
 
+/// Cases section 4: what an administrator masks is an answer, as long as it is masked.
+#[test]
+fn a_masked_target_holds_nothing_back_and_is_started_when_it_is_unmasked() {
+    assert_all_succeeded("masked", &[]);
+}
+
 /// cases.md U4.
 #[test]
 fn a_device_that_takes_the_name_of_another_gets_its_units_started_again() {
@@ -112,6 +118,15 @@ fn without_indexes_a_device_is_not_ready_and_when_they_come_it_is_asked_again() 
         assert!(waited.contains(said), "{said}: {waited}");
         assert!(folded("indexes/explain").contains(said), "{said}");
     }
+}
+
+/// Case L5 (Flatcar#1448, #1576, scripts#2976): modules, what forbids them and rules come with system
+/// and configuration extensions, while everything runs.
+#[test]
+fn what_an_extension_brings_is_there_without_a_restart_by_hand() {
+    assert_all_succeeded("extensions", &[]);
+    let failed = BOOT.text("extensions/failed-units");
+    assert!(!failed.contains("rdma-orchestrator"), "{failed}");
 }
 
 /// Cases section 4, and L6: what the administrator says, and that it changes.

@@ -37,7 +37,7 @@ pub struct Checkpoint {
 /// What the orchestrator was told.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
-    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24")]
+    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25")]
     pub kind: ::core::option::Option<event::Kind>,
 }
 /// Nested message and enum types in `Event`.
@@ -102,6 +102,9 @@ pub mod event {
         /// Of the kernel modules that are live, those that a wanted one is known by.
         #[prost(message, tag = "24")]
         ModulesThere(super::Modules),
+        /// The service manager has read its unit files again.
+        #[prost(message, tag = "25")]
+        UnitFilesRead(()),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -143,7 +146,7 @@ pub struct Job {
     pub unit: ::prost::alloc::string::String,
     #[prost(enumeration = "job::Verb", tag = "6")]
     pub verb: i32,
-    #[prost(oneof = "job::Outcome", tags = "2, 3, 4, 5, 7")]
+    #[prost(oneof = "job::Outcome", tags = "2, 3, 4, 5, 7, 8")]
     pub outcome: ::core::option::Option<job::Outcome>,
 }
 /// Nested message and enum types in `Job`.
@@ -192,6 +195,9 @@ pub mod job {
         /// Why there was none: the service manager's sentence.
         #[prost(string, tag = "7")]
         NotBegun(::prost::alloc::string::String),
+        /// There was none, because the unit is masked.
+        #[prost(message, tag = "8")]
+        Masked(()),
     }
 }
 /// The state that a unit is in.

@@ -275,6 +275,8 @@ pub enum TargetState {
     Failed,
     #[serde(rename = "refused")]
     Refused,
+    #[serde(rename = "masked")]
+    Masked,
 }
 impl std::fmt::Display for TargetState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -288,6 +290,7 @@ impl std::fmt::Display for TargetState {
                 Self::Stopping => "stopping",
                 Self::Failed => "failed",
                 Self::Refused => "refused",
+                Self::Masked => "masked",
             },
         )
     }

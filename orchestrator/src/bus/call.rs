@@ -13,6 +13,9 @@ pub(super) const UNIT: &str = "org.freedesktop.systemd1.Unit";
 /// The error for a unit that is not loaded.
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
+/// The error for a unit that is masked.
+const MASKED: &str = "org.freedesktop.systemd1.UnitMasked";
+
 /// Errors that mean that the service manager does not let us.
 const REFUSALS: [&str; 2] = [
     "org.freedesktop.DBus.Error.AccessDenied",
@@ -59,6 +62,8 @@ pub(super) trait Manager {
     fn list_units_by_names(&self, names: &[&str]) -> zbus::Result<Vec<Listed>>;
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    #[zbus(signal)]
+    fn reloading(&self, active: bool);
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String);
 }
@@ -148,6 +153,9 @@ fn answer(error: &zbus::Error) -> Option<JobOutcome> {
     };
     if LOSSES.contains(&name.as_str()) {
         return None;
+    }
+    if name == MASKED {
+        return Some(JobOutcome::Masked);
     }
     let message = message.unwrap_or_else(|| name.clone());
     Some(match REFUSALS.contains(&name.as_str()) {

@@ -191,5 +191,6 @@ pub fn target_state(state: TargetState) -> (&'static str, Tone) {
         TargetState::Stopping => ("stopping", Tone::Pending),
         TargetState::Failed => ("failed", Tone::Bad),
         TargetState::Refused => ("refused", Tone::Bad),
+        TargetState::Masked => ("masked", Tone::Plain),
     }
 }

@@ -95,6 +95,7 @@ fn of_event(event: &Event) -> Option<Told> {
                 active.count()
             )
         }
+        Event::UnitFilesRead => "the service manager has read its unit files again".to_owned(),
         Event::ServiceManagerLost => "the service manager cannot be asked".to_owned(),
         Event::Job(unit, verb, outcome) => {
             let verb = match verb {
@@ -106,6 +107,7 @@ fn of_event(event: &Event) -> Option<Told> {
                 JobOutcome::Done => format!("the job to {verb} {unit} is done"),
                 JobOutcome::Ended(how) => format!("the job to {verb} {unit} ended with '{how}'"),
                 JobOutcome::NotBegun(why) => format!("no job to {verb} {unit}: {why}"),
+                JobOutcome::Masked => format!("no job to {verb} {unit}: it is masked"),
                 JobOutcome::Refused(why) => format!("it is refused to {verb} {unit}: {why}"),
             }
         }

@@ -78,6 +78,7 @@ pub fn of_event(event: &Event) -> What {
             units: known.iter().map(|(unit, is)| of_unit(unit, *is)).collect(),
         }),
         Event::ServiceManagerLost => Kind::ServiceManagerLost(()),
+        Event::UnitFilesRead => Kind::UnitFilesRead(()),
         Event::Job(unit, verb, outcome) => Kind::Job(Job {
             unit: unit.to_string(),
             verb: match verb {
@@ -115,6 +116,7 @@ fn of_outcome(outcome: &JobOutcome) -> job::Outcome {
         JobOutcome::Done => job::Outcome::Done(()),
         JobOutcome::Ended(result) => job::Outcome::Ended(result.clone()),
         JobOutcome::NotBegun(why) => job::Outcome::NotBegun(why.clone()),
+        JobOutcome::Masked => job::Outcome::Masked(()),
         JobOutcome::Refused(why) => job::Outcome::Refused(why.clone()),
     }
 }
@@ -178,6 +180,7 @@ pub fn event(record: &EventRecord) -> Result<Event, WireError> {
                 Event::Targets(known.collect::<Result<_, _>>()?)
             }
             Kind::ServiceManagerLost(()) => Event::ServiceManagerLost,
+            Kind::UnitFilesRead(()) => Event::UnitFilesRead,
             Kind::Job(job) => Event::Job(UnitName::parse(&job.unit)?, verb(job)?, outcome(job)?),
             Kind::Unit(record) => {
                 let (unit, activity) = unit(record)?;
@@ -214,6 +217,7 @@ fn outcome(job: &Job) -> Result<JobOutcome, WireError> {
             job::Outcome::Done(()) => JobOutcome::Done,
             job::Outcome::Ended(result) => JobOutcome::Ended(result.clone()),
             job::Outcome::NotBegun(why) => JobOutcome::NotBegun(why.clone()),
+            job::Outcome::Masked(()) => JobOutcome::Masked,
             job::Outcome::Refused(why) => JobOutcome::Refused(why.clone()),
         },
     )

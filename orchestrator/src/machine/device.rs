@@ -141,7 +141,9 @@ impl Device {
             let mut targets = targets.iter();
             is(
                 Condition::Targets,
-                targets.all(|target| target.state == TargetState::Active),
+                targets.all(|target| {
+                    matches!(target.state, TargetState::Active | TargetState::Masked)
+                }),
             );
         }
         // The network interface may be in another network namespace than ours, for good. And a unit

@@ -41,6 +41,8 @@ pub enum Event {
     Targets(Vec<(UnitName, UnitActivity)>),
     /// The service manager cannot be asked any more.
     ServiceManagerLost,
+    /// The service manager has read its unit files again: what is masked may be another unit now.
+    UnitFilesRead,
     /// What became of a job for one of our targets.
     Job(UnitName, Verb, JobOutcome),
     /// The state that one of our targets is in now.
@@ -80,8 +82,10 @@ pub enum JobOutcome {
     /// It ended otherwise, as in `JobRemoved` of `org.freedesktop.systemd1(5)`: `failed`,
     /// `timeout`, `dependency`, `canceled`, ...
     Ended(String),
-    /// There was none: no such unit, a masked one; the service manager's sentence.
+    /// There was none: no such unit, a bad file; the service manager's sentence.
     NotBegun(String),
+    /// There was none: an administrator has masked the unit.
+    Masked,
     /// The service manager does not let us; its sentence.
     Refused(String),
 }

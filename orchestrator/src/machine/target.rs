@@ -31,6 +31,8 @@ enum Problem {
     Failed(String),
     /// The service manager did not let us.
     Refused(String),
+    /// An administrator has masked it.
+    Masked,
 }
 
 /// One target.
@@ -188,10 +190,14 @@ impl Target {
                 self.pause(now);
                 Problem::Failed(format!("its job ended with '{result}'"))
             }
-            // Masked, or without its template: a decision that stands in a file.
+            // Without its template, or with a bad one: asking again does not help.
             JobOutcome::NotBegun(why) => {
                 self.given_up = true;
                 Problem::Failed(sentence(why))
+            }
+            JobOutcome::Masked => {
+                self.given_up = true;
+                Problem::Masked
             }
             JobOutcome::Refused(why) => {
                 self.given_up = true;
@@ -204,6 +210,7 @@ impl Target {
     fn message(&self) -> Option<&str> {
         match &self.problem {
             Some((_, Problem::Failed(why) | Problem::Refused(why))) => Some(why),
+            Some((_, Problem::Masked)) => Some("an administrator has masked it"),
             None => None,
         }
     }
@@ -218,6 +225,7 @@ impl Target {
             (None, UnitActivity::Active, _) => TargetState::Active,
             (None, _, Some((_, Problem::Failed(_)))) => TargetState::Failed,
             (None, _, Some((_, Problem::Refused(_)))) => TargetState::Refused,
+            (None, _, Some((_, Problem::Masked))) => TargetState::Masked,
             (None, UnitActivity::Changing, _) => TargetState::Starting,
             (None, ..) if may_start => TargetState::Inactive,
             (None, ..) => TargetState::Waiting,
@@ -388,6 +396,17 @@ impl Machine {
             target.job = None;
         }
         self.drive_every_target();
+    }
+
+    /// The service manager has read its unit files again: what it said of them may not hold any more.
+    pub(super) fn unit_files_read(&mut self) {
+        for (name, target) in &mut self.targets {
+            // Not what was stopped each time that it was started.
+            if target.given_up && target.attempts < MAX_ATTEMPTS {
+                target.forget_attempts();
+                self.driven.insert(name.clone());
+            }
+        }
     }
 
     /// Takes over the state of a target, of whichever device and whoever has changed it.

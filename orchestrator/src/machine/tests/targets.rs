@@ -383,10 +383,31 @@ fn jobs_wait_for_the_bus_and_are_asked_for_again_when_it_was_lost() {
     assert_eq!(jobs(&told, DEVICE).len(), 1);
 }
 
+/// Case section 4: a masked target is a decision, until it is unmasked.
+#[test]
+fn a_masked_target_holds_nothing_back_and_is_started_when_it_is_unmasked() {
+    let mut script = Script::with_bus(PLAIN);
+    let _ = script.there(whole(1, "a", &[]));
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    let targets = |script: &Script| {
+        let device = script.device(1);
+        let mut conditions = device.conditions.iter();
+        conditions.any(|c| c.condition == Condition::Targets && c.met)
+    };
+    assert!(!targets(&script));
+    let _ = script.tell(job(DEVICE, JobOutcome::Masked));
+    assert!(targets(&script));
+    let told = script.tell(Event::UnitFilesRead);
+    assert_eq!(jobs(&told, DEVICE).len(), 1, "{told:?}");
+    let _ = script.tell(job(DEVICE, JobOutcome::Done));
+    assert_eq!(state(&script, 1, DEVICE), TargetState::Active);
+    assert!(jobs(&script.tell(Event::UnitFilesRead), DEVICE).is_empty());
+}
+
 #[test]
 fn a_failed_job_is_asked_for_again_and_a_masked_or_refused_target_is_not() {
     let failed = JobOutcome::Ended("dependency".to_owned());
-    let masked = JobOutcome::NotBegun("Unit is masked.".to_owned());
+    let invalid = JobOutcome::NotBegun("Unit has a bad unit file setting.".to_owned());
     let refused = JobOutcome::Refused("Access denied".to_owned());
     for (outcome, again, expected, message) in [
         (
@@ -395,7 +416,18 @@ fn a_failed_job_is_asked_for_again_and_a_masked_or_refused_target_is_not() {
             TargetState::Failed,
             "its job ended with 'dependency'",
         ),
-        (masked, 0, TargetState::Failed, "Unit is masked"),
+        (
+            invalid,
+            0,
+            TargetState::Failed,
+            "Unit has a bad unit file setting",
+        ),
+        (
+            JobOutcome::Masked,
+            0,
+            TargetState::Masked,
+            "an administrator has masked it",
+        ),
         (refused, 0, TargetState::Refused, "Access denied"),
     ] {
         let mut script = Script::with_bus(PLAIN);
@@ -411,7 +443,7 @@ fn a_failed_job_is_asked_for_again_and_a_masked_or_refused_target_is_not() {
         assert_eq!(script.device(1).state, State::Ready);
         let _ = script.tell(is(HARDWARE, UnitActivity::Active));
         assert_eq!(jobs(&script.wait(1), DEVICE).len(), again);
-        // A new device, a bus that is back and a person are reasons to ask again.
+        // Unit files that were read again, a new device, a bus that is back and a person are reasons to ask again.
         let told = script.tell(known(&[]));
         assert_eq!(jobs(&told, DEVICE).len(), 1, "{told:?}");
     }

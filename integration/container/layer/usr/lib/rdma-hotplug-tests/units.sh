@@ -179,6 +179,17 @@ keep start systemctl start rdma-device@nosuch.target
 keep is-stopped until_true 20 is_state rdma-device@nosuch.target inactive
 keep unit-is-stopped until_true 20 is_state test-device@nosuch.service inactive
 
+case_begins masked
+keep mask systemctl mask --runtime rdma-device@masked0.target
+device add 13 masked0 roce
+keep is-masked until_true 20 shows_target masked0 rdma-device@masked0.target masked
+keep is-ready until_true 20 shows masked0 '"state":"ready"'
+keep wait call Orchestrator Wait '{"name":"masked0","conditions":["targets"],"timeoutUSec":10000000}'
+keep unmask systemctl unmask --runtime rdma-device@masked0.target
+keep is-started until_true 20 systemctl is-active rdma-device@masked0.target
+keep is-active until_true 20 shows_target masked0 rdma-device@masked0.target active
+device del 13
+
 case_begins exchange
 before=$(systemctl show --property=MainPID --value test-device@test0.service)
 keep before echo "$before"
@@ -354,6 +365,42 @@ keep is-allowed until_true 30 shows test20 '"name":"ib_uverbs","state":"failed"'
 device del 20
 rm -r "$tree"
 mv "$tree.away" "$tree"
+
+case_begins extensions
+# extension DIRECTORY TREE: makes DIRECTORY one that systemd-sysext or systemd-confext lays over TREE.
+extension() {
+    mkdir -p "$1/$2/extension-release.d"
+    echo ID=_any >"$1/$2/extension-release.d/extension-release.$(basename "$1")"
+}
+modules=/run/extensions/test-modules
+extension $modules usr/lib
+mkdir -p $modules/usr/lib/modules
+mv "$tree" $modules/usr/lib/modules/
+device add 21 test21 roce
+keep unknown until_true 20 shows test21 '"name":"ib_uverbs","state":"unknown"'
+keep merge systemd-sysext merge
+keep is-found until_true 60 shows test21 '"name":"ib_uverbs","state":"failed"'
+ban=/run/confexts/test-ban
+extension $ban etc
+mkdir -p $ban/etc/modprobe.d
+echo 'blacklist ib_uverbs' >$ban/etc/modprobe.d/test-ban.conf
+keep merge-ban systemd-confext merge
+keep is-excluded until_true 60 shows test21 test-ban.conf:1
+keep unmerge-ban systemd-confext unmerge
+keep is-asked-again until_true 60 shows test21 '"name":"ib_uverbs","state":"failed"'
+rule=/run/extensions/test-rule
+extension $rule usr/lib
+mkdir -p $rule/usr/lib/rdma-hotplug/rules.d
+printf '[[rule]]\nmodules = ["ib_umad"]\n' >$rule/usr/lib/rdma-hotplug/rules.d/60-test.toml
+keep refresh systemd-sysext refresh
+keep is-wanted until_true 60 shows test21 '"name":"ib_umad","state":"failed"'
+keep explain rdma-hotplug explain ib_uverbs
+device del 21
+keep unmerge systemd-sysext unmerge
+mv "$modules/usr/lib/modules/$(uname -r)" "$tree"
+rm -r /run/extensions
+keep failed-units systemctl --failed --plain --no-legend
+keep log journalctl --no-pager -u rdma-orchestrator.service -u rdma-loader.service
 
 case_begins no-orchestrator
 keep stop systemctl stop rdma-orchestrator.socket rdma-orchestrator.service rdma-settled.service
