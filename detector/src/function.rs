@@ -56,6 +56,8 @@ pub struct SysfsFunction {
     pub protocol_module: Option<(&'static str, ModuleState)>,
     /// The nearest PCI function, which may be itself.
     pub pci_address: Option<String>,
+    /// What the kernel looks for its driver by.
+    pub modalias: Option<String>,
 }
 
 /// The module that makes RDMA devices for this driver, where no alias leads to it, so that it is
@@ -178,6 +180,10 @@ pub fn records(
                 .lacks_module()
                 .filter(|_| !has_device)
                 .map(str::to_owned),
+            modalias: function
+                .modalias
+                .clone()
+                .filter(|_| !has_device && function.driver.is_none()),
             pci_id: function.id.filter(|_| function.bus == "pci").map(pci_id),
             pci_address: function.pci_address.clone(),
         };
@@ -210,6 +216,7 @@ mod tests {
                 .and_then(protocol_module)
                 .map(|module| (module, ModuleState::Absent)),
             pci_address: Some("0000:c1:00.0".into()),
+            modalias: None,
         }
     }
 
@@ -316,6 +323,23 @@ mod tests {
         // Below the PCI function, as mlx5_ib does it, or below the auxiliary device itself.
         assert_eq!(judged(&both, &[NIC]), [(Registered, None); 2]);
         assert_eq!(judged(&both, &[AUXILIARY]), [(Registered, None); 2]);
+    }
+
+    #[test]
+    fn what_a_driver_is_looked_for_by_is_told_while_none_is_bound() {
+        let told = |driver, parents: &[&str]| {
+            let function = SysfsFunction {
+                modalias: Some("pci:v000015B3d00001017".to_owned()),
+                ..pci(0x02_0700, driver)
+            };
+            let functions = BTreeMap::from([(NIC.to_owned(), function)]);
+            let parents = parents.iter().copied().collect();
+            let records = records(&functions, &parents, &BTreeMap::new(), 1);
+            records[NIC].modalias.clone()
+        };
+        assert_eq!(told(None, &[]).as_deref(), Some("pci:v000015B3d00001017"));
+        assert_eq!(told(Some("mlx5_core"), &[]), None);
+        assert_eq!(told(None, &[NIC]), None);
     }
 
     #[test]

@@ -224,6 +224,7 @@ impl Sysfs {
             protocol_module: needs.map(|module| (module, self.module_state(module))),
             class: number("class"),
             id: number("vendor").zip(number("device")),
+            modalias: line_at(&directory.join("modalias")),
             name,
             bus,
             driver,

@@ -25,6 +25,22 @@ pub const NO_MODULES: &str = "org.rdmahotplug.Loader.NoModules";
 /// The index files of the kernel's modules or a file of `modprobe.d(5)` cannot be used.
 pub const NO_PLAN: &str = "org.rdmahotplug.Loader.NoPlan";
 
+impl ExplainReply {
+    /// Why an administrator's decision keeps everything from being loaded that was asked about, in a
+    /// sentence; nothing where it does not.
+    #[must_use]
+    pub fn exclusion(&self) -> Option<String> {
+        if self.plans.len() <= 1 && self.denied_by.is_some_and(|by| by != Denier::Policy) {
+            return Some(self.message.clone());
+        }
+        // The first that is denied may be so by the policy, which does not matter here.
+        let first = self.plans.first()?;
+        let all = self.plans.iter().all(|plan| plan.blacklisted_by.is_some());
+        let source = first.blacklisted_by.as_ref().filter(|_| all)?;
+        Some(format!("{source} blacklists {}", first.module))
+    }
+}
+
 impl ModuleResult {
     /// An answer that says no more than what became of `module`.
     #[must_use]

@@ -65,6 +65,48 @@ impl ModuleName {
     }
 }
 
+/// What a module can be looked up by: its name, an alias, or what the kernel looks for a device's driver
+/// by (`modalias` in sysfs), in the spelling of depmod's indexes: `_` stands for every `-`.
+///
+/// 1 to 255 of the characters `A-Z a-z 0-9 _ - : . , = +`, the first of them a letter or digit: it can
+/// stand in a path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ModuleAlias(String);
+
+impl ModuleAlias {
+    /// The most bytes that an alias may have.
+    pub const MAX_LEN: usize = 255;
+
+    /// Checks `alias` and gives it the spelling of the indexes.
+    ///
+    /// # Errors
+    /// When `alias` is empty, longer than [`Self::MAX_LEN`] bytes, begins with another character than a
+    /// letter or digit, or has one that may not stand in it.
+    pub fn parse(alias: &str) -> Result<Self, NameError> {
+        const KIND: &str = "module name or alias";
+        if alias.len() > Self::MAX_LEN {
+            return Err(NameError::new(KIND, alias, "it is longer than 255 bytes"));
+        }
+        if !alias.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') {
+            let reason = "it does not begin with a letter or digit";
+            return Err(NameError::new(KIND, alias, reason));
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_-:.,=+".contains(c);
+        if !alias.chars().all(allowed) {
+            let reason = "only A-Z, a-z, 0-9 and '_-:.,=+' may stand in it";
+            return Err(NameError::new(KIND, alias, reason));
+        }
+        Ok(Self(alias.replace('-', "_")))
+    }
+
+    /// The alias in the spelling of the indexes.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The name of an RDMA device: an entry of `/sys/class/infiniband`.
 ///
 /// 1 to 63 bytes (`IB_DEVICE_NAME_MAX` in `rdma_netlink.h` is 64 with the final NUL), without
@@ -221,6 +263,7 @@ macro_rules! name {
 }
 
 name!(ModuleName);
+name!(ModuleAlias);
 name!(DeviceName);
 name!(UnitName);
 
@@ -237,6 +280,26 @@ mod tests {
     fn a_module_name_has_55_bytes_at_most() {
         assert!(ModuleName::parse(&"a".repeat(55)).is_ok());
         assert!(ModuleName::parse(&"a".repeat(56)).is_err());
+    }
+
+    #[test]
+    fn an_alias_is_what_the_kernel_makes_of_a_device_and_no_path_or_pattern() {
+        for alias in [
+            "ib-core",
+            "pci:v000015B3d00001017sv000015B3sd00000006bc02sc07i00",
+            "auxiliary:mlx5_core.rdma",
+            "rdma-netlink-subsys-4",
+        ] {
+            let parsed = ModuleAlias::parse(alias).unwrap();
+            assert_eq!(parsed.as_str(), alias.replace('-', "_"));
+        }
+        let long = "a".repeat(256);
+        for alias in [
+            "", ".", "..", "../x", "a/b", "a*", "a[b]", "a?", "-r", "a b", "a\n", &long,
+        ] {
+            assert!(ModuleAlias::parse(alias).is_err(), "{alias:?}");
+        }
+        assert!(ModuleAlias::parse(&"a".repeat(255)).is_ok());
     }
 
     #[test]

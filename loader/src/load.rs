@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use interfaces::loader::{ExplainReply, ListReply, ModuleResult, ModuleState, Outcome};
-use interfaces::names::ModuleName;
+use interfaces::names::{ModuleAlias, ModuleName};
 use nix::errno::Errno;
 use rustix::fs::{Advice, fadvise};
 use tokio::sync::{oneshot, watch};
@@ -63,8 +63,8 @@ pub struct Loader {
 
 /// A question of what would become of a name. Its caller may be gone.
 pub struct Explanation {
-    /// The name.
-    pub name: ModuleName,
+    /// The name or alias.
+    pub name: ModuleAlias,
     /// Where the answer goes.
     pub answer: oneshot::Sender<Result<ExplainReply, Unplanned>>,
 }
@@ -104,7 +104,7 @@ impl Loader {
             let placed = if full {
                 Err(Box::new(busy(name)))
             } else {
-                self.place(name, &policy, &mut graph, ordered)
+                self.place(name.as_str(), &policy, &mut graph, ordered)
             };
             match placed {
                 Ok((placed, judged)) => ticket.wait_for(position, placed, judged.stands_for),
@@ -123,12 +123,12 @@ impl Loader {
     /// that is known without.
     fn place(
         &self,
-        name: &ModuleName,
+        name: &str,
         policy: &Policy,
         graph: &mut Graph,
         ordered: bool,
     ) -> Result<(Placed, ModuleResult), Box<ModuleResult>> {
-        let failed = |why: String| Box::new(ModuleResult::failed(name.as_str(), why));
+        let failed = |why: String| Box::new(ModuleResult::failed(name, why));
         let unplanned = |e: Unplanned| {
             let mut result = failed(interfaces::log::Chain(&e).to_string());
             result.errno_name = e.is_transient().then(|| format!("{:?}", Errno::EAGAIN));
@@ -157,7 +157,7 @@ impl Loader {
     /// read what came after its start.
     fn judged(
         &self,
-        name: &ModuleName,
+        name: &str,
         policy: &Policy,
         state: &dyn Fn(&str) -> ModuleState,
     ) -> Result<(ModuleResult, Vec<Plan>, Arc<Snapshot>), Unplanned> {
@@ -183,7 +183,7 @@ impl Loader {
 
     fn judged_as_readable(
         &self,
-        name: &ModuleName,
+        name: &str,
         policy: &Policy,
         state: &dyn Fn(&str) -> ModuleState,
     ) -> Result<(ModuleResult, Vec<Plan>, Arc<Snapshot>), Unplanned> {
@@ -204,14 +204,14 @@ impl Loader {
         };
         let doubt = || now.doubt(self.modules.root(), SystemTime::now());
         match doubt().filter(|_| result.outcome == Outcome::Missing) {
-            Some(doubt) => Ok((verdict::unknown(name.as_str(), &doubt), plans, now)),
+            Some(doubt) => Ok((verdict::unknown(name, &doubt), plans, now)),
             None => Ok((result, plans, now)),
         }
     }
 
     fn judged_by(
         &self,
-        name: &ModuleName,
+        name: &str,
         policy: &Policy,
         snapshot: &Snapshot,
         state: &dyn Fn(&str) -> ModuleState,
@@ -224,7 +224,7 @@ impl Loader {
             verdict::admits(module, &needs, policy, &snapshot.config)
         };
         let planner = self.planner(snapshot, &admit);
-        let found = planner.look_up(name.as_str().as_bytes())?;
+        let found = planner.look_up(name.as_bytes())?;
         let plans: Result<Vec<Plan>, _> = found.iter().map(|found| planner.plan(found)).collect();
         let plans = plans?;
         let facts = Facts {
@@ -233,7 +233,7 @@ impl Loader {
             state,
             exists: &|path| self.modules.has(path),
         };
-        Ok((judge(name.as_str(), &plans, &facts), plans))
+        Ok((judge(name, &plans, &facts), plans))
     }
 
     /// Who allows a module: the policy file that names it, or one that names a module which cannot be
@@ -293,10 +293,10 @@ impl Loader {
     ///
     /// # Errors
     /// When there is nothing to judge.
-    pub fn explain(&self, name: &ModuleName) -> Result<ExplainReply, Unplanned> {
+    pub fn explain(&self, name: &ModuleAlias) -> Result<ExplainReply, Unplanned> {
         let policy = self.policy();
         let state = |module: &str| self.state_of(module);
-        let (verdict, plans, snapshot) = self.judged(name, &policy, &state)?;
+        let (verdict, plans, snapshot) = self.judged(name.as_str(), &policy, &state)?;
         let allowance = |module: &[u8]| self.allowance(module, &policy, &snapshot);
         let config = &snapshot.config;
         Ok(explain::reply(verdict, &plans, config, &allowance, &state))

@@ -9,7 +9,7 @@ use interfaces::loader::{
     self, DescribeArgs, DescribeReply, ExplainArgs, ExplainReply, ListArgs, LoadArgs, LoadReply,
     ModuleResult, Outcome,
 };
-use interfaces::names::ModuleName;
+use interfaces::names::{ModuleAlias, ModuleName};
 use interfaces::server::{Call, CallError, Service};
 use serde_json::Map;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -101,7 +101,7 @@ impl Server {
         call.reply(&reply(held)).await
     }
 
-    async fn explain(&self, module: ModuleName) -> Result<ExplainReply, CallError> {
+    async fn explain(&self, module: ModuleAlias) -> Result<ExplainReply, CallError> {
         let (answer, answered) = oneshot::channel();
         let question = Explanation {
             name: module,
@@ -220,7 +220,7 @@ impl Service for Server {
             loader::LOAD => self.load(call).await,
             loader::EXPLAIN => {
                 let ExplainArgs { module } = call.arguments()?;
-                let module = ModuleName::parse(&module)
+                let module = ModuleAlias::parse(&module)
                     .map_err(|_| CallError::invalid_parameter("module"))?;
                 let reply = self.explain(module).await?;
                 call.reply(&reply).await

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The most devices: more virtual functions than any machine has.
 const MAX_DEVICES: usize = 4096;
 /// The most functions without a device.
-const MAX_FUNCTIONS: usize = 4096;
+pub const MAX_FUNCTIONS: usize = 4096;
 /// The most ports of a device (`rdma_is_port_valid()`: port numbers have eight bits).
 const MAX_PORTS: usize = 255;
 /// The most bytes of one text of a record. Sysfs gives no more than a page.

@@ -15,6 +15,7 @@
 //! - [`peers`]: the detector and the loader, over varlink.
 //! - [`barrier`]: where a wait begins: the detector looks once more.
 //! - [`policy`]: what the loader says of modules, for everyone.
+//! - [`drivers`]: what it says of the drivers of functions.
 //! - [`mounts`]: file systems that are mounted over modules and rules.
 //! - [`jobs`], [`bus`]: what PID 1 is asked for, by flag files and over the bus.
 //! - [`run`]: the loop that carries actions out.
@@ -30,6 +31,7 @@ pub mod bounds;
 pub mod bus;
 pub mod command;
 pub mod config;
+pub mod drivers;
 pub mod jobs;
 pub mod journal;
 pub mod machine;

@@ -7,6 +7,7 @@ mod device;
 mod event;
 mod explain;
 mod function;
+mod functions;
 mod module;
 mod target;
 mod wanted;
@@ -22,6 +23,7 @@ use crate::rules::{Rules, Sources};
 use device::Device;
 pub use event::{Action, Event, Flag, JobOutcome, UnitActivity, Verb};
 use function::Function;
+use functions::Functions;
 use module::{Again, Module};
 use target::Target;
 
@@ -63,7 +65,7 @@ pub struct Machine {
     rules: Rules,
     patience: Patience,
     devices: BTreeMap<i64, Device>,
-    functions: BTreeMap<String, Function>,
+    functions: Functions,
     modules: BTreeMap<ModuleName, Module>,
     targets: BTreeMap<UnitName, Target>,
     /// How much of the detector's records is held.
@@ -193,6 +195,11 @@ impl Machine {
             // What was known stays until the detector is back and says otherwise.
             Event::DetectorLost => self.connected = false,
             Event::Module(result) => self.answered(&result, now, actions),
+            Event::Driver {
+                function,
+                modalias,
+                excluded,
+            } => self.driver_answered(&function, &modalias, excluded, actions),
             Event::Targets(known) => self.targets_known(known, now),
             Event::ServiceManagerLost => self.targets_unknown(),
             Event::UnitFilesRead => self.unit_files_read(),
@@ -201,7 +208,10 @@ impl Machine {
             Event::FlagFailed(flag, why) => self.flag_failed(flag, why, now),
             Event::Deadline => self.deadline(now, actions),
             Event::Rules(sources) => self.read_rules(&sources, now, actions),
-            Event::ModulesInstalled => self.ask_everyone(Again::Missing, actions),
+            Event::ModulesInstalled => {
+                self.ask_everyone(Again::Missing, actions);
+                self.ask_drivers(actions);
+            }
             Event::Reconcile => self.reconcile(actions),
             Event::Pause(reason) => self.paused = Some(reason),
             Event::Resume => self.resume(actions),
@@ -227,13 +237,14 @@ impl Machine {
             module.ask_again |= std::mem::take(&mut module.in_flight);
         }
         self.ask_everyone(Again::No, actions);
+        self.ask_drivers(actions);
         self.touch_everyone();
     }
 
     /// Asks for what somebody wants and nobody has asked for, and for what `again` says.
     fn ask_everyone(&mut self, again: Again, actions: &mut Vec<Action>) {
         let devices = self.devices.keys().map(|index| Subject::Device(*index));
-        let functions = self.functions.keys().cloned().map(Subject::Function);
+        let functions = self.functions.names().cloned().map(Subject::Function);
         let subjects: Vec<Subject> = devices.chain(functions).collect();
         for subject in subjects {
             self.ask(&subject, again, actions);
@@ -278,11 +289,11 @@ impl Machine {
 
     fn snapshot_ends(&mut self, actions: &mut Vec<Action>) {
         self.connected = true;
-        let gone: Vec<i64> = unconfirmed(&self.devices, |device| device.confirmed);
+        let gone: Vec<i64> = unconfirmed(self.devices.iter(), |device| device.confirmed);
         for index in gone {
             self.device_gone(index, actions);
         }
-        let gone: Vec<String> = unconfirmed(&self.functions, |function| function.confirmed);
+        let gone: Vec<String> = unconfirmed(self.functions.iter(), |function| function.confirmed);
         for name in gone {
             self.function_gone(&name, actions);
         }
@@ -360,7 +371,7 @@ impl Machine {
         for index in devices {
             self.want(index, actions);
         }
-        let functions: Vec<String> = self.functions.keys().cloned().collect();
+        let functions: Vec<String> = self.functions.names().cloned().collect();
         for name in functions {
             self.want_for_function(&name, now, actions);
         }
@@ -374,6 +385,7 @@ impl Machine {
             module.forget_attempts();
         }
         self.ask_everyone(Again::All, actions);
+        self.ask_drivers(actions);
         self.reconcile_targets();
         self.touch_everyone();
     }
@@ -390,16 +402,16 @@ impl Machine {
         let open = |module: &Module| module.in_flight || module.state == ModuleState::Unknown;
         let loading = unsettled || self.modules.values().any(open);
         let job = self.targets.values().any(Target::is_pending);
-        let mut functions = self.functions.values();
-        let settled =
-            self.connected && !loading && !job && functions.all(|f| f.is_settled(&self.modules));
+        let (known, patience) = (self.known(), self.patience);
+        let functions = self.functions.values().all(|f| f.is_settled(known));
+        let settled = self.connected && !loading && !job && functions;
+        // Not the jobs: many of them are ordered after the start itself.
+        let holds = |f: &Function| f.holds_start(known, now, patience);
+        let holds = self.functions.values().any(holds);
         if settled != self.settled {
             self.settled = settled;
             actions.push(Action::Settled(settled));
         }
-        // Not the jobs: many of them are ordered after the start itself.
-        let mut functions = self.functions.values();
-        let holds = functions.any(|f| f.holds_start(&self.modules, now, self.patience));
         // Nothing is done in a pause that could be waited for.
         let waits = (unsettled || holds) && self.paused.is_none();
         if self.complete && !waits {
@@ -415,7 +427,7 @@ impl Machine {
         let devices = self.unsettled.iter().filter_map(|i| self.devices.get(i));
         let waiting = devices.map(|device| device.record.name.as_str());
         let functions = self.functions.values();
-        let functions = functions.filter(|f| !f.is_settled(&self.modules));
+        let functions = functions.filter(|f| !f.is_settled(self.known()));
         let waiting: Vec<&str> = waiting.chain(functions.map(Function::name)).collect();
         let status = match (self.complete, waiting.as_slice()) {
             (false, _) => "started without the detector's answer".to_owned(),
@@ -427,8 +439,11 @@ impl Machine {
 }
 
 /// The keys of what a snapshot has not shown.
-fn unconfirmed<K: Clone, V>(all: &BTreeMap<K, V>, is: impl Fn(&V) -> bool) -> Vec<K> {
-    let gone = all.iter().filter(|(_, value)| !is(value));
+fn unconfirmed<'m, K: Clone + 'm, V: 'm>(
+    all: impl Iterator<Item = (&'m K, &'m V)>,
+    is: impl Fn(&V) -> bool,
+) -> Vec<K> {
+    let gone = all.filter(|(_, value)| !is(value));
     gone.map(|(key, _)| key.clone()).collect()
 }
 

@@ -46,7 +46,9 @@ impl Mounts {
         let follow = move || {
             loop {
                 match self.change() {
-                    Ok(()) => drop(changed.send_replace(())),
+                    Ok(()) => {
+                        changed.send_replace(());
+                    }
                     Err(e) => return tracing::error!("cannot follow /proc/self/mountinfo: {e}"),
                 }
             }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use interfaces::client::{Client, ClientError, ClientErrorKind};
 use interfaces::loader::{self, DescribeArgs, ExplainArgs, ListArgs};
 use interfaces::log::Chain;
-use interfaces::names::ModuleName;
+use interfaces::names::ModuleAlias;
 use interfaces::orchestrator::Loading;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -31,7 +31,7 @@ type Answer = Result<Arc<[Value]>, String>;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Question {
     /// What it would do with a module.
-    Plan(ModuleName),
+    Plan(ModuleAlias),
     /// Which modules its policy names.
     List,
     /// What it is doing.
@@ -61,10 +61,22 @@ impl Policy {
     ///
     /// # Errors
     /// A sentence, when the loader cannot be asked or cannot say.
-    pub async fn plan(&self, module: ModuleName) -> Result<Value, String> {
+    pub async fn plan(&self, module: ModuleAlias) -> Result<Value, String> {
         let plans = self.answer(Question::Plan(module)).await?;
         let plan = plans.first().cloned();
         plan.ok_or_else(|| "the loader has not answered".to_owned())
+    }
+
+    /// Why an administrator keeps the drivers of this modalias from being loaded; nothing where nobody
+    /// does.
+    ///
+    /// # Errors
+    /// A sentence, when the loader cannot be asked or cannot say.
+    pub async fn exclusion(&self, modalias: ModuleAlias) -> Result<Option<String>, String> {
+        let plan = self.plan(modalias).await?;
+        let reply = serde_json::from_value(plan);
+        let reply: loader::ExplainReply = reply.map_err(|e| format!("the loader's answer: {e}"))?;
+        Ok(reply.exclusion())
     }
 
     /// The modules that the policy names, as the loader's `List` replies.
@@ -117,7 +129,15 @@ impl Policy {
                 let args = ExplainArgs {
                     module: module.to_string(),
                 };
-                Ok(vec![client.call(loader::EXPLAIN, &args, TIMEOUT).await?])
+                let plan = match client.call(loader::EXPLAIN, &args, TIMEOUT).await {
+                    // It may start again, to read what has come since: the next one can say.
+                    Err(e) if is_no_plan(&e) => {
+                        let mut client = Client::connect(&self.socket).await?;
+                        client.call(loader::EXPLAIN, &args, TIMEOUT).await?
+                    }
+                    plan => plan?,
+                };
+                Ok(vec![plan])
             }
             Question::List => {
                 let mut listed = Vec::new();
@@ -149,6 +169,10 @@ impl Policy {
             kept.insert(of, (Instant::now(), answer));
         }
     }
+}
+
+fn is_no_plan(error: &ClientError) -> bool {
+    matches!(&error.kind, ClientErrorKind::Answered { name, .. } if name == loader::NO_PLAN)
 }
 
 /// What a person reads. The loader's own sentence says more than the name of its error.

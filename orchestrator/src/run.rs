@@ -21,11 +21,13 @@ use tokio::task::{JoinError, JoinSet};
 use crate::barrier::{self, Begun};
 use crate::bus::{self, Ask, Inquiry};
 use crate::config::Config;
+use crate::drivers::Drivers;
 use crate::jobs::Flags;
 use crate::journal::{Journal, Times, wire};
 use crate::machine::{Action, Event, Machine, Patience, Verb};
 use crate::mounts::{Mounts, Places};
 use crate::peers;
+use crate::policy::Policy;
 use crate::rules::{Source, Sources};
 use crate::server::{Orchestrator, Published};
 
@@ -149,6 +151,7 @@ async fn run(
     sandbox::restrict_system_calls(CALLS, "serve").map_err(Error::Sandbox)?;
     let (messages, queue) = unbounded_channel();
     let published = Arc::new(Published::default());
+    let policy = Arc::new(Policy::new(config.loader.clone()));
     // Started by a client for itself alone, it says what it is and does nothing: the machine's
     // orchestrator is another one.
     let mut tasks = JoinSet::new();
@@ -158,11 +161,17 @@ async fn run(
     let mounts = mounts.follow().map_err(Error::Runtime)?;
     let outdated = follow_mounts(mounts, readable, messages.clone(), started);
     if matches!(endpoint, Endpoint::Listening(_)) {
-        let world = (Arc::clone(&published), &messages, start);
+        let world = World {
+            published: Arc::clone(&published),
+            messages: messages.clone(),
+            policy: Arc::clone(&policy),
+            started: start,
+        };
         follow_the_world(config, world, queue, (inquired, begun), rules, &mut tasks);
     }
     let service = Arc::new(Orchestrator::new(
         published,
+        policy,
         messages,
         (inquiries, waits),
         config,
@@ -198,26 +207,34 @@ async fn follow_mounts(
     std::future::pending::<()>().await;
 }
 
+/// What the loop and the server share.
+struct World {
+    published: Arc<Published>,
+    messages: UnboundedSender<Message>,
+    policy: Arc<Policy>,
+    /// Set when the start is complete.
+    started: watch::Sender<bool>,
+}
+
 fn follow_the_world(
     config: &Config,
-    (published, messages, started): (
-        Arc<Published>,
-        &UnboundedSender<Message>,
-        watch::Sender<bool>,
-    ),
+    world: World,
     queue: UnboundedReceiver<Message>,
     (inquired, begun): (Receiver<Inquiry>, Receiver<Begun>),
     rules: Sources,
     tasks: &mut JoinSet<()>,
 ) {
+    let World {
+        published,
+        messages,
+        policy,
+        started,
+    } = world;
     let (events, happened) = unbounded_channel();
     let (asked, asks) = unbounded_channel();
     let (needed, needs) = watch::channel(false);
     tasks.spawn(forward(happened, messages.clone()));
-    tasks.spawn(peers::follow_detector(
-        config.detector.clone(),
-        messages.clone(),
-    ));
+    tasks.spawn(peers::follow_detector(config.detector.clone(), messages));
     tasks.spawn(barrier::synchronize(config.detector.clone(), begun));
     let questions = bus::Questions { asks, inquired };
     tasks.spawn(bus::follow(
@@ -226,6 +243,8 @@ fn follow_the_world(
         questions,
         events.clone(),
     ));
+    let drivers = Arc::new(Drivers::new(policy));
+    tasks.spawn(Arc::clone(&drivers).follow(events.clone()));
     let (journal, resumed) = Journal::open(&config.runtime_directory);
     let hands = Hands {
         loader: config.loader.clone(),
@@ -233,6 +252,7 @@ fn follow_the_world(
         published,
         events,
         asked,
+        drivers,
         needed,
         started,
     };
@@ -411,6 +431,7 @@ struct Hands {
     published: Arc<Published>,
     events: UnboundedSender<Event>,
     asked: UnboundedSender<Ask>,
+    drivers: Arc<Drivers>,
     needed: watch::Sender<bool>,
     started: watch::Sender<bool>,
 }
@@ -422,6 +443,7 @@ impl Hands {
                 let load = peers::load(self.loader.clone(), modules, reason, self.events.clone());
                 tokio::spawn(load);
             }
+            Action::AskDriver { function, modalias } => self.drivers.ask(function, modalias),
             Action::StartUnit { unit, reason } => {
                 tracing::info!("starting {unit} for {reason}");
                 let verb = Verb::Start;

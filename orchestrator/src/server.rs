@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use interfaces::Interface;
-use interfaces::names::{DeviceName, ModuleName, UnitName};
+use interfaces::names::{DeviceName, ModuleAlias, ModuleName, UnitName};
 use interfaces::orchestrator::{
     self, Condition, DescribeArgs, DescribeReply, Device, ExplainArgs, ExplainModuleArgs, Function,
     HangingUnit, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs,
@@ -124,7 +124,7 @@ pub struct Orchestrator {
     messages: UnboundedSender<Message>,
     inquiries: Sender<Inquiry>,
     waits: Sender<Begun>,
-    policy: Policy,
+    policy: Arc<Policy>,
     rules: Vec<PathBuf>,
     lists: PathBuf,
     runtime_directory: PathBuf,
@@ -140,11 +140,12 @@ const INQUIRY_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_QUESTIONS: usize = 64;
 
 impl Orchestrator {
-    /// Serves what is published, sends what is wanted to `messages`, asks the service manager by
+    /// Serves what is published and what the loader says of its `policy`, sends what is wanted to `messages`, asks the service manager by
     /// `inquiries`, and the detector by `waits`.
     #[must_use]
     pub fn new(
         published: Arc<Published>,
+        policy: Arc<Policy>,
         messages: UnboundedSender<Message>,
         (inquiries, waits): (Sender<Inquiry>, Sender<Begun>),
         config: &Config,
@@ -154,7 +155,7 @@ impl Orchestrator {
             messages,
             inquiries,
             waits,
-            policy: Policy::new(config.loader.clone()),
+            policy,
             rules: config.rules.clone(),
             lists: config.lists.clone(),
             runtime_directory: config.runtime_directory.clone(),
@@ -478,7 +479,7 @@ impl Service for Orchestrator {
             orchestrator::EXPLAIN_MODULE => self.explain_module(call).await,
             orchestrator::PLAN_MODULE => {
                 let PlanModuleArgs { module } = call.arguments()?;
-                let module = ModuleName::parse(&module)
+                let module = ModuleAlias::parse(&module)
                     .map_err(|_| CallError::invalid_parameter("module"))?;
                 let plan = self
                     .policy

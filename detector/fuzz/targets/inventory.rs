@@ -50,6 +50,7 @@ fn any_functions(input: &mut Unstructured<'_>) -> Result<BTreeMap<String, SysfsF
         if input.arbitrary()? {
             let name = parent.rsplit('/').next().unwrap_or_default();
             let function = SysfsFunction {
+                modalias: None,
                 name: name.to_owned(),
                 bus: (*input.choose(&["pci", "auxiliary"])?).to_owned(),
                 class: (*input.choose(&[None, Some(0x02_0700), Some(0x02_0000)])?),

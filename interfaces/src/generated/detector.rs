@@ -99,6 +99,8 @@ pub struct Function {
     pub driver: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modalias: Option<String>,
     #[serde(rename = "pciID")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci_id: Option<String>,

@@ -37,7 +37,7 @@ pub struct Checkpoint {
 /// What the orchestrator was told.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
-    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25")]
+    #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26")]
     pub kind: ::core::option::Option<event::Kind>,
 }
 /// Nested message and enum types in `Event`.
@@ -105,7 +105,21 @@ pub mod event {
         /// The service manager has read its unit files again.
         #[prost(message, tag = "25")]
         UnitFilesRead(()),
+        #[prost(message, tag = "26")]
+        Driver(super::Driver),
     }
+}
+/// The loader's answer for the driver of a function.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Driver {
+    #[prost(string, tag = "1")]
+    pub function: ::prost::alloc::string::String,
+    /// What the driver was looked for by.
+    #[prost(string, tag = "2")]
+    pub modalias: ::prost::alloc::string::String,
+    /// Why an administrator keeps it from being loaded, where somebody does.
+    #[prost(string, optional, tag = "3")]
+    pub excluded: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Modules {
@@ -275,7 +289,7 @@ pub mod source {
 /// What the orchestrator decided.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Decision {
-    #[prost(oneof = "decision::Kind", tags = "1, 2, 3, 5, 6")]
+    #[prost(oneof = "decision::Kind", tags = "1, 2, 3, 5, 6, 7")]
     pub kind: ::core::option::Option<decision::Kind>,
 }
 /// Nested message and enum types in `Decision`.
@@ -293,7 +307,18 @@ pub mod decision {
         /// The status at the end of the start.
         #[prost(string, tag = "6")]
         Started(::prost::alloc::string::String),
+        #[prost(message, tag = "7")]
+        AskDriver(super::AskDriver),
     }
+}
+/// To ask the loader for the driver of a function.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AskDriver {
+    #[prost(string, tag = "1")]
+    pub function: ::prost::alloc::string::String,
+    /// What the driver is looked for by.
+    #[prost(string, tag = "2")]
+    pub modalias: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Load {

@@ -346,7 +346,7 @@ fn what_an_allowed_module_cannot_do_without_may_be_named() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
     assert_eq!(rig.load("ib_core").outcome, Outcome::Loaded);
     assert_eq!(rig.given(), ["ib_core"]);
-    let explained = rig.loader.explain(&ModuleName::parse("ib_core").unwrap());
+    let explained = rig.loader.explain(&ModuleAlias::parse("ib_core").unwrap());
     let plan = explained.unwrap().plans.remove(0);
     assert_eq!(plan.purpose.as_deref(), Some("needed by ib_uverbs: test"));
 }
@@ -356,6 +356,45 @@ fn an_alias_counts_as_the_module_that_it_stands_for() {
     let rig = Rig::new(&["rpcrdma"], &[]);
     assert_eq!(rig.load("svcrdma").outcome, Outcome::Loaded);
     assert_eq!(rig.load("xprtrdma").outcome, Outcome::AlreadyLoaded);
+}
+
+/// Case section 4: whether a driver is excluded is asked by what the kernel looks for it by, and has
+/// nothing to do with the policy.
+#[test]
+fn an_explanation_by_modalias_says_who_excludes_the_driver() {
+    const MODALIAS: &str = "pci:v000015B3d00001017sv000015B3sd00000006bc02sc07i00";
+    for (policy, line, excluded) in [
+        ("mlx5_core", "", None),
+        ("ib_umad", "", None),
+        (
+            "mlx5_core",
+            "blacklist mlx5_core",
+            Some("blacklists mlx5_core"),
+        ),
+        (
+            "ib_umad",
+            "blacklist mlx5_core",
+            Some("blacklists mlx5_core"),
+        ),
+        (
+            "mlx5_core",
+            "install mlx5_core /bin/false",
+            Some("forbids mlx5_core"),
+        ),
+        ("mlx5_core", "blacklist mlx5_ib", None),
+    ] {
+        let rig = Rig::new(&[policy], &[]);
+        rig.configure("test.conf", line);
+        let explained = rig.loader.explain(&ModuleAlias::parse(MODALIAS).unwrap());
+        let explained = explained.unwrap();
+        assert_eq!(explained.plans[0].module, "mlx5_core");
+        let why = explained.exclusion();
+        let says = |expected: &str| why.as_ref().is_some_and(|why| why.contains(expected));
+        assert!(
+            excluded.map_or(why.is_none(), says),
+            "{policy}, {line}: {why:?}"
+        );
+    }
 }
 
 #[test]
@@ -442,7 +481,7 @@ fn indexes_that_depmod_replaced_are_read_again() {
 fn an_explanation_is_what_load_then_does_and_does_nothing_itself() {
     let rig = Rig::new(&["ib_uverbs", "opa_vnic"], &[]);
     let explain = |name: &str| {
-        let name = ModuleName::parse(name).unwrap();
+        let name = ModuleAlias::parse(name).unwrap();
         rig.loader.explain(&name).unwrap()
     };
     for name in ["ib_uverbs", "mlx5_core", "opa_vnic", "virtio_pci"] {
@@ -563,7 +602,9 @@ fn a_soft_dependency_may_fail_and_is_loaded_only_where_the_policy_names_it() {
     let result = rig.load("ib_uverbs");
     assert_eq!(result.outcome, Outcome::Loaded);
     assert_eq!(rig.given(), ["ib_core", "iw_cm", "ib_uverbs"]);
-    let explained = rig.loader.explain(&ModuleName::parse("ib_uverbs").unwrap());
+    let explained = rig
+        .loader
+        .explain(&ModuleAlias::parse("ib_uverbs").unwrap());
     assert_eq!(explained.unwrap().plans[0].left_out, ["ib_umad"]);
 }
 
@@ -620,7 +661,9 @@ fn without_indexes_it_is_not_known_whether_there_is_a_module() {
         said.starts_with(&format!("{} is not there", index.display())),
         "{said}"
     );
-    let explained = rig.loader.explain(&ModuleName::parse("ib_uverbs").unwrap());
+    let explained = rig
+        .loader
+        .explain(&ModuleAlias::parse("ib_uverbs").unwrap());
     assert_eq!(explained.unwrap().outcome, Outcome::Unknown);
     // What is in the kernel is known whatever is on disk.
     rig.inserter.kernel.make_live("ib_umad").unwrap();
@@ -683,18 +726,18 @@ fn what_a_soft_dependency_needs_is_inserted_only_where_nothing_bans_it() {
     rig.configure("x.conf", &format!("{ban}{lines}"));
     assert_eq!(rig.load("ib_umad").outcome, Outcome::Loaded);
     assert_eq!(rig.given(), ["ib_core", "ib_umad"]);
-    let explained = rig.loader.explain(&ModuleName::parse("ib_umad").unwrap());
+    let explained = rig.loader.explain(&ModuleAlias::parse("ib_umad").unwrap());
     assert_eq!(explained.unwrap().plans[0].left_out, ["rpcrdma"]);
 
     fs::write(rig.dir.path().join("cmdline"), "module_blacklist=sunrpc\n").unwrap();
     rig.configure("x.conf", lines);
     assert_eq!(rig.load("ib_umad").outcome, Outcome::AlreadyLoaded);
-    let explained = rig.loader.explain(&ModuleName::parse("ib_umad").unwrap());
+    let explained = rig.loader.explain(&ModuleAlias::parse("ib_umad").unwrap());
     assert_eq!(explained.unwrap().plans[0].left_out, ["rpcrdma"]);
 
     // What is live needs nobody's leave. What sunrpc would like, no policy names.
     rig.inserter.kernel.make_live("sunrpc").unwrap();
-    let explained = rig.loader.explain(&ModuleName::parse("ib_umad").unwrap());
+    let explained = rig.loader.explain(&ModuleAlias::parse("ib_umad").unwrap());
     assert_eq!(explained.unwrap().plans[0].left_out, ["configfs"]);
 }
 

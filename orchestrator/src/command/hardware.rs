@@ -92,6 +92,7 @@ mod tests {
             waits_for: None,
             driver: Some("vendor_ib.rdma".to_owned()),
             module: None,
+            modalias: None,
             pci_id: None,
             pci_address: Some("0000:c1:00.0".to_owned()),
         };

@@ -95,6 +95,12 @@ fn of_event(event: &Event) -> Option<Told> {
                 active.count()
             )
         }
+        Event::Driver {
+            function, excluded, ..
+        } => match excluded {
+            Some(why) => format!("the driver of {function} is excluded: {why}"),
+            None => format!("the driver of {function} is not excluded"),
+        },
         Event::UnitFilesRead => "the service manager has read its unit files again".to_owned(),
         Event::ServiceManagerLost => "the service manager cannot be asked".to_owned(),
         Event::Job(unit, verb, outcome) => {
@@ -179,6 +185,9 @@ pub fn say(action: &Action) -> Option<String> {
         }
         Action::StartUnit { unit, reason } => format!("start {unit} for {reason}"),
         Action::StopUnit { unit, reason } => format!("stop {unit}: {reason}"),
+        Action::AskDriver { function, .. } => {
+            format!("ask whether the driver of {function} is excluded")
+        }
         Action::SetFlag(flag, true) => format!("have {} started", flag.target()),
         Action::SetFlag(flag, false) => format!("no longer ask for {}", flag.target()),
         Action::Started { status } => format!("ready: {status}"),

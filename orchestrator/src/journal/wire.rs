@@ -8,11 +8,11 @@ use interfaces::journal::job::Verb as VerbRecord;
 use interfaces::journal::record::What;
 use interfaces::journal::unit::Activity;
 use interfaces::journal::{
-    Begins, Checkpoint, Decision, Event as EventRecord, FlagFailed, Job, Load, Modules, SetFlag,
-    Source as SourceRecord, Sources as SourcesRecord, Unit, UnitJob, Units, decision, event, job,
-    source,
+    AskDriver, Begins, Checkpoint, Decision, Driver, Event as EventRecord, FlagFailed, Job, Load,
+    Modules, SetFlag, Source as SourceRecord, Sources as SourcesRecord, Unit, UnitJob, Units,
+    decision, event, job, source,
 };
-use interfaces::names::{ModuleName, NameError, UnitName};
+use interfaces::names::{ModuleAlias, ModuleName, NameError, UnitName};
 use serde::Serialize;
 
 use crate::machine::{Action, Event, Flag, JobOutcome, Machine, Patience, UnitActivity, Verb};
@@ -74,6 +74,15 @@ pub fn of_event(event: &Event) -> What {
         Event::SnapshotEnds => Kind::SnapshotEnds(()),
         Event::DetectorLost => Kind::DetectorLost(()),
         Event::Module(result) => Kind::Module(json(result)),
+        Event::Driver {
+            function,
+            modalias,
+            excluded,
+        } => Kind::Driver(Driver {
+            function: function.clone(),
+            modalias: modalias.to_string(),
+            excluded: excluded.clone(),
+        }),
         Event::Targets(known) => Kind::Targets(Units {
             units: known.iter().map(|(unit, is)| of_unit(unit, *is)).collect(),
         }),
@@ -175,6 +184,11 @@ pub fn event(record: &EventRecord) -> Result<Event, WireError> {
             Kind::SnapshotEnds(()) => Event::SnapshotEnds,
             Kind::DetectorLost(()) => Event::DetectorLost,
             Kind::Module(json) => Event::Module(serde_json::from_str(json)?),
+            Kind::Driver(driver) => Event::Driver {
+                function: driver.function.clone(),
+                modalias: ModuleAlias::parse(&driver.modalias)?,
+                excluded: driver.excluded.clone(),
+            },
             Kind::Targets(known) => {
                 let known = known.units.iter().map(unit);
                 Event::Targets(known.collect::<Result<_, _>>()?)
@@ -267,6 +281,10 @@ pub fn of_action(action: &Action) -> Option<What> {
             modules: modules.iter().map(ToString::to_string).collect(),
             reason: reason.clone(),
         }),
+        Action::AskDriver { function, modalias } => Kind::AskDriver(AskDriver {
+            function: function.clone(),
+            modalias: modalias.to_string(),
+        }),
         Action::StartUnit { unit, reason } => Kind::StartUnit(job(unit, reason)),
         Action::StopUnit { unit, reason } => Kind::StopUnit(job(unit, reason)),
         Action::SetFlag(flag, up) => Kind::SetFlag(SetFlag {
@@ -299,6 +317,10 @@ pub fn action(record: &Decision) -> Result<Action, WireError> {
                 reason: load.reason.clone(),
             }
         }
+        Kind::AskDriver(ask) => Action::AskDriver {
+            function: ask.function.clone(),
+            modalias: ModuleAlias::parse(&ask.modalias)?,
+        },
         Kind::StartUnit(job) => Action::StartUnit {
             unit: UnitName::parse(&job.unit)?,
             reason: job.reason.clone(),

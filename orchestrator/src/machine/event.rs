@@ -3,7 +3,7 @@
 
 use interfaces::detector;
 use interfaces::loader::ModuleResult;
-use interfaces::names::{ModuleName, UnitName};
+use interfaces::names::{ModuleAlias, ModuleName, UnitName};
 use interfaces::orchestrator::{Device, Function};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,15 @@ pub enum Event {
     DetectorLost,
     /// The loader's answer for a module.
     Module(Box<ModuleResult>),
+    /// The loader's answer for the driver of a function.
+    Driver {
+        /// The function.
+        function: String,
+        /// What its driver was looked for by.
+        modalias: ModuleAlias,
+        /// Why an administrator keeps the driver from being loaded, where somebody does.
+        excluded: Option<String>,
+    },
     /// The service manager can be asked, and has these of our targets; all others are inactive.
     Targets(Vec<(UnitName, UnitActivity)>),
     /// The service manager cannot be asked any more.
@@ -129,6 +138,13 @@ pub enum Action {
         modules: Vec<ModuleName>,
         /// Why, for the loader's log.
         reason: String,
+    },
+    /// Have the loader asked for the driver of a function, and tell the machine what it says.
+    AskDriver {
+        /// The function.
+        function: String,
+        /// What the kernel looks for its driver by.
+        modalias: ModuleAlias,
     },
     /// Have this target of ours started, and tell the machine what became of that.
     StartUnit {

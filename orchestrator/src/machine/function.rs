@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use interfaces::detector::{self, FunctionState, WaitsFor};
-use interfaces::names::ModuleName;
+use interfaces::names::{ModuleAlias, ModuleName};
 use interfaces::orchestrator::{self, ModuleState};
 use serde::{Deserialize, Serialize};
 
+use super::functions::Functions;
 use super::module::{self, Again, Module};
 use super::{Action, Machine, Patience, Subject, Timer};
 use crate::bounds;
@@ -32,6 +33,13 @@ struct Needed {
     file: String,
 }
 
+/// What the state of a function depends on beside itself.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'m> {
+    pub functions: &'m Functions,
+    pub modules: &'m BTreeMap<ModuleName, Module>,
+}
+
 /// One function without an RDMA device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Function {
@@ -42,6 +50,9 @@ pub(super) struct Function {
     /// The rules file that says that it is left alone.
     #[serde(default)]
     unmanaged: Option<String>,
+    /// Why an administrator keeps its driver from being loaded.
+    #[serde(default)]
+    driver_excluded: Option<String>,
     /// When something of it was different last, in µs.
     changed_at: i64,
     /// There is still no device after the time that it may take.
@@ -59,58 +70,86 @@ impl Function {
         self.modules.iter().map(|needed| &needed.name)
     }
 
+    /// The address of the PCI function that an auxiliary device belongs to.
+    pub(super) fn belongs_to(&self) -> Option<&str> {
+        let address = self.record.pci_address.as_deref();
+        address.filter(|address| *address != self.record.name)
+    }
+
     /// Whether waiting for it is of no more use.
-    pub(super) fn is_settled(&self, modules: &BTreeMap<ModuleName, Module>) -> bool {
-        self.stuck || self.is_given_up(modules)
+    pub(super) fn is_settled(&self, known: Known<'_>) -> bool {
+        self.stuck || self.decision(known).is_some()
     }
 
-    /// Whether somebody has decided that there is to be no device.
-    fn is_given_up(&self, modules: &BTreeMap<ModuleName, Module>) -> bool {
-        self.unmanaged.is_some() || self.is_assigned() || self.excluded(modules).is_some()
+    /// What an administrator has decided, so that there is to be no device: as a state, and in words.
+    fn decision(&self, known: Known<'_>) -> Option<(orchestrator::FunctionState, String)> {
+        self.own_decision(known.modules).or_else(|| {
+            // Its RDMA device is that of its auxiliary devices.
+            let mut devices = known.functions.of(&self.record.name).peekable();
+            devices.peek()?;
+            let decisions = devices.map(|device| {
+                let (state, why) = device.own_decision(known.modules)?;
+                Some((state, format!("{} waits for nothing: {why}", device.name())))
+            });
+            let decisions: Option<Vec<_>> = decisions.collect();
+            decisions?.into_iter().next()
+        })
     }
 
-    fn is_assigned(&self) -> bool {
+    fn own_decision(
+        &self,
+        modules: &BTreeMap<ModuleName, Module>,
+    ) -> Option<(orchestrator::FunctionState, String)> {
+        use orchestrator::FunctionState::{Assigned, Excluded};
+        if let Some(file) = &self.unmanaged {
+            return Some((Excluded, format!("{file} leaves it alone")));
+        }
         let driver = self.record.driver.as_deref();
-        driver.is_some_and(|driver| ASSIGNING.contains(&driver))
+        if let Some(driver) = driver.filter(|driver| ASSIGNING.contains(driver)) {
+            let why = format!("{driver} hands it to a virtual machine or a program");
+            return Some((Assigned, why));
+        }
+        if let Some(why) = &self.driver_excluded {
+            return Some((Excluded, format!("its driver is excluded, because {why}")));
+        }
+        let mut needed = self.module_names();
+        needed.find_map(|name| {
+            let module = modules.get(name)?;
+            let why = module.message.as_deref().unwrap_or("it is excluded");
+            let why = format!("module {name} is excluded, because {why}");
+            (module.state == ModuleState::Excluded).then_some((Excluded, why))
+        })
     }
 
-    /// The module that it needs and that the administrator has excluded.
-    fn excluded<'m>(
-        &'m self,
-        modules: &'m BTreeMap<ModuleName, Module>,
-    ) -> Option<(&'m ModuleName, &'m Module)> {
-        let mut known = self
-            .module_names()
-            .filter_map(|name| Some((name, modules.get(name)?)));
-        known.find(|(_, module)| module.state == ModuleState::Excluded)
+    /// The question for its driver, while none is bound.
+    fn ask_driver(&self) -> Option<Action> {
+        Some(Action::AskDriver {
+            function: self.record.name.clone(),
+            modalias: self.modalias()?,
+        })
+    }
+
+    /// What its driver can be looked for by, while none is bound.
+    fn modalias(&self) -> Option<ModuleAlias> {
+        ModuleAlias::parse(self.record.modalias.as_deref()?).ok()
     }
 
     /// Whether the start waits for it: a module is being loaded for it, or something of it has
     /// just changed, so that udev or a driver is at work. Nobody may ever load a driver for it.
-    pub(super) fn holds_start(
-        &self,
-        modules: &BTreeMap<ModuleName, Module>,
-        now: i64,
-        patience: Patience,
-    ) -> bool {
-        let mut needed = self.module_names().filter_map(|name| modules.get(name));
+    pub(super) fn holds_start(&self, known: Known<'_>, now: i64, patience: Patience) -> bool {
+        let mut needed = self
+            .module_names()
+            .filter_map(|name| known.modules.get(name));
         let loading = needed.any(|module| !module.is_settled());
         let young = now < self.changed_at.saturating_add(patience.driver);
-        !self.is_settled(modules) && (loading || young)
+        (loading || young) && !self.is_settled(known)
     }
 
-    fn waiting_for(&self, modules: &BTreeMap<ModuleName, Module>) -> String {
-        if let Some(file) = &self.unmanaged {
-            return format!("nothing: {file} leaves it alone");
+    fn waiting_for(&self, known: Known<'_>) -> String {
+        if let Some((_, why)) = self.decision(known) {
+            return format!("nothing: {why}");
         }
-        if self.is_assigned() {
-            let driver = self.record.driver.as_deref().unwrap_or_default();
-            return format!("nothing: {driver} hands it to a virtual machine or a program");
-        }
-        if let Some((name, module)) = self.excluded(modules) {
-            let why = module.message.as_deref().unwrap_or("it is excluded");
-            return format!("nothing: module {name} is excluded, because {why}");
-        }
+        let modules = known.modules;
         let known = self
             .module_names()
             .filter_map(|name| Some((name, modules.get(name)?)));
@@ -134,16 +173,14 @@ impl Function {
         }
     }
 
-    fn show(&self, modules: &BTreeMap<ModuleName, Module>) -> orchestrator::Function {
+    fn show(&self, known: Known<'_>) -> orchestrator::Function {
         orchestrator::Function {
             name: self.record.name.clone(),
-            state: match (self.stuck, self.record.state) {
-                _ if self.unmanaged.is_some() => orchestrator::FunctionState::Excluded,
-                _ if self.is_assigned() => orchestrator::FunctionState::Assigned,
-                _ if self.excluded(modules).is_some() => orchestrator::FunctionState::Excluded,
-                (true, _) => orchestrator::FunctionState::Stuck,
-                (false, FunctionState::Personality) => orchestrator::FunctionState::Personality,
-                (false, _) => orchestrator::FunctionState::Capable,
+            state: match (self.decision(known), self.record.state) {
+                (Some((state, _)), _) => state,
+                (None, _) if self.stuck => orchestrator::FunctionState::Stuck,
+                (None, FunctionState::Personality) => orchestrator::FunctionState::Personality,
+                (None, _) => orchestrator::FunctionState::Capable,
             },
             since_usec: self.record.since_usec,
             driver: self.record.driver.clone(),
@@ -151,16 +188,16 @@ impl Function {
                 .modules
                 .iter()
                 .filter_map(|needed| {
-                    let known = modules.get(&needed.name)?;
+                    let module = known.modules.get(&needed.name)?;
                     Some(orchestrator::Module {
                         name: needed.name.to_string(),
-                        state: known.state,
+                        state: module.state,
                         rule: needed.file.clone(),
-                        message: known.message.clone(),
+                        message: module.message.clone(),
                     })
                 })
                 .collect(),
-            waiting_for: self.waiting_for(modules),
+            waiting_for: self.waiting_for(known),
         }
     }
 }
@@ -190,21 +227,31 @@ impl Machine {
         }
         let before_at = before.as_ref().filter(|before| before.record == record);
         let changed_at = before_at.map_or(now, |before| before.changed_at);
+        let modules = before
+            .as_ref()
+            .map(|before| before.modules.clone())
+            .unwrap_or_default();
         if changed_at == now {
             // When the start no longer waits for it.
             let grace = now.saturating_add(self.patience.driver);
             self.timers.insert((grace, Timer::Function(name.clone())));
         }
+        let known = before.filter(|before| before.record.modalias == record.modalias);
+        let is_asked = known.is_some();
         let function = Function {
             changed_at,
-            modules: before.map(|before| before.modules).unwrap_or_default(),
+            modules,
             unmanaged: None,
+            driver_excluded: known.and_then(|before| before.driver_excluded),
             len,
             record,
             stuck,
             confirmed: true,
         };
-        self.functions.insert(name.clone(), function);
+        if !is_asked {
+            actions.extend(function.ask_driver());
+        }
+        self.functions.insert(function);
         self.want_for_function(&name, now, actions);
         self.ask(&Subject::Function(name), Again::No, actions);
     }
@@ -245,6 +292,28 @@ impl Machine {
         actions.push(Action::WithdrawFunction(name.to_owned()));
     }
 
+    /// Asks for the driver of every function that has none.
+    pub(super) fn ask_drivers(&self, actions: &mut Vec<Action>) {
+        actions.extend(self.functions.values().filter_map(Function::ask_driver));
+    }
+
+    /// Takes the answer for the driver of a function.
+    pub(super) fn driver_answered(
+        &mut self,
+        name: &str,
+        modalias: &ModuleAlias,
+        excluded: Option<String>,
+        actions: &mut Vec<Action>,
+    ) {
+        // It may be another function by now, or have a driver.
+        if let Some(function) = self.functions.get_mut(name)
+            && function.modalias().as_ref() == Some(modalias)
+        {
+            function.driver_excluded = excluded;
+            self.publish_function(name, actions);
+        }
+    }
+
     /// Sees whether a function is stuck by now, and shows it.
     pub(super) fn function_deadline(&mut self, name: &str, now: i64, actions: &mut Vec<Action>) {
         let Some(function) = self.functions.get_mut(name) else {
@@ -255,15 +324,24 @@ impl Machine {
             .since_usec
             .saturating_add(self.patience.function);
         function.stuck = now >= end;
-        let shown = function.show(&self.modules);
-        actions.push(Action::PublishFunction(Box::new(shown)));
+        self.publish_function(name, actions);
     }
 
-    /// Shows a function anew.
+    /// Shows a function again, and the one that it belongs to.
     pub(super) fn publish_function(&self, name: &str, actions: &mut Vec<Action>) {
-        if let Some(function) = self.functions.get(name) {
-            let shown = function.show(&self.modules);
+        let function = self.functions.get(name);
+        let above = function.and_then(Function::belongs_to);
+        let above = above.and_then(|address| self.functions.get(address));
+        for function in function.into_iter().chain(above) {
+            let shown = function.show(self.known());
             actions.push(Action::PublishFunction(Box::new(shown)));
+        }
+    }
+
+    pub(super) fn known(&self) -> Known<'_> {
+        Known {
+            functions: &self.functions,
+            modules: &self.modules,
         }
     }
 
@@ -273,7 +351,7 @@ impl Machine {
         function: &str,
         module: &ModuleName,
     ) -> Option<orchestrator::Module> {
-        let shown = self.functions.get(function)?.show(&self.modules);
+        let shown = self.functions.get(function)?.show(self.known());
         let mut modules = shown.modules.into_iter();
         modules.find(|shown| shown.name == module.as_str())
     }

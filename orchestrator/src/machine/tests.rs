@@ -252,6 +252,7 @@ pub fn function(
         waits_for,
         driver: driver.map(str::to_owned),
         module: None,
+        modalias: None,
         pci_id: None,
         pci_address: Some(name.to_owned()),
     }))

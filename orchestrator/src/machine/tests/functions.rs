@@ -1,5 +1,7 @@
 //! Functions without a device: what is done for them, and when they are stuck.
 
+use interfaces::names::ModuleAlias;
+
 use super::*;
 
 const NIC: &str = "0000:c1:00.0";
@@ -62,6 +64,90 @@ fn a_function_whose_device_never_comes_is_stuck_and_says_what_it_waits_for() {
         Some("mlx5_core"),
     ));
     assert_eq!(told, ["withdraw 0000:c1:00.0"]);
+}
+
+const MODALIAS: &str = "pci:v000015B3d00001017sv000015B3sd00000006bc02sc07i00";
+
+fn unbound(name: &str, modalias: &str) -> Event {
+    match function(name, FunctionState::Capable, Some(WaitsFor::Driver), None) {
+        Event::Function(mut record) => {
+            record.modalias = Some(modalias.to_owned());
+            record.pci_address = Some(NIC.to_owned());
+            Event::Function(record)
+        }
+        event => event,
+    }
+}
+
+fn excluded(name: &str, modalias: &str, why: Option<&str>) -> Event {
+    Event::Driver {
+        function: name.to_owned(),
+        modalias: ModuleAlias::parse(modalias).unwrap(),
+        excluded: why.map(str::to_owned),
+    }
+}
+
+fn ask(name: &str) -> String {
+    format!("ask whether the driver of {name} is excluded")
+}
+
+/// Case section 4: a driver that is blacklisted on purpose cost 5 s of each boot and 30 s of
+/// rdma-settled.
+#[test]
+fn a_function_whose_driver_an_administrator_excludes_is_waited_for_by_nobody() {
+    let mut script = Script::started(RULES);
+    let told = script.tell(unbound(NIC, MODALIAS));
+    let capable = "0000:c1:00.0 Capable";
+    assert_eq!(told, [&ask(NIC), capable, "settled: false"]);
+    // Not asked for again because something else of it changes.
+    assert_eq!(script.tell(unbound(NIC, MODALIAS)), [capable]);
+    let why = "/etc/modprobe.d/a.conf:1 blacklists mlx5_core";
+    let told = script.tell(excluded(NIC, MODALIAS, Some(why)));
+    assert_eq!(told, ["0000:c1:00.0 Excluded", "settled: true"]);
+    // What an administrator says may change.
+    let told = script.tell(Event::ModulesInstalled);
+    assert_eq!(told, [ask(NIC)]);
+    let told = script.tell(excluded(NIC, MODALIAS, None));
+    assert_eq!(told, [capable, "settled: false"]);
+    // An answer for what it was before says nothing of what it is.
+    let other = "pci:v000015B3d00001019sv000015B3sd00000006bc02sc07i00";
+    let told = script.tell(unbound(NIC, other));
+    assert_eq!(told, [&ask(NIC), capable]);
+    assert!(script.tell(excluded(NIC, MODALIAS, Some(why))).is_empty());
+}
+
+#[test]
+fn a_function_waits_for_nothing_when_none_of_its_auxiliary_devices_does() {
+    const DEVICE: &str = "mlx5_core.rdma.0";
+    const ALIAS: &str = "auxiliary:mlx5_core.rdma";
+    let mut script = Script::started(RULES);
+    let registering = || {
+        let waits_for = Some(WaitsFor::Registration);
+        function(
+            NIC,
+            FunctionState::Personality,
+            waits_for,
+            Some("mlx5_core"),
+        )
+    };
+    let _ = script.tell(registering());
+    let _ = script.tell(unbound(DEVICE, ALIAS));
+    let told = script.tell(excluded(DEVICE, ALIAS, Some("a line says so")));
+    let shown = [
+        "mlx5_core.rdma.0 Excluded",
+        "0000:c1:00.0 Excluded",
+        "settled: true",
+    ];
+    assert_eq!(told, shown);
+    // A process that begins with what the journal says knows the same.
+    let state = serde_json::to_string(&script.machine).unwrap();
+    script.machine = serde_json::from_str(&state).unwrap();
+    assert_eq!(script.tell(registering()), ["0000:c1:00.0 Excluded"]);
+    // With one more that is waited for it waits, too.
+    let told = script.tell(unbound("mlx5_core.rdma.1", ALIAS));
+    assert_eq!(told.last().unwrap(), "settled: false");
+    let _ = script.tell(Event::FunctionGone("mlx5_core.rdma.1".to_owned()));
+    assert!(script.machine.describe().settled);
 }
 
 /// Item 1 and 2: RDMA that nobody uses is left alone, and said to be there.
