@@ -77,11 +77,24 @@ impl Journal {
             tried_at: 0,
             broken: false,
         };
-        let machine = journal.resume().unwrap_or_else(|e| {
-            tracing::error!("the journal is of no use, beginning anew: {}", Chain(&e));
-            None
-        });
+        let machine = journal
+            .resume()
+            .unwrap_or_else(|e| journal.begin_again(directory, &e));
         (journal, machine)
+    }
+
+    /// What is kept of a journal that this program cannot go on from, as one that another version wrote:
+    /// nothing but a pause, which a person began and has not ended. The devices are told again.
+    fn begin_again(&self, directory: &Path, why: &Error) -> Option<Machine> {
+        let why = Chain(why);
+        let records = read(&directory.join(NAME)).ok();
+        let records = records.into_iter().flat_map(|r| r.map_while(Result::ok));
+        let Some(reason) = replay::paused(records) else {
+            tracing::error!("cannot go on from the journal, beginning again: {why}");
+            return None;
+        };
+        tracing::error!("cannot go on from the journal, keeping but the pause: {why}");
+        Some(Machine::in_pause(reason))
     }
 
     fn resume(&mut self) -> Result<Option<Machine>, Error> {

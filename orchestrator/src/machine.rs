@@ -117,6 +117,15 @@ impl Machine {
         Self::default()
     }
 
+    /// One that knows nothing, in a pause for this reason.
+    #[must_use]
+    pub fn in_pause(reason: String) -> Self {
+        Self {
+            paused: Some(reason),
+            ..Self::default()
+        }
+    }
+
     /// When an [`Event::Deadline`] is due, in µs, as things are now.
     #[must_use]
     pub fn next_deadline(&self) -> Option<i64> {

@@ -2,7 +2,9 @@
 //! decided then. Pure. Must never carry anything out.
 
 use interfaces::journal::Record;
+use interfaces::journal::event::Kind;
 use interfaces::journal::record::What;
+use serde_json::Value;
 
 use super::Times;
 use super::wire::{self, WireError};
@@ -53,6 +55,31 @@ pub fn resume(records: impl Iterator<Item = Record>) -> Result<Option<Machine>, 
         }
     }
     Ok(machine)
+}
+
+/// Why everything was paused at the end of records that may be of another version; nothing where it was
+/// not, or where they do not say.
+#[must_use]
+pub fn paused(records: impl Iterator<Item = Record>) -> Option<String> {
+    let mut paused = None;
+    for record in records {
+        match record.what {
+            Some(What::Checkpoint(checkpoint)) => {
+                let state = serde_json::from_str::<Value>(&checkpoint.state).ok();
+                let reason = state
+                    .as_ref()
+                    .and_then(|state| state.get("paused")?.as_str());
+                paused = reason.map(str::to_owned);
+            }
+            Some(What::Event(event)) => match event.kind {
+                Some(Kind::Pause(reason)) => paused = Some(reason),
+                Some(Kind::Resume(())) => paused = None,
+                _ => {}
+            },
+            Some(What::Decision(_)) | None => {}
+        }
+    }
+    paused
 }
 
 /// Every step, decided again: with the rules of the time, or with `rules`.

@@ -285,6 +285,91 @@ fn a_rotation_that_ended_between_its_renames_is_completed() {
     assert!(dir.path().join(NAME).exists());
 }
 
+/// What version 0.1.0 wrote, and what it knew at the end.
+const JOURNAL_OF_0_1_0: (&str, &str) = (
+    concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/journal-0.1.0"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/journal-0.1.0.json"),
+);
+
+/// What a machine knows, as it goes over the wire.
+fn knowledge(machine: &Machine) -> String {
+    let devices = (0..100).filter_map(|index| machine.explain(None, Some(index)));
+    let devices: Vec<_> = devices.collect();
+    let all = serde_json::json!({"all": machine.describe(), "devices": devices});
+    format!("{all:#}\n")
+}
+
+/// A later version either goes on from this, or its test says that it begins again. With
+/// `REGENERATE` set the fixture is written, which only a version that nobody has may do.
+#[test]
+fn a_journal_of_version_0_1_0_is_gone_on_from() {
+    let (path, knew) = JOURNAL_OF_0_1_0;
+    if std::env::var_os("REGENERATE").is_some() {
+        let mut world = World::new(1);
+        let mut writer = Writer::new();
+        for event in world.beginning() {
+            writer.tell(&mut world, event);
+        }
+        for _ in 0..80 {
+            for event in world.chance().into_iter().chain(world.answer()) {
+                writer.tell(&mut world, event);
+            }
+        }
+        writer.tell(&mut world, Event::Pause("firmware update".to_owned()));
+        fs::write(path, &writer.bytes).unwrap();
+        fs::write(knew, knowledge(&writer.machine)).unwrap();
+    }
+    let machine = replay::resume(records(&fs::read(path).unwrap()).into_iter());
+    let machine = machine.unwrap().unwrap();
+    assert_eq!(knowledge(&machine), fs::read_to_string(knew).unwrap());
+    assert_eq!(
+        machine.describe().paused.as_deref(),
+        Some("firmware update")
+    );
+}
+
+#[test]
+fn of_a_journal_that_another_version_wrote_the_pause_is_kept() {
+    let checkpoint = |state: &str| {
+        What::Checkpoint(interfaces::journal::Checkpoint {
+            version: "9.0.0".to_owned(),
+            state: state.to_owned(),
+        })
+    };
+    let later = What::Event(interfaces::journal::Event { kind: None });
+    let pause = |reason: &str| wire::of_event(&Event::Pause(reason.to_owned()));
+    for (records, paused) in [
+        (vec![checkpoint("{\"paused\":\"a\"}")], Some("a")),
+        (
+            vec![checkpoint("{\"paused\":\"a\"}"), later.clone(), pause("b")],
+            Some("b"),
+        ),
+        (
+            vec![
+                checkpoint("{\"paused\":\"a\"}"),
+                wire::of_event(&Event::Resume),
+            ],
+            None,
+        ),
+        (vec![checkpoint("{\"paused\":null}"), later], None),
+        (vec![checkpoint("not JSON"), pause("b")], Some("b")),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let records = records.into_iter().flat_map(|what| encode(times(1), what));
+        let bytes: Vec<u8> = MAGIC.iter().copied().chain(records).collect();
+        fs::write(dir.path().join(NAME), &bytes).unwrap();
+        let (mut journal, machine) = Journal::open(dir.path());
+        assert!(!journal.is_open());
+        let machine = machine.unwrap_or_default();
+        assert_eq!(machine.describe().paused.as_deref(), paused);
+        // What it wrote stays to be read.
+        journal.begin(&machine, times(2));
+        assert_eq!(fs::read(dir.path().join(BEFORE)).unwrap(), bytes);
+        let (_, again) = Journal::open(dir.path());
+        assert_eq!(again.unwrap().describe().paused.as_deref(), paused);
+    }
+}
+
 #[test]
 fn what_is_no_journal_is_left_behind_and_the_orchestrator_begins_anew() {
     let dir = tempfile::tempdir().unwrap();
