@@ -245,7 +245,8 @@ impl Machine {
         for module in self.modules.values_mut() {
             module.ask_again |= std::mem::take(&mut module.in_flight);
         }
-        self.ask_everyone(Again::No, actions);
+        // What was not there may have come, and what forbade it may have gone: nobody has looked.
+        self.ask_everyone(Again::Missing, actions);
         self.ask_drivers(actions);
         self.touch_everyone();
     }

@@ -588,6 +588,20 @@ fn a_module_that_the_administrator_has_excluded_holds_nothing_back_and_is_shown_
 }
 
 /// Cases section 4: only what nobody has decided keeps a device from being ready.
+/// Case L5: what was mounted between two processes was noticed by neither.
+#[test]
+fn a_process_that_begins_asks_again_for_what_was_not_live_and_for_nothing_else() {
+    let mut script = Script::started("[[rule]]\nmodules = [\"ib_uverbs\"]\n");
+    let _ = script.there(device(1, "a", &[Protocol::Roce]));
+    let _ = script.answer("ib_uverbs", Outcome::Missing);
+    let told = script.tell(Event::Begins(PATIENCE));
+    let load = "load ib_uverbs for a (index 1)";
+    assert!(decisions(&told).contains(&load), "{told:?}");
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    let told = script.tell(Event::Begins(PATIENCE));
+    assert!(!decisions(&told).contains(&load), "{told:?}");
+}
+
 #[test]
 fn a_module_that_the_policy_lacks_keeps_the_device_from_being_ready_until_it_is_allowed() {
     let mut script = Script::started(RULES);
