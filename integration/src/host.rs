@@ -220,6 +220,44 @@ impl Host {
         fs::write(directory.join("initstate"), "live\n")
     }
 
+    /// No longer shows a module.
+    ///
+    /// # Errors
+    /// When the tree cannot be changed.
+    pub fn remove_module(&self, module: &str) -> io::Result<()> {
+        fs::remove_dir_all(self.sysfs.join("module").join(module))
+    }
+
+    /// Plugs a function in that no driver is bound to: an InfiniBand controller by its class. Says where
+    /// it is.
+    ///
+    /// # Errors
+    /// When the tree cannot be changed.
+    pub fn plug_function(&self, address: &str, modalias: &str) -> io::Result<String> {
+        const INFINIBAND_CONTROLLER: &str = "0x020700\n";
+        let devpath = format!("/devices/pci0000:c0/{address}");
+        let directory = self.below(&devpath);
+        let bus = self.below("/bus/pci");
+        fs::create_dir_all(&directory)?;
+        fs::create_dir_all(bus.join("devices"))?;
+        fs::write(directory.join("class"), INFINIBAND_CONTROLLER)?;
+        fs::write(directory.join("modalias"), format!("{modalias}\n"))?;
+        symlink(&bus, directory.join("subsystem"))?;
+        symlink(&directory, bus.join("devices").join(address))?;
+        Ok(devpath)
+    }
+
+    /// Pulls such a function out, and says where it was.
+    ///
+    /// # Errors
+    /// When there is no such function, or the tree cannot be changed.
+    pub fn unplug_function(&self, address: &str) -> io::Result<String> {
+        let devpath = format!("/devices/pci0000:c0/{address}");
+        fs::remove_file(self.below("/bus/pci/devices").join(address))?;
+        fs::remove_dir_all(self.below(&devpath))?;
+        Ok(devpath)
+    }
+
     fn link(&self, name: &str, devpath: &str) -> io::Result<()> {
         fs::create_dir_all(self.sysfs.join("class/infiniband"))?;
         symlink(self.below(devpath), self.class_entry(name))

@@ -56,6 +56,7 @@ pub struct LabKernel {
     sequence: Arc<Mutex<u64>>,
     uevents: Arc<UnixDatagram>,
     held: Arc<watch::Sender<Held>>,
+    refused: Arc<Mutex<BTreeSet<String>>>,
     inserted: Arc<Mutex<Vec<String>>>,
     events: UnboundedSender<KernelEvent>,
 }
@@ -88,6 +89,7 @@ impl LabKernel {
             sequence: Arc::default(),
             uevents: Arc::new(uevents),
             held: Arc::default(),
+            refused: Arc::default(),
             inserted: Arc::default(),
             events,
         };
@@ -110,6 +112,56 @@ impl LabKernel {
     pub fn hold_only<'m>(&self, modules: impl IntoIterator<Item = &'m str>) {
         let modules = modules.into_iter().map(str::to_owned).collect();
         self.held.send_modify(|now| now.modules = modules);
+    }
+
+    /// The module that the kernel refuses with `EINVAL`.
+    pub fn refuse(&self, module: &str) {
+        let refused = self.refused.lock();
+        let mut refused = refused.unwrap_or_else(PoisonError::into_inner);
+        refused.insert(module.to_owned());
+    }
+
+    /// Whether a module is live.
+    #[must_use]
+    pub fn is_live(&self, module: &str) -> bool {
+        self.host().is_live(module)
+    }
+
+    /// Another program has a module inserted.
+    ///
+    /// # Errors
+    /// When the host's tree cannot be changed.
+    pub fn insert(&self, module: &str) -> io::Result<()> {
+        self.host().insert_module(module)?;
+        self.send("add", "module", &format!("/module/{module}"))?;
+        self.make_nodes()
+    }
+
+    /// An administrator removes a module that nothing uses.
+    ///
+    /// # Errors
+    /// When it is not live, or the host's tree cannot be changed.
+    pub fn remove(&self, module: &str) -> io::Result<()> {
+        self.host().remove_module(module)?;
+        self.send("remove", "module", &format!("/module/{module}"))
+    }
+
+    /// A function comes that no driver is bound to.
+    ///
+    /// # Errors
+    /// When the host's tree cannot be changed.
+    pub fn plug_function(&self, address: &str, modalias: &str) -> io::Result<()> {
+        let devpath = self.host().plug_function(address, modalias)?;
+        self.send("add", "pci", &devpath)
+    }
+
+    /// It goes.
+    ///
+    /// # Errors
+    /// When there is no such function, or the host's tree cannot be changed.
+    pub fn unplug_function(&self, address: &str) -> io::Result<()> {
+        let devpath = self.host().unplug_function(address)?;
+        self.send("remove", "pci", &devpath)
     }
 
     /// Every module that was taken, in order.
@@ -222,12 +274,20 @@ impl LabKernel {
         if self.host().is_live(module) {
             return Err(io::Error::from_raw_os_error(EEXIST));
         }
+        let refused = self.refused.lock();
+        if refused
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(module)
+        {
+            return Err(io::Error::from_raw_os_error(EINVAL));
+        }
         self.host().insert_module(module)?;
         let inserted = self.inserted.lock();
         let mut inserted = inserted.unwrap_or_else(PoisonError::into_inner);
         inserted.push(module.to_owned());
         drop(inserted);
         let _ = self.events.send(KernelEvent::Inserted(module.to_owned()));
+        self.send("add", "module", &format!("/module/{module}"))?;
         self.make_nodes()
     }
 

@@ -211,9 +211,9 @@ fn module(of: &ExplainedModule, style: &Style) -> String {
         None => style.wrap(
             "",
             "",
-            &format!("No RDMA device of this machine wants {name}."),
+            &format!("No rule asks for {name} for a device of this machine."),
         ),
-        Some(wanted) => wanted_module(wanted, style),
+        Some(wanted) => wanted_module(name, wanted, style),
     };
     if let Some(answer) = &of.loader {
         text.push('\n');
@@ -222,9 +222,9 @@ fn module(of: &ExplainedModule, style: &Style) -> String {
     text
 }
 
-fn wanted_module(wanted: &ExplainModuleReply, style: &Style) -> String {
+fn wanted_module(asked: &str, wanted: &ExplainModuleReply, style: &Style) -> String {
     let module = &wanted.module;
-    let name = &module.name;
+    let name = asked.replace('-', "_");
     let why = module.message.as_deref().unwrap_or("no reason was given");
     let says = match module.state {
         ModuleState::Live => format!("{name} is live."),
@@ -250,8 +250,13 @@ fn wanted_module(wanted: &ExplainModuleReply, style: &Style) -> String {
         ..=0 => String::new(),
         more => format!(" and {more} more"),
     };
+    // A rule may name an alias of what was asked about.
+    let alias = match module.name == name {
+        true => String::new(),
+        false => format!(" as {}", module.name),
+    };
     let who = format!(
-        "It is wanted for {}{more}, because {} asks for it.",
+        "It is wanted{alias} for {}{more}, because {} asks for it.",
         wanted.wanted_by.join(", "),
         module.rule
     );

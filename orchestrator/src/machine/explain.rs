@@ -114,9 +114,16 @@ impl Machine {
         })
     }
 
-    /// Who wants a module, and what became of it.
+    /// Who wants a module, and what became of it: by the name that a rule gives it, or by the kernel's name
+    /// for what it stands for.
     #[must_use]
     pub fn explain_module(&self, name: &ModuleName) -> Option<ExplainModuleReply> {
+        let by_kernel_name = || self.stands_for(name).into_iter().next();
+        let wanted = self
+            .modules
+            .get_key_value(name)
+            .map(|(name, _)| name.clone());
+        let name = &wanted.or_else(by_kernel_name)?;
         let module = self.modules.get(name)?;
         let named = module.wanted_by.iter().filter_map(|subject| match subject {
             Subject::Device(index) => Some(self.devices.get(index)?.record.name.clone()),

@@ -339,6 +339,10 @@ fn an_alias_is_known_by_the_module_that_was_loaded_for_it() {
             .concerning(Event::ModuleGone(module("rdma_cm")))
             .is_none()
     );
+    // Case section 8: "No RDMA device of this machine wants rpcrdma".
+    let explained = script.machine.explain_module(&module("rpcrdma")).unwrap();
+    assert_eq!(explained.module.name, "xprtrdma");
+    assert_eq!(explained.wanted_by, ["a"]);
     let gone = Event::ModuleGone(module("rpcrdma"));
     assert_eq!(script.tell(gone), ["a Registered"]);
     assert_eq!(
