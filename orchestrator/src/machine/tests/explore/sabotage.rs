@@ -28,6 +28,8 @@ pub enum Sabotage {
     StopsAreLost,
     /// A target that another program stops is not seen.
     StopsAreNotHeard,
+    /// That a unit is not masked any more is not heard.
+    UnmaskingIsNotHeard,
     /// A flag stays up.
     FlagsStayUp,
     /// It is settled from the first moment on.
@@ -35,7 +37,7 @@ pub enum Sabotage {
 }
 
 impl Sabotage {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::UnloadIsNotHeard,
         Self::LoadIsNotHeard,
         Self::WhatIsGoneStays,
@@ -47,6 +49,7 @@ impl Sabotage {
         Self::PauseIsNotHeard,
         Self::StopsAreLost,
         Self::StopsAreNotHeard,
+        Self::UnmaskingIsNotHeard,
         Self::FlagsStayUp,
         Self::SettledTooSoon,
     ];
@@ -59,6 +62,7 @@ impl Sabotage {
                 | (Self::LoadIsNotHeard, Event::ModuleThere(_))
                 | (Self::InstallationIsNotHeard, Event::ModulesInstalled)
                 | (Self::PauseIsNotHeard, Event::Pause(_))
+                | (Self::UnmaskingIsNotHeard, Event::UnitFilesRead)
                 | (
                     Self::StopsAreNotHeard,
                     Event::Target(_, UnitActivity::Inactive)

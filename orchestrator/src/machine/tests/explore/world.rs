@@ -38,6 +38,15 @@ pub enum Ground {
     Busy,
 }
 
+/// What becomes of a unit that is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Start {
+    Works,
+    Fails,
+    /// An administrator has masked it.
+    Masked,
+}
+
 /// What the loader has come to, and has not been heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Answer {
@@ -60,8 +69,9 @@ enum Heard {
 /// What the service manager has sent and the machine has not heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Told {
-    Job(usize, Verb, bool),
+    Job(usize, Verb, Start),
     Is(usize, bool),
+    UnitFilesRead,
 }
 
 /// Something that happens.
@@ -85,7 +95,7 @@ pub enum Move {
     AdminLoads(usize),
     AdminUnloads(usize),
     GroundIs(usize, Ground),
-    UnitFails(usize, bool),
+    UnitIs(usize, Start),
     AdminStops(usize),
     AdminStarts(usize),
     DetectorIsLost,
@@ -115,8 +125,7 @@ pub struct World {
     connected: bool,
     heard: VecDeque<Heard>,
     active: [bool; 3],
-    /// Its start fails.
-    broken: [bool; 3],
+    starts: [Start; 3],
     jobs: [Option<Verb>; 3],
     bus: bool,
     told: VecDeque<Told>,
@@ -173,7 +182,7 @@ impl World {
             connected: false,
             heard: VecDeque::new(),
             active: [false; 3],
-            broken: [false; 3],
+            starts: [Start::Works; 3],
             jobs: [None; 3],
             bus: false,
             told: VecDeque::new(),
@@ -184,10 +193,11 @@ impl World {
         }
     }
 
-    /// Both devices are there when the detector is asked first, and the second module is so.
-    pub fn plug_all(&mut self, ground: Ground) {
+    /// Both devices are there when the detector is asked first, and the second's module and target are so.
+    pub fn plug_all(&mut self, ground: Ground, start: Start) {
         self.there = [true; 2];
         self.grounds[1] = ground;
+        self.starts[1] = start;
     }
 
     /// What happens by itself, the nearest first.
@@ -212,7 +222,8 @@ impl World {
                 moves.push(Move::JobEnds(unit));
             }
         }
-        if self.flag && !self.active[2] && self.jobs[2].is_none() && !self.broken[2] {
+        if self.flag && !self.active[2] && self.jobs[2].is_none() && self.starts[2] == Start::Works
+        {
             moves.push(Move::PathUnitStarts);
         }
         if self.installed {
@@ -269,7 +280,9 @@ impl World {
                     true => Move::AdminStops(unit),
                     false => Move::AdminStarts(unit),
                 });
-                moves.push(Move::UnitFails(unit, !self.broken[unit]));
+                let starts = [Start::Works, Start::Fails, Start::Masked].into_iter();
+                let others = starts.filter(|start| *start != self.starts[unit]);
+                moves.extend(others.map(|start| Move::UnitIs(unit, start)));
             }
         }
         if self.connected {
@@ -363,7 +376,13 @@ impl World {
                 // A path unit sees the file that says so. A driver that works again says nothing.
                 self.installed = true;
             }
-            Move::UnitFails(at, fails) => self.broken[at] = fails,
+            Move::UnitIs(at, start) => {
+                let before = std::mem::replace(&mut self.starts[at], start);
+                // systemctl has unit files read again when it masks and unmasks.
+                if self.bus && (before == Start::Masked || start == Start::Masked) {
+                    self.told.push_back(Told::UnitFilesRead);
+                }
+            }
             Move::AdminStops(at) => self.turn(at, false),
             Move::AdminStarts(at) => self.turn(at, true),
             Move::DetectorIsLost => {
@@ -536,22 +555,30 @@ impl World {
         let Some(verb) = self.jobs[at].take() else {
             return;
         };
-        let fails = verb == Verb::Start && self.broken[at];
-        if !fails {
+        let end = match verb {
+            Verb::Start => self.starts[at],
+            Verb::Stop => Start::Works,
+        };
+        if end == Start::Works {
             self.turn(at, verb == Verb::Start);
         }
         if self.bus {
-            self.told.push_back(Told::Job(at, verb, !fails));
+            self.told.push_back(Told::Job(at, verb, end));
         }
     }
 }
 
 fn event_of(told: Told) -> Event {
     match told {
-        Told::Job(at, verb, true) => Event::Job(unit(at), verb, JobOutcome::Done),
-        Told::Job(at, verb, false) => {
-            Event::Job(unit(at), verb, JobOutcome::Ended("failed".to_owned()))
+        Told::Job(at, verb, end) => {
+            let outcome = match end {
+                Start::Works => JobOutcome::Done,
+                Start::Fails => JobOutcome::Ended("failed".to_owned()),
+                Start::Masked => JobOutcome::Masked,
+            };
+            Event::Job(unit(at), verb, outcome)
         }
+        Told::UnitFilesRead => Event::UnitFilesRead,
         Told::Is(at, active) => Event::Target(unit(at), activity(active)),
     }
 }

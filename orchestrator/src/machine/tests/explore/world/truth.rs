@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use interfaces::orchestrator::{ModuleState, TargetState};
 
 use super::super::super::*;
-use super::{Ground, Heard, MODULES, UNITS, World, index};
+use super::{Ground, Heard, MODULES, Start, UNITS, World, index};
 
 impl World {
     /// Takes over what the machine wants done.
@@ -171,7 +171,7 @@ impl World {
                 2 => self.flag,
                 device => self.there[device],
             };
-            if self.active[at] != wanted && !(wanted && self.broken[at]) {
+            if self.active[at] != wanted && !(wanted && self.starts[at] != Start::Works) {
                 return Err(format!("it ends with {} active: {}", name, self.active[at]));
             }
         }
