@@ -117,6 +117,10 @@ impl Teller<'_> {
 
     /// One thing happens.
     async fn chance(&mut self) {
+        // Without an index there is little to compare.
+        if self.truth.no_index && self.random.bool() {
+            return self.index().await;
+        }
         match self.random.u32(0..20) {
             0..4 => self.plug(),
             4..6 => self.unplug(),

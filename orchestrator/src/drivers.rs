@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use interfaces::client::Backoff;
 use interfaces::names::ModuleAlias;
@@ -14,9 +15,12 @@ use crate::bounds::MAX_FUNCTIONS;
 use crate::machine::Event;
 use crate::policy::Policy;
 
+/// What a driver is looked for by, and when that was asked last.
+type Open = (ModuleAlias, Instant);
+
 /// The functions whose drivers are not known yet.
 pub struct Drivers {
-    open: Mutex<BTreeMap<String, ModuleAlias>>,
+    open: Mutex<BTreeMap<String, Open>>,
     more: Notify,
     policy: Arc<Policy>,
 }
@@ -37,7 +41,7 @@ impl Drivers {
         let mut open = self.open();
         // While the loader does not answer, others may come and go without an end.
         if open.len() < MAX_FUNCTIONS || open.contains_key(&function) {
-            open.insert(function, modalias);
+            open.insert(function, (modalias, Instant::now()));
             self.more.notify_one();
         }
     }
@@ -49,15 +53,16 @@ impl Drivers {
             let next = self
                 .open()
                 .first_key_value()
-                .map(|(f, m)| (f.clone(), m.clone()));
-            let Some((function, modalias)) = next else {
+                .map(|(function, open)| (function.clone(), open.clone()));
+            let Some((function, open)) = next else {
                 self.more.notified().await;
                 continue;
             };
-            match self.policy.exclusion(modalias.clone()).await {
+            let (modalias, since) = open.clone();
+            match self.policy.exclusion(modalias.clone(), since).await {
                 Ok(excluded) => {
                     backoff.reset();
-                    self.answered(&function, &modalias);
+                    self.answered(&function, &open);
                     let driver = Event::Driver {
                         function,
                         modalias,
@@ -73,15 +78,15 @@ impl Drivers {
         }
     }
 
-    /// Not where it was asked for by another alias meanwhile.
-    fn answered(&self, function: &str, modalias: &ModuleAlias) {
+    /// Not where it was asked again meanwhile.
+    fn answered(&self, function: &str, answered: &Open) {
         let mut open = self.open();
-        if open.get(function) == Some(modalias) {
+        if open.get(function) == Some(answered) {
             open.remove(function);
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, BTreeMap<String, ModuleAlias>> {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<String, Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

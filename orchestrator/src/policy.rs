@@ -41,6 +41,7 @@ enum Question {
 /// What the loader has said.
 pub struct Policy {
     socket: PathBuf,
+    /// Answers, and when their questions were begun.
     kept: Mutex<BTreeMap<Question, (Instant, Answer)>>,
     /// Held while the loader is asked.
     asking: Semaphore,
@@ -62,18 +63,21 @@ impl Policy {
     /// # Errors
     /// A sentence, when the loader cannot be asked or cannot say.
     pub async fn plan(&self, module: ModuleAlias) -> Result<Value, String> {
-        let plans = self.answer(Question::Plan(module)).await?;
-        let plan = plans.first().cloned();
-        plan.ok_or_else(|| "the loader has not answered".to_owned())
+        first(self.answer(Question::Plan(module), kept_since()).await)
     }
 
     /// Why an administrator keeps the drivers of this modalias from being loaded; nothing where nobody
-    /// does.
+    /// does. An answer to a question from before `since` does not count: what it came from may have
+    /// changed.
     ///
     /// # Errors
     /// A sentence, when the loader cannot be asked or cannot say.
-    pub async fn exclusion(&self, modalias: ModuleAlias) -> Result<Option<String>, String> {
-        let plan = self.plan(modalias).await?;
+    pub async fn exclusion(
+        &self,
+        modalias: ModuleAlias,
+        since: Instant,
+    ) -> Result<Option<String>, String> {
+        let plan = first(self.answer(Question::Plan(modalias), Some(since)).await)?;
         let reply = serde_json::from_value(plan);
         let reply: loader::ExplainReply = reply.map_err(|e| format!("the loader's answer: {e}"))?;
         Ok(reply.exclusion())
@@ -84,12 +88,13 @@ impl Policy {
     /// # Errors
     /// A sentence, when the loader cannot be asked or cannot say.
     pub async fn list(&self) -> Result<Arc<[Value]>, String> {
-        self.answer(Question::List).await
+        self.answer(Question::List, kept_since()).await
     }
 
     /// What the kernel is loading, the longest first; nothing where the loader does not answer.
     pub async fn loading(&self) -> Vec<Loading> {
-        let described = self.answer(Question::Describe).await.unwrap_or_default();
+        let described = self.answer(Question::Describe, kept_since()).await;
+        let described = described.unwrap_or_default();
         let described = described.first().cloned().map(serde_json::from_value);
         let Some(Ok(loader::DescribeReply { loading, .. })) = described else {
             return Vec::new();
@@ -101,24 +106,26 @@ impl Policy {
         loading.collect()
     }
 
-    async fn answer(&self, of: Question) -> Answer {
-        if let Some(answer) = self.kept(&of) {
+    /// An answer to a question that was begun after `since`.
+    async fn answer(&self, of: Question, since: Option<Instant>) -> Answer {
+        if let Some(answer) = self.kept(&of, since) {
             return answer;
         }
         let Ok(_asking) = self.asking.acquire().await else {
             return Err("the orchestrator stops".to_owned());
         };
         // The caller before may have asked for the same.
-        if let Some(answer) = self.kept(&of) {
+        if let Some(answer) = self.kept(&of, since) {
             return answer;
         }
+        let begun = Instant::now();
         let asked = tokio::time::timeout(TIMEOUT, self.ask(&of)).await;
         let answer = match asked {
             Ok(Ok(values)) => Ok(Arc::from(values)),
             Ok(Err(e)) => Err(sentence(&e)),
             Err(_) => Err(format!("the loader has not answered within {TIMEOUT:?}")),
         };
-        self.keep(of, answer.clone());
+        self.keep(of, begun, answer.clone());
         answer
     }
 
@@ -156,19 +163,29 @@ impl Policy {
         }
     }
 
-    fn kept(&self, of: &Question) -> Option<Answer> {
+    fn kept(&self, of: &Question, since: Option<Instant>) -> Option<Answer> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, answer) = kept.get(of)?;
-        (at.elapsed() < KEPT).then(|| answer.clone())
+        let (begun, answer) = kept.get(of)?;
+        (Some(*begun) >= since).then(|| answer.clone())
     }
 
-    fn keep(&self, of: Question, answer: Answer) {
+    fn keep(&self, of: Question, begun: Instant, answer: Answer) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|_, (at, _)| at.elapsed() < KEPT);
+        kept.retain(|_, (begun, _)| begun.elapsed() < KEPT);
         if kept.len() < MAX_KEPT {
-            kept.insert(of, (Instant::now(), answer));
+            kept.insert(of, (begun, answer));
         }
     }
+}
+
+/// Since when answers are good for those who take one that is kept.
+fn kept_since() -> Option<Instant> {
+    Instant::now().checked_sub(KEPT)
+}
+
+fn first(plans: Answer) -> Result<Value, String> {
+    let plan = plans?.first().cloned();
+    plan.ok_or_else(|| "the loader has not answered".to_owned())
 }
 
 fn is_no_plan(error: &ClientError) -> bool {
