@@ -238,6 +238,8 @@ pub enum State {
     Ready,
     #[serde(rename = "unmanaged")]
     Unmanaged,
+    #[serde(rename = "moved")]
+    Moved,
 }
 impl std::fmt::Display for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -246,6 +248,7 @@ impl std::fmt::Display for State {
                 Self::Registered => "registered",
                 Self::Ready => "ready",
                 Self::Unmanaged => "unmanaged",
+                Self::Moved => "moved",
             },
         )
     }

@@ -48,6 +48,13 @@ fn device(reply: &ExplainReply, style: &Style) -> String {
     let name = &device.name;
     let mut text = match device.state {
         State::Ready => style.wrap("", "", &format!("{name} is ready.")),
+        State::Moved => style.wrap(
+            "",
+            "",
+            &format!(
+                "{name} is in another network namespace. Its targets are started when it is back."
+            ),
+        ),
         State::Unmanaged => style.wrap("", "", &format!("{name} is left alone: a rule says so.")),
         State::Registered => style.wrap("", "", &format!("{name} is not ready. It waits for")),
     };

@@ -149,6 +149,7 @@ pub fn state(state: State) -> (&'static str, Tone) {
         State::Registered => ("registered", Tone::Pending),
         State::Ready => ("ready", Tone::Good),
         State::Unmanaged => ("unmanaged", Tone::Plain),
+        State::Moved => ("moved", Tone::Plain),
     }
 }
 

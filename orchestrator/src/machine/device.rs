@@ -108,7 +108,7 @@ impl Device {
             let state = modules.get(wanted)?.state;
             (!module::is_left_out(state)).then_some(state)
         };
-        is(Condition::Registered, true);
+        is(Condition::Registered, !self.record.in_other_netns);
         if !self.modules.is_empty() {
             let fine = |module: &Module| {
                 module.state == ModuleState::Live || module::is_left_out(module.state)
@@ -192,6 +192,9 @@ impl Device {
         }
         let unanswered = self.record.not_answering.iter();
         missing.extend(unanswered.map(|what| format!("its answer for {what}")));
+        if self.record.in_other_netns {
+            missing.push("its return from another network namespace".to_owned());
+        }
         missing
     }
 
@@ -201,6 +204,7 @@ impl Device {
             .any(|c| c.condition == Condition::Ready && c.met);
         match (self.unmanaged, ready) {
             (true, _) => State::Unmanaged,
+            (false, _) if self.record.in_other_netns => State::Moved,
             (false, true) => State::Ready,
             (false, false) => State::Registered,
         }

@@ -59,10 +59,12 @@ impl Machine {
         let modules = wants.modules.into_iter().map(Wanted::from);
         let modules_before = std::mem::replace(&mut device.modules, modules.collect());
         device.unmanaged = wants.unmanaged;
-        let (claims, unnamed) = match wants.unmanaged {
+        let (mut claims, unnamed) = match wants.unmanaged {
             true => (Vec::new(), Vec::new()),
             false => targets::of_device(&device.record, &wants.roles, device.flags()),
         };
+        // The hardware is there still; what hangs on the device cannot use it from here.
+        claims.retain(|claim| claim.flag.is_some() || !device.record.in_other_netns);
         let claims_before = std::mem::replace(&mut device.claims, claims);
         device.unnamed = unnamed;
         let modules: BTreeSet<ModuleName> = device.module_names().cloned().collect();

@@ -383,6 +383,43 @@ fn jobs_wait_for_the_bus_and_are_asked_for_again_when_it_was_lost() {
     assert_eq!(jobs(&told, DEVICE).len(), 1);
 }
 
+/// Item 27: a container has the device; what hangs on it here cannot use it.
+#[test]
+fn a_device_that_is_moved_to_another_network_namespace_is_not_ready_and_has_no_targets_until_it_is_back()
+ {
+    let mut script = Script::with_bus(PLAIN);
+    let _ = script.there(whole(1, "a", &[]));
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    let _ = script.tell(job(DEVICE, JobOutcome::Done));
+    let _ = script.tell(is(HARDWARE, UnitActivity::Active));
+    let moved = |in_other_netns| {
+        let record = detector::Device {
+            in_other_netns,
+            ..whole(1, "a", &[])
+        };
+        Event::Device(Box::new(record))
+    };
+    let told = script.tell(moved(true));
+    let stop = "stop rdma-device@a.target: no device needs it";
+    assert_eq!(jobs(&told, ""), [stop]);
+    let device = script.device(1);
+    assert_eq!(device.state, State::Moved);
+    assert_eq!(
+        device.waiting_for,
+        ["its return from another network namespace"]
+    );
+    assert!(device.targets.is_empty(), "{:?}", device.targets);
+    assert!(script.machine.describe().hardware_announced);
+    let _ = script.tell(stop_job(DEVICE, JobOutcome::Done));
+    assert!(script.machine.describe().settled);
+    let told = script.tell(moved(false));
+    assert_eq!(
+        jobs(&told, ""),
+        ["start rdma-device@a.target for a (index 1)"]
+    );
+    assert_eq!(script.device(1).state, State::Ready);
+}
+
 /// Case section 4: a masked target is a decision, until it is unmasked.
 #[test]
 fn a_masked_target_holds_nothing_back_and_is_started_when_it_is_unmasked() {
