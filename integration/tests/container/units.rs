@@ -103,6 +103,21 @@ fn a_flag_that_could_not_be_written_for_a_moment_is_said_and_written_later() {
     assert_all_succeeded("flags", &[]);
 }
 
+/// Cases K3 and K4: a refused file and a directory that cannot be listed hide nothing, and are said.
+#[test]
+fn rules_that_cannot_be_used_hide_nothing_and_the_service_goes_on() {
+    assert_all_succeeded("refused-rules", &[]);
+    let status = folded("refused-rules/status");
+    assert!(status.contains("there is no key 'rolse' here"), "{status}");
+    for case in ["unreadable-status", "unreadable-restarted"] {
+        let status = folded(&format!("refused-rules/{case}"));
+        for directory in ["/etc/rdma-hotplug/rules.d", "/etc/rdma/modules"] {
+            let said = format!("{directory}: Permission denied");
+            assert!(status.contains(&said), "{case}: {said}: {status}");
+        }
+    }
+}
+
 /// What taken-over tries.
 const ATTEMPTS: usize = 19;
 

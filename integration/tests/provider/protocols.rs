@@ -92,21 +92,62 @@ fn what_rdma_core_latched_is_handled_a_second_device_a_replug_an_unloaded_module
         explained.contains("somebody has unloaded it"),
         "{explained}"
     );
-    assert_eq!(BOOT.text("unloaded/failed-units"), "");
-    let initrd = lines("unloaded/initrd");
+    assert_eq!(BOOT.text("end/failed-units"), "");
+    let initrd = lines("end/initrd");
     for module in ["ib_core", "ib_uverbs", "ib_umad", "ib_ipoib", "rpcrdma"] {
         assert!(initrd.contains(module), "{initrd:?}");
     }
-    let replayed = BOOT.text("unloaded/replay");
+    let replayed = BOOT.text("end/replay");
     assert!(
         replayed.ends_with("every decision is the same"),
         "{replayed}"
     );
 }
 
+/// Case L1 (doca-driver-build#51, #369; ksmbd#485).
+#[test]
+fn what_another_program_loads_is_live_whatever_was_answered_before() {
+    assert_all_succeeded("made-live", &[]);
+}
+
+/// Case K7: whatever was plugged in or pulled out before the call is known when it returns.
+#[test]
+fn a_wait_knows_every_device_that_came_or_went_before_it() {
+    assert_all_succeeded("barrier", &[]);
+    for round in 1..=3 {
+        for (case, expected) in [("list", 6), ("list-gone", 0)] {
+            let listed = BOOT.json(&format!("barrier/{case}-{round}"));
+            let devices = listed
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|reply| &reply["device"]);
+            let waited: Vec<_> = devices
+                .filter(|device| device["name"].as_str().unwrap().starts_with('b'))
+                .collect();
+            assert_eq!(waited.len(), expected, "{case} {round}: {listed}");
+            for device in waited {
+                assert_eq!(device["state"], "ready", "{case} {round}: {device}");
+            }
+        }
+    }
+}
+
+/// Case K5.
+#[test]
+fn a_unit_that_is_bound_to_a_device_stays_while_an_orchestrator_knows_nothing_yet() {
+    assert_all_succeeded("no-journal", &[]);
+    assert_eq!(
+        BOOT.text("no-journal/after"),
+        BOOT.text("no-journal/before")
+    );
+    let status = BOOT.text("no-journal/status");
+    assert!(status.contains("the detector has not answered"), "{status}");
+}
+
 #[test]
 fn the_kernel_complained_of_nothing() {
-    let log = BOOT.text("unloaded/kernel-log");
+    let log = BOOT.text("end/kernel-log");
     for word in ["WARNING:", "BUG:", "Oops"] {
         assert!(!log.contains(word), "{log}");
     }

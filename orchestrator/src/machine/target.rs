@@ -332,8 +332,11 @@ impl Machine {
     /// Why a job is asked for, for the log.
     fn reason_of(&self, target: &Target) -> String {
         let device = target.owner.or_else(|| target.claimed_by.first().copied());
-        let device = device.and_then(|index| self.devices.get(&index));
-        device.map_or_else(|| "no device needs it".to_owned(), ToString::to_string)
+        match device.and_then(|index| self.devices.get(&index)) {
+            None => "no device needs it".to_owned(),
+            Some(device) if target.is_stale() => format!("its name is now that of {device}"),
+            Some(device) => device.to_string(),
+        }
     }
 
     /// Whether one of its devices has the answers for its modules; of a flag's target, whether the
@@ -463,9 +466,12 @@ impl Machine {
                 && self.complete
         });
         left.map(|(name, target)| {
-            let why = target
-                .message()
-                .unwrap_or("the service manager cannot be asked");
+            let why = match target.message() {
+                Some(why) => why,
+                None if self.paused.is_some() => "nothing is stopped in a pause",
+                None if !self.service_manager => "the service manager cannot be asked",
+                None => "it is stopped later",
+            };
             format!("{name} stays up: {why}")
         })
     }

@@ -191,7 +191,7 @@ fn a_device_that_took_the_name_of_another_gets_the_target_started_again() {
     ]);
     assert_eq!(
         jobs(&told, DEVICE),
-        ["stop rdma-device@a.target: a (index 2)"]
+        ["stop rdma-device@a.target: its name is now that of a (index 2)"]
     );
     told = finish(&mut script, &told);
     assert_eq!(
@@ -219,7 +219,7 @@ fn two_devices_that_exchange_their_names_get_both_targets_started_again() {
         jobs(&told, "rdma-device"),
         [
             "stop rdma-device@a.target: no device needs it",
-            "stop rdma-device@b.target: b (index 1)",
+            "stop rdma-device@b.target: its name is now that of b (index 1)",
         ]
     );
     let told = finish(&mut script, &told);

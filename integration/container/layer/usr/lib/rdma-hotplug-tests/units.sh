@@ -322,6 +322,24 @@ keep history-json rdma-hotplug history --json
 keep replay rdma-hotplug replay $run_dir/orchestrator/journal
 keep log journalctl --no-pager -u rdma-orchestrator.service
 
+case_begins refused-rules
+# Case K3: no earlier version of it is known, and so the shipped file of that name counts.
+keep stop systemctl stop rdma-orchestrator.service rdma-orchestrator.socket
+rm -f $run_dir/orchestrator/journal*
+keep start systemctl start rdma-orchestrator.socket rdma-orchestrator.service
+keep shipped until_true 20 shows test7 /usr/lib/rdma-hotplug/rules.d/50-rdma-core.toml
+keep status rdma-hotplug status
+# Case K4.
+chmod 0700 /etc/rdma-hotplug/rules.d /etc/rdma/modules
+before=$(systemctl show --property=NRestarts --value rdma-orchestrator.service)
+keep reload systemctl reload rdma-orchestrator.service
+keep unreadable-status rdma-hotplug status
+keep unreadable-restart systemctl restart rdma-orchestrator.service
+keep unreadable-again until_true 20 shows test7 /usr/lib/rdma-hotplug/rules.d/50-rdma-core.toml
+keep unreadable-restarted rdma-hotplug status
+keep no-restarts [ "$(systemctl show --property=NRestarts --value rdma-orchestrator.service)" -le "$before" ]
+chmod 0755 /etc/rdma-hotplug/rules.d /etc/rdma/modules
+
 # What is true of modules changes, and nobody calls reconcile.
 tree=/lib/modules/$(uname -r)
 case_begins indexes

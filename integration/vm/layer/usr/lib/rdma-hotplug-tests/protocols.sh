@@ -104,6 +104,58 @@ protocols() {
     keep del provider del p2
     keep replug provider add p2 ib 1 mlx5_core
     keep is-ready-again until_true 60 is_ready p2
+
+    case_begins made-live
+    # A module that no policy names, which another program loads.
+    mkdir -p /etc/rdma-hotplug/rules.d
+    printf '[[rule]]\nmodules = ["null_blk"]\n' >/etc/rdma-hotplug/rules.d/70-test.toml
+    keep reload systemctl reload rdma-orchestrator.service
+    keep is-denied until_true 30 status_says p2 '"name":"null_blk","state":"denied"'
+    keep not-ready status_says p2 '"state":"registered"'
+    keep modprobe modprobe null_blk
+    keep is-live until_true 30 status_says p2 '"name":"null_blk","state":"live"'
+    keep is-ready until_true 30 is_ready p2
+    keep rmmod rmmod null_blk
+    keep is-unloaded until_true 30 status_says p2 '"name":"null_blk","state":"unloaded"'
+    rm /etc/rdma-hotplug/rules.d/70-test.toml
+    keep reload-again systemctl reload rdma-orchestrator.service
+    keep is-ready-again until_true 30 is_ready p2
+
+    case_begins barrier
+    for round in 1 2 3; do
+        for number in 1 2 3 4 5 6; do
+            provider add "b$number" ib 1 mlx5_core
+        done
+        keep "wait-$round" rdma-hotplug wait --timeout 120
+        keep "list-$round" call Orchestrator List '{}' --collect
+        for number in 1 2 3 4 5 6; do
+            provider del "b$number"
+        done
+        keep "gone-$round" rdma-hotplug wait --timeout 120
+        keep "list-gone-$round" call Orchestrator List '{}' --collect
+    done
+
+    case_begins no-journal
+    # The detector takes its time while an orchestrator without a journal begins.
+    printf '[Unit]\nBindsTo=rdma-wait@p2.service\nAfter=rdma-wait@p2.service\n[Service]\n%s\n' \
+        "$sleeps" >$units/test-storage.service
+    systemctl daemon-reload
+    keep start systemctl start test-storage.service
+    keep before systemctl show --property=MainPID --value test-storage.service
+    detector=$(systemctl show --property=MainPID --value rdma-detector.service)
+    kill -STOP "$detector"
+    rm $run_dir/orchestrator/journal*
+    keep kill systemctl kill --signal=KILL rdma-orchestrator.service
+    keep begins until_true 30 sh -c "journalctl --no-pager -u rdma-orchestrator.service |
+        tail -n 1 | grep -q 'Starting rdma-orchestrator'"
+    keep status rdma-hotplug status
+    sleep 1.5
+    kill -CONT "$detector"
+    keep is-ready until_true 60 is_ready p2
+    keep after systemctl show --property=MainPID --value test-storage.service
+    keep still-active is_active test-storage.service
+
+    case_begins end
     keep initrd rdma-hotplug list-modules --initrd
     keep history rdma-hotplug history
     keep replay rdma-hotplug replay $run_dir/orchestrator/journal
