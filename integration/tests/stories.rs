@@ -338,10 +338,21 @@ impl Teller<'_> {
         all
     }
 
-    /// Waits for everything, and says whether it is settled.
+    /// Waits for everything, and says whether it is settled: not where a module is unknown.
     async fn wait(&self) -> bool {
         // With unknown modules it would wait for what does not come.
-        let timeout = self.truth.no_index.then_some(300_000);
+        while !self.wait_once().await {
+            let listed: Vec<ListReply> = self.all("Orchestrator", orchestrator::LIST).await;
+            let mut modules = listed.iter().flat_map(|reply| &reply.device.modules);
+            if modules.any(|module| module.state == ModuleState::Unknown) {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn wait_once(&self) -> bool {
+        let timeout = self.truth.no_index.then_some(100_000);
         let args = WaitArgs {
             name: None,
             conditions: None,

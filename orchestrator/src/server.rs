@@ -245,19 +245,25 @@ impl Orchestrator {
             None => None,
         };
         let end = timeout.map(|timeout| Instant::now() + timeout);
-        // Who does not wait gets what is known.
-        if timeout != Some(Duration::ZERO) {
-            match before(end, self.synchronize(call)).await {
-                Some(synchronized) => synchronized?,
-                None => return Err(timed_out(&[DETECTOR.to_owned()])),
+        let board = &self.published.board;
+        loop {
+            // Who does not wait gets what is known.
+            if timeout != Some(Duration::ZERO) {
+                match before(end, self.synchronize(call)).await {
+                    Some(synchronized) => synchronized?,
+                    None => return Err(timed_out(&[DETECTOR.to_owned()])),
+                }
             }
-        }
-        let found = self.published.board.until(call, |board| wait.check(board));
-        match before(end, found).await {
-            Some(found) => call.reply(&WaitReply { device: found? }).await,
-            None => {
-                let missing = self.published.board.read(|board| wait.missing(board));
-                Err(timed_out(&missing))
+            let is_at_once = board.read(|board| wait.check(board)).is_some();
+            let found = board.until(call, |board| wait.check(board));
+            match before(end, found).await {
+                // A module that was loaded meanwhile makes nodes: another barrier, and they are known.
+                Some(Ok(_)) if !is_at_once && wait.name.is_none() => {}
+                Some(found) => return call.reply(&WaitReply { device: found? }).await,
+                None => {
+                    let missing = board.read(|board| wait.missing(board));
+                    return Err(timed_out(&missing));
+                }
             }
         }
     }
