@@ -341,17 +341,22 @@ impl Teller<'_> {
     /// Waits for everything, and says whether it is settled: not where a module is unknown.
     async fn wait(&self) -> bool {
         // With unknown modules it would wait for what does not come.
-        while !self.wait_once().await {
+        loop {
+            match self.wait_once().await {
+                Some(true) => return true,
+                Some(false) => {}
+                None => continue,
+            }
             let listed: Vec<ListReply> = self.all("Orchestrator", orchestrator::LIST).await;
             let mut modules = listed.iter().flat_map(|reply| &reply.device.modules);
             if modules.any(|module| module.state == ModuleState::Unknown) {
                 return false;
             }
         }
-        true
     }
 
-    async fn wait_once(&self) -> bool {
+    /// Nothing where the time was over before the detector had answered.
+    async fn wait_once(&self) -> Option<bool> {
         let timeout = self.truth.no_index.then_some(100_000);
         let args = WaitArgs {
             name: None,
@@ -363,12 +368,16 @@ impl Teller<'_> {
         match waited {
             Ok(reply) => {
                 assert!(reply.device.is_none());
-                true
+                Some(true)
             }
             Err(e) => match &e.kind {
-                ClientErrorKind::Answered { name, .. } if name == orchestrator::WAIT_TIMED_OUT => {
+                ClientErrorKind::Answered { name, parameters }
+                    if name == orchestrator::WAIT_TIMED_OUT =>
+                {
                     assert!(self.truth.no_index, "timed out: {e:?}");
-                    false
+                    let missing = parameters.as_ref().unwrap()["waitingFor"].as_array();
+                    let detector = |what: &Value| what == "the detector's answer";
+                    (!missing.unwrap().iter().any(detector)).then_some(false)
                 }
                 _ => panic!("{e:?}"),
             },
