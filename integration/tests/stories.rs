@@ -36,7 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// What nothing else depends on, so that it can be removed and forbidden alone.
 const LEAVES: [&str; 5] = ["ib_ipoib", "ib_iser", "ib_umad", "rdma_ucm", "rpcrdma"];
 /// A function that no driver is bound to, and what leads to its driver.
-const FUNCTION: &str = "0000:ff:00.0";
+const FUNCTION: &str = "ffff:00:00.0";
 const DRIVER: &str = "mlx5_core";
 const MODALIAS: &str = "pci:v000015B3d00001017sv000015B3sd00000006bc02sc07i00";
 /// The administrator's file.
