@@ -6,11 +6,13 @@
 
 use interfaces::journal::record::What;
 use interfaces::journal::{self, MAGIC, Reader, Record};
-use interfaces::names::ModuleName;
+use interfaces::names::{ModuleAlias, ModuleName, UnitName};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use orchestrator::journal::{replay, wire};
-use orchestrator::machine::{Action, Event, Machine, Patience};
+use orchestrator::machine::{
+    Action, Event, JobOutcome, Machine, Patience, UnitActivity, Verb,
+};
 use orchestrator::rules::{Source, Sources};
 use serde_json::json;
 
@@ -19,6 +21,12 @@ const LEFT: usize = 4096;
 const SECOND: i64 = 1_000_000;
 
 const MODULES: [&str; 5] = ["ib_uverbs", "rdma_ucm", "ib_umad", "iw_cxgb4", "opa_vnic"];
+const MODALIASES: [&str; 2] = ["pci:v000015B3d00001017", "auxiliary:mlx5_core.rdma"];
+const UNITS: [&str; 3] = [
+    "rdma-device@mlx5_0.target",
+    "rdma-device@mlx5_1.target",
+    "rdma-hotplug-hardware.target",
+];
 const OUTCOMES: [&str; 7] = [
     "loaded",
     "alreadyLoaded",
@@ -74,9 +82,33 @@ fn function(input: &mut Unstructured<'_>, name: &str) -> Result<Event> {
         "sinceUSec": input.int_in_range(0..=100 * SECOND)?,
         "waitsFor": input.choose(&[None, Some("driver"), Some("module"), Some("registration")])?,
         "driver": input.choose(&[None, Some("cxgb4"), Some("mlx5_core")])?,
+        "modalias": input.choose(&[None, Some(MODALIASES[0]), Some(MODALIASES[1]), Some("a b")])?,
+        "pciAddress": input.choose(&[None, Some("0000:01:00.0"), Some("0000:01:00.1")])?,
     });
     let function = serde_json::from_value(function).expect("a function cannot be decoded");
     Ok(Event::Function(Box::new(function)))
+}
+
+/// What the service manager says.
+fn of_units(input: &mut Unstructured<'_>) -> Result<Event> {
+    let unit = UnitName::parse(input.choose(&UNITS)?).expect("a name of a unit");
+    let activity = *input.choose(&[
+        UnitActivity::Active,
+        UnitActivity::Inactive,
+        UnitActivity::Failed,
+        UnitActivity::Changing,
+    ])?;
+    let verb = *input.choose(&[Verb::Start, Verb::Stop])?;
+    Ok(match input.int_in_range(0..=8)? {
+        0 => Event::Targets(vec![(unit, activity)]),
+        1 => Event::ServiceManagerLost,
+        2 => Event::UnitFilesRead,
+        3 => Event::Target(unit, activity),
+        4 => Event::Job(unit, verb, JobOutcome::Masked),
+        5 => Event::Job(unit, verb, JobOutcome::Ended("failed".to_owned())),
+        6 => Event::Job(unit, verb, JobOutcome::Refused("no".to_owned())),
+        _ => Event::Job(unit, verb, JobOutcome::Done),
+    })
 }
 
 fn rules(input: &mut Unstructured<'_>) -> Result<Event> {
@@ -99,7 +131,7 @@ fn rules(input: &mut Unstructured<'_>) -> Result<Event> {
 fn event(input: &mut Unstructured<'_>) -> Result<Event> {
     let index = input.int_in_range(0..=3)?;
     let slot = *input.choose(&["0000:01:00.0", "0000:01:00.1"])?;
-    Ok(match input.int_in_range(0..=17)? {
+    Ok(match input.int_in_range(0..=21)? {
         0 => Event::Begins(Patience {
             start: input.int_in_range(0..=90 * SECOND)?,
             function: input.int_in_range(0..=90 * SECOND)?,
@@ -129,6 +161,12 @@ fn event(input: &mut Unstructured<'_>) -> Result<Event> {
             let result = serde_json::from_value(result).expect("an answer cannot be decoded");
             Event::Module(Box::new(result))
         }
+        18..=20 => of_units(input)?,
+        21 => Event::Driver {
+            function: slot.to_owned(),
+            modalias: ModuleAlias::parse(input.choose(&MODALIASES)?).expect("a modalias"),
+            excluded: input.arbitrary::<bool>()?.then(|| "a line says so".to_owned()),
+        },
         14 => Event::Deadline,
         15 => rules(input)?,
         16 => match input.arbitrary()? {
