@@ -43,7 +43,7 @@ pub struct Policy {
     socket: PathBuf,
     /// Answers, and when their questions were begun.
     kept: Mutex<BTreeMap<Question, (Instant, Answer)>>,
-    /// Held while the loader is asked.
+    /// Held while the loader is asked for a caller.
     asking: Semaphore,
 }
 
@@ -63,7 +63,7 @@ impl Policy {
     /// # Errors
     /// A sentence, when the loader cannot be asked or cannot say.
     pub async fn plan(&self, module: ModuleAlias) -> Result<Value, String> {
-        first(self.answer(Question::Plan(module), kept_since()).await)
+        first(self.answer(Question::Plan(module)).await)
     }
 
     /// Why an administrator keeps the drivers of this modalias from being loaded; nothing where nobody
@@ -77,7 +77,14 @@ impl Policy {
         modalias: ModuleAlias,
         since: Instant,
     ) -> Result<Option<String>, String> {
-        let plan = first(self.answer(Question::Plan(modalias), Some(since)).await)?;
+        let of = Question::Plan(modalias);
+        // Not in the turn of callers, of whom there may be many.
+        let kept = self.kept(&of, Some(since)).filter(Result::is_ok);
+        let answer = match kept {
+            Some(answer) => answer,
+            None => self.ask_now(of).await,
+        };
+        let plan = first(answer)?;
         let reply = serde_json::from_value(plan);
         let reply: loader::ExplainReply = reply.map_err(|e| format!("the loader's answer: {e}"))?;
         Ok(reply.exclusion())
@@ -88,12 +95,12 @@ impl Policy {
     /// # Errors
     /// A sentence, when the loader cannot be asked or cannot say.
     pub async fn list(&self) -> Result<Arc<[Value]>, String> {
-        self.answer(Question::List, kept_since()).await
+        self.answer(Question::List).await
     }
 
     /// What the kernel is loading, the longest first; nothing where the loader does not answer.
     pub async fn loading(&self) -> Vec<Loading> {
-        let described = self.answer(Question::Describe, kept_since()).await;
+        let described = self.answer(Question::Describe).await;
         let described = described.unwrap_or_default();
         let described = described.first().cloned().map(serde_json::from_value);
         let Some(Ok(loader::DescribeReply { loading, .. })) = described else {
@@ -106,18 +113,22 @@ impl Policy {
         loading.collect()
     }
 
-    /// An answer to a question that was begun after `since`.
-    async fn answer(&self, of: Question, since: Option<Instant>) -> Answer {
-        if let Some(answer) = self.kept(&of, since) {
+    /// An answer for a caller, one at a time.
+    async fn answer(&self, of: Question) -> Answer {
+        if let Some(answer) = self.kept(&of, kept_since()) {
             return answer;
         }
         let Ok(_asking) = self.asking.acquire().await else {
             return Err("the orchestrator stops".to_owned());
         };
         // The caller before may have asked for the same.
-        if let Some(answer) = self.kept(&of, since) {
-            return answer;
+        match self.kept(&of, kept_since()) {
+            Some(answer) => answer,
+            None => self.ask_now(of).await,
         }
+    }
+
+    async fn ask_now(&self, of: Question) -> Answer {
         let begun = Instant::now();
         let asked = tokio::time::timeout(TIMEOUT, self.ask(&of)).await;
         let answer = match asked {
