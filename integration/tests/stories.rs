@@ -586,7 +586,7 @@ impl Teller<'_> {
 /// Case sections 1 to 4 and 6, whatever comes together.
 #[test]
 fn what_the_services_say_after_any_story_is_so() {
-    let stories = number("RDMA_HOTPLUG_STORIES", 200);
+    let stories = number("RDMA_HOTPLUG_STORIES", 120);
     let seed = number("RDMA_HOTPLUG_SEED", fastrand::u64(..));
     with_lab(Vec::new(), async |lab| {
         let mut random = fastrand::Rng::with_seed(seed);

@@ -41,6 +41,10 @@ pub struct Patience {
 /// When a flag that could not be written is tried again, in µs.
 const FLAG_RETRY: i64 = 5_000_000;
 
+/// How long after a change on disk modules are looked at again, in µs: systemd's path unit misses what
+/// changes while the service that it starts is running (`path_check_good()` in `core/path.c`).
+const SECOND_LOOK: i64 = 2_000_000;
+
 /// Who wants a module.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Subject {
@@ -51,6 +55,8 @@ enum Subject {
 /// What is to be done when a time has come.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Timer {
+    /// Modules are looked at a second time after a change. Before what is tried again at that time.
+    Installed,
     Start,
     Function(String),
     Retry(ModuleName),
@@ -218,8 +224,10 @@ impl Machine {
             Event::Deadline => self.deadline(now, actions),
             Event::Rules(sources) => self.read_rules(&sources, now, actions),
             Event::ModulesInstalled => {
-                self.ask_everyone(Again::Missing, actions);
-                self.ask_drivers(actions);
+                self.ask_for_what_changed(actions);
+                self.timers.retain(|(_, timer)| *timer != Timer::Installed);
+                let again = now.saturating_add(SECOND_LOOK);
+                self.timers.insert((again, Timer::Installed));
             }
             Event::Reconcile => self.reconcile(actions),
             Event::Pause(reason) => self.paused = Some(reason),
@@ -253,12 +261,26 @@ impl Machine {
 
     /// Asks for what somebody wants and nobody has asked for, and for what `again` says.
     fn ask_everyone(&mut self, again: Again, actions: &mut Vec<Action>) {
+        if self.paused.is_some() {
+            return;
+        }
+        // What the loader looks at now may be what there was before.
+        let in_flight = self.modules.values_mut().filter(|module| module.in_flight);
+        for module in in_flight.filter(|_| matches!(again, Again::Missing | Again::All)) {
+            module.ask_again = true;
+        }
         let devices = self.devices.keys().map(|index| Subject::Device(*index));
         let functions = self.functions.names().cloned().map(Subject::Function);
         let subjects: Vec<Subject> = devices.chain(functions).collect();
         for subject in subjects {
             self.ask(&subject, again, actions);
         }
+    }
+
+    /// Something of modules has changed on disk: asks for what is not live.
+    fn ask_for_what_changed(&mut self, actions: &mut Vec<Action>) {
+        self.ask_everyone(Again::Missing, actions);
+        self.ask_drivers(actions);
     }
 
     fn touch_everyone(&mut self) {
@@ -344,6 +366,7 @@ impl Machine {
                 Timer::Function(name) => self.function_deadline(&name, now, actions),
                 Timer::Retry(name) => self.retry(&name, time, actions),
                 Timer::Target(name) => self.retry_target(&name, time),
+                Timer::Installed => self.ask_for_what_changed(actions),
                 Timer::Flag(flag) => {
                     self.flag_errors.remove(&flag);
                     actions.push(Action::SetFlag(flag, self.announced.contains(&flag)));

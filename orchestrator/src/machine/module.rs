@@ -228,9 +228,7 @@ pub(super) fn take_unasked<'n>(
         let Some(module) = modules.get_mut(name) else {
             continue;
         };
-        if module.in_flight {
-            module.ask_again |= matches!(again, Again::Missing | Again::All);
-        } else if module.ask_again || again.asks(module.state) {
+        if !module.in_flight && (module.ask_again || again.asks(module.state)) {
             module.in_flight = true;
             module.ask_again = false;
             module.seen = None;

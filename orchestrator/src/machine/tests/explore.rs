@@ -263,7 +263,7 @@ fn variable(name: &str, default: usize) -> usize {
 #[test]
 fn every_story_of_a_small_world_is_told_as_it_is_and_comes_to_the_right_end() {
     let more = variable("RDMA_HOTPLUG_DISTURBANCES", 2);
-    let most = variable("RDMA_HOTPLUG_STATES", 8_000);
+    let most = variable("RDMA_HOTPLUG_STATES", 5_000);
     for (what, first, disturbances) in [
         ("empty", State::new(Sabotage::Nothing), 1),
         ("settled", settled(), 1),

@@ -259,10 +259,15 @@ fn attempts_for_one_kind_of_failure_are_none_for_another() {
     // Modules are installed again and again, and each time it is asked for.
     for errno in ["ENOEXEC"; 20] {
         let _ = script.tell(failure("ib_ipoib", errno));
+        // The second look.
+        let _ = script.wait(2);
+        let _ = script.tell(failure("ib_ipoib", errno));
         assert!(!asked_again(&mut script, 1000));
         let told = script.all(again.clone());
         assert_eq!(decisions(&told), ["load ib_ipoib for a (index 1)"]);
     }
+    let _ = script.tell(failure("ib_ipoib", "ENOEXEC"));
+    let _ = script.wait(2);
     // Used up by one kind...
     for _ in 0..7 {
         let _ = script.tell(failure("ib_ipoib", "EBUSY"));
@@ -592,6 +597,23 @@ fn a_module_that_the_administrator_has_excluded_holds_nothing_back_and_is_shown_
 }
 
 /// Cases section 4: only what nobody has decided keeps a device from being ready.
+/// Case L6: what changes while a path unit's service is running is not reported.
+#[test]
+fn what_changed_on_disk_is_looked_at_a_second_time_and_each_module_once() {
+    let mut script = Script::started("[[rule]]\nmodules = [\"ib_uverbs\"]\n");
+    for index in 1..=3 {
+        let _ = script.there(device(index, &format!("d{index}"), &[Protocol::Roce]));
+    }
+    let _ = script.answer("ib_uverbs", Outcome::Missing);
+    let load = "load ib_uverbs for d1 (index 1)";
+    assert_eq!(decisions(&script.tell(Event::ModulesInstalled)), [load]);
+    let told = script.answer("ib_uverbs", Outcome::Missing);
+    assert!(decisions(&told).is_empty(), "{told:?}");
+    assert_eq!(decisions(&script.wait(2)), [load]);
+    let _ = script.answer("ib_uverbs", Outcome::Loaded);
+    assert!(decisions(&script.wait(10)).is_empty());
+}
+
 /// Case L5: what was mounted between two processes was noticed by neither.
 #[test]
 fn a_process_that_begins_asks_again_for_what_was_not_live_and_for_nothing_else() {

@@ -341,8 +341,8 @@ impl World {
                 vec![Event::ModulesInstalled]
             }
             Move::Deadline => {
-                // What is tried again after a pause.
-                self.reason = [true; 2];
+                // What is tried again after a pause, or looked at a second time.
+                self.give_reason();
                 vec![Event::Deadline]
             }
             _ => {
