@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use loader::command_line::{MODPROBE_READS, Setting, kernel_blacklist, settings};
+use loader::command_line::{MODPROBE_READS, Setting, kernel_blacklists, settings};
 
 fuzz_target!(|bytes: &[u8]| {
     let read = &bytes[..bytes.len().min(MODPROBE_READS)];
@@ -25,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
-    for module in kernel_blacklist(bytes) {
+    for module in kernel_blacklists(bytes).concat() {
         assert!(!module.is_empty() && stands_in(bytes, &module));
     }
 });
