@@ -535,7 +535,8 @@ impl Teller<'_> {
                         return Err(format!("{leaf}, explained: {why}"));
                     }
                 }
-                Err(_) if !self.is_wanted(leaf) => {}
+                // What a name stands for is not known without an index.
+                Err(_) if self.truth.no_index || !self.is_wanted(leaf) => {}
                 other => return Err(format!("{leaf}: {other:?}")),
             }
         }

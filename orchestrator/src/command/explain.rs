@@ -214,7 +214,18 @@ fn function(of: &Function, style: &Style) -> String {
 
 fn module(of: &ExplainedModule, style: &Style) -> String {
     let name = &of.name;
+    // What the names in rules stand for is known by depmod's files alone.
+    let loader = of.loader.as_ref();
+    let is_unknown = loader.is_none_or(|answer| answer.outcome == Outcome::Unknown);
     let mut text = match &of.wanted {
+        None if is_unknown => style.wrap(
+            "",
+            "",
+            &format!(
+                "No rule asks for {name} by this name for a device of this machine. Whether one \
+                 asks for it by an alias is not known."
+            ),
+        ),
         None => style.wrap(
             "",
             "",
