@@ -253,6 +253,9 @@ impl Machine {
         for module in self.modules.values_mut() {
             module.ask_again |= std::mem::take(&mut module.in_flight);
         }
+        // One that was kept for its answer alone gets none.
+        self.modules
+            .retain(|_, module| !module.wanted_by.is_empty());
         // What was not there may have come, and what forbade it may have gone: nobody has looked.
         self.ask_everyone(Again::Missing, actions);
         self.ask_drivers(actions);

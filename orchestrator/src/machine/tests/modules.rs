@@ -597,6 +597,21 @@ fn a_module_that_the_administrator_has_excluded_holds_nothing_back_and_is_shown_
 }
 
 /// Cases section 4: only what nobody has decided keeps a device from being ready.
+#[test]
+fn a_module_whose_answer_the_last_process_did_not_get_is_forgotten_where_nobody_wants_it_any_more()
+{
+    let mut script = Script::started("[[rule]]\nmodules = [\"ib_uverbs\"]\n");
+    let _ = script.there(device(1, "a", &[Protocol::Roce]));
+    let _ = script.tell(Event::DeviceGone(1));
+    let _ = script.tell(Event::Begins(PATIENCE));
+    assert!(
+        script
+            .machine
+            .explain_module(&ModuleName::parse("ib_uverbs").unwrap())
+            .is_none()
+    );
+}
+
 /// Case L6: what changes while a path unit's service is running is not reported.
 #[test]
 fn what_changed_on_disk_is_looked_at_a_second_time_and_each_module_once() {
