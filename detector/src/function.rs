@@ -56,7 +56,7 @@ pub struct SysfsFunction {
     pub protocol_module: Option<(&'static str, ModuleState)>,
     /// The nearest PCI function, which may be itself.
     pub pci_address: Option<String>,
-    /// What the kernel looks for its driver by.
+    /// What the kernel looks for its driver by, while none is bound.
     pub modalias: Option<String>,
 }
 

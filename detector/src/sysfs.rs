@@ -224,7 +224,10 @@ impl Sysfs {
             protocol_module: needs.map(|module| (module, self.module_state(module))),
             class: number("class"),
             id: number("vendor").zip(number("device")),
-            modalias: line_at(&directory.join("modalias")),
+            modalias: match driver {
+                None => line_at(&directory.join("modalias")),
+                Some(_) => None,
+            },
             name,
             bus,
             driver,

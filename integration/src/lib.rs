@@ -15,7 +15,9 @@
 //! - [`wire`]: how `NETLINK_RDMA` writes its replies.
 //! - [`service_manager`]: sockets, processes, readiness, the path unit.
 //! - [`journey`]: what is printed as it happens.
+//! - [`environment`]: numbers that a run is had again by.
 
+pub mod environment;
 pub mod host;
 pub mod journey;
 pub mod kernel;

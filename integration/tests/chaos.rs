@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ::orchestrator::journal::{self, replay};
+use integration::environment::number;
 use integration::host::Hardware;
 use integration::lab::Lab;
 use interfaces::client::{Client, ClientError};
@@ -28,15 +29,6 @@ const SERVICES: [&str; 3] = ["rdma-detector", "rdma-loader", "rdma-orchestrator"
 const DEADLINE: Duration = Duration::from_secs(30);
 /// What a device of each protocol leads to.
 const ROCE: [&str; 5] = ["ib_iser", "ib_uverbs", "rdma_ucm", "svcrdma", "xprtrdma"];
-
-/// A number from the environment, printed so that a run can be had again.
-#[expect(clippy::print_stdout, reason = "whoever sees a test fail needs it")]
-fn number(variable: &str, default: u64) -> u64 {
-    let given = std::env::var(variable).ok();
-    let number = given.and_then(|text| text.parse().ok()).unwrap_or(default);
-    println!("{variable}={number}");
-    number
-}
 
 /// The hardware as it is, by the kernel's index: what a device is called and speaks.
 type Plugged = BTreeMap<u32, (String, Protocol)>;

@@ -16,6 +16,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use integration::environment::number;
 use integration::host::Hardware;
 use integration::lab::Lab;
 use interfaces::client::{Client, ClientErrorKind};
@@ -42,15 +43,6 @@ const MODALIAS: &str = "pci:v000015B3d00001017sv000015B3sd00000006bc02sc07i00";
 /// The administrator's file.
 const BANS: &str = "stories.conf";
 
-/// A number from the environment, printed so that a run can be had again.
-#[expect(clippy::print_stdout, reason = "whoever sees a test fail needs it")]
-fn number(variable: &str, default: u64) -> u64 {
-    let given = std::env::var(variable).ok();
-    let number = given.and_then(|text| text.parse().ok()).unwrap_or(default);
-    println!("{variable}={number}");
-    number
-}
-
 /// What rdma-core's lists name for a device with such ports.
 fn wanted(protocol: Protocol) -> BTreeSet<&'static str> {
     let mut names = BTreeSet::from(["ib_iser", "ib_uverbs", "rdma_ucm", "svcrdma", "xprtrdma"]);
@@ -75,6 +67,14 @@ fn stands_for(name: &str) -> &str {
 struct Plugged {
     name: String,
     protocol: Protocol,
+}
+
+impl Plugged {
+    /// Whether a rule asks for this module for it, under whatever name.
+    fn wants(&self, module: &str) -> bool {
+        let mut names = wanted(self.protocol).into_iter();
+        names.any(|name| stands_for(name) == module)
+    }
 }
 
 /// The host as it is, beside what its kernel says.
@@ -387,10 +387,7 @@ impl Teller<'_> {
     /// Whether anybody wants a module.
     fn is_wanted(&self, leaf: &str) -> bool {
         let mut devices = self.truth.devices.values();
-        devices.any(|device| {
-            let mut names = wanted(device.protocol).into_iter();
-            names.any(|name| stands_for(name) == leaf)
-        })
+        devices.any(|device| device.wants(leaf))
     }
 
     /// Why what is said of a module is false; nothing where it is true.
@@ -415,10 +412,7 @@ impl Teller<'_> {
                 return Some("Unloaded, and nobody has removed it".to_owned());
             };
             let later = self.truth.devices.range(since..);
-            let mut later = later.filter(|(_, device)| {
-                let mut names = wanted(device.protocol).into_iter();
-                names.any(|wanted| stands_for(wanted) == name)
-            });
+            let mut later = later.filter(|(_, device)| device.wants(name));
             return later
                 .next()
                 .map(|_| "Unloaded, and a device has come since".to_owned());

@@ -77,17 +77,15 @@ impl Journal {
             tried_at: 0,
             broken: false,
         };
-        let machine = journal
-            .resume()
-            .unwrap_or_else(|e| journal.begin_again(directory, &e));
+        let machine = journal.resume().unwrap_or_else(|e| journal.begin_again(&e));
         (journal, machine)
     }
 
     /// What is kept of a journal that this program cannot go on from, as one that another version wrote:
-    /// nothing but a pause, which a person began and has not ended. The devices are told again.
-    fn begin_again(&self, directory: &Path, why: &Error) -> Option<Machine> {
+    /// nothing but a pause, which a person began and has not ended. The detector tells the devices again.
+    fn begin_again(&self, why: &Error) -> Option<Machine> {
         let why = Chain(why);
-        let records = read(&directory.join(NAME)).ok();
+        let records = read(&self.directory.join(NAME)).ok();
         let records = records.into_iter().flat_map(|r| r.map_while(Result::ok));
         let Some(reason) = replay::paused(records) else {
             tracing::error!("cannot go on from the journal, beginning again: {why}");

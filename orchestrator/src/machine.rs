@@ -42,7 +42,7 @@ pub struct Patience {
 const FLAG_RETRY: i64 = 5_000_000;
 
 /// How long after a change on disk modules are looked at again, in µs: systemd's path unit misses what
-/// changes while the service that it starts is running (`path_check_good()` in `core/path.c`).
+/// changes while the service that it starts is running (`path_spec_check_good()` in `src/core/path.c`).
 const SECOND_LOOK: i64 = 2_000_000;
 
 /// Who wants a module.
@@ -256,7 +256,7 @@ impl Machine {
         // One that was kept for its answer alone gets none.
         self.modules
             .retain(|_, module| !module.wanted_by.is_empty());
-        // What was not there may have come, and what forbade it may have gone: nobody has looked.
+        // What was not there may have come, and what forbade it may have gone, without being noticed.
         self.ask_everyone(Again::Missing, actions);
         self.ask_drivers(actions);
         self.touch_everyone();

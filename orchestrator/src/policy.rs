@@ -66,8 +66,8 @@ impl Policy {
         first(self.answer(Question::Plan(module)).await)
     }
 
-    /// Why an administrator keeps the drivers of this modalias from being loaded; nothing where nobody
-    /// does. An answer to a question from before `since` does not count: what it came from may have
+    /// Why an administrator keeps the drivers of this modalias from being loaded; nothing where no
+    /// line does. An answer to a question from before `since` does not count: what it came from may have
     /// changed.
     ///
     /// # Errors

@@ -61,7 +61,7 @@ pub enum Error {
 /// How a run ends that nothing went wrong in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The process was told to stop.
+    /// The service manager or a signal stopped the process.
     Stopped,
     /// Other file systems are mounted over the rules, which this process may not read. A start can.
     Outdated,
@@ -108,7 +108,7 @@ impl Question {
     }
 }
 
-/// Runs the orchestrator until it is told to stop, or has to start again.
+/// Runs the orchestrator until a signal stops it, or until it has to start again.
 ///
 /// # Errors
 /// See [`Error`].
@@ -187,7 +187,7 @@ async fn run(
 }
 
 /// Has every module that is not live asked for again when a file system is mounted over the trees that
-/// modules come from. Completes when what is `readable` lies under another one, but not before the
+/// modules come from. Completes when what is `readable` lies under such a mount, but not before the
 /// start is complete: whatever waits for that would fail.
 async fn follow_mounts(
     mut mounts: watch::Receiver<()>,

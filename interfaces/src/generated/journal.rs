@@ -117,7 +117,7 @@ pub struct Driver {
     /// What the driver was looked for by.
     #[prost(string, tag = "2")]
     pub modalias: ::prost::alloc::string::String,
-    /// Why an administrator keeps it from being loaded, where somebody does.
+    /// Why an administrator keeps it from being loaded; absent where no line does.
     #[prost(string, optional, tag = "3")]
     pub excluded: ::core::option::Option<::prost::alloc::string::String>,
 }

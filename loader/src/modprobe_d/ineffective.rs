@@ -63,7 +63,7 @@ impl Config {
     }
 }
 
-/// The name that somebody meant: without what an editor or a shell has added.
+/// The name that was meant: without what an editor or a shell has added.
 fn bare(word: &[u8]) -> Vec<u8> {
     let is_of_a_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     let word = word.split(|&byte| byte == b'.').next().unwrap_or_default();

@@ -218,19 +218,16 @@ fn module(of: &ExplainedModule, style: &Style) -> String {
     let loader = of.loader.as_ref();
     let is_unknown = loader.is_none_or(|answer| answer.outcome == Outcome::Unknown);
     let mut text = match &of.wanted {
-        None if is_unknown => style.wrap(
-            "",
-            "",
-            &format!(
-                "No rule asks for {name} by this name for a device of this machine. Whether one \
-                 asks for it by an alias is not known."
-            ),
-        ),
-        None => style.wrap(
-            "",
-            "",
-            &format!("No rule asks for {name} for a device of this machine."),
-        ),
+        None => {
+            let says = match is_unknown {
+                true => format!(
+                    "No rule asks for {name} by this name for a device of this machine. Whether \
+                     one asks for it by an alias is not known."
+                ),
+                false => format!("No rule asks for {name} for a device of this machine."),
+            };
+            style.wrap("", "", &says)
+        }
         Some(wanted) => wanted_module(name, wanted, style),
     };
     if let Some(answer) = &of.loader {
@@ -240,9 +237,9 @@ fn module(of: &ExplainedModule, style: &Style) -> String {
     text
 }
 
-fn wanted_module(asked: &str, wanted: &ExplainModuleReply, style: &Style) -> String {
+/// `name` is what was asked about, in the kernel's spelling.
+fn wanted_module(name: &str, wanted: &ExplainModuleReply, style: &Style) -> String {
     let module = &wanted.module;
-    let name = asked.replace('-', "_");
     let why = module.message.as_deref().unwrap_or("no reason was given");
     let says = match module.state {
         ModuleState::Live => format!("{name} is live."),

@@ -300,7 +300,7 @@ fn knowledge(machine: &Machine) -> String {
 }
 
 /// A later version either goes on from this, or its test says that it begins again. With
-/// `REGENERATE` set the fixture is written, which only a version that nobody has may do.
+/// `REGENERATE` set the fixture is written, which only a version that is not released may do.
 #[test]
 fn a_journal_of_version_0_1_0_is_gone_on_from() {
     let (path, knew) = JOURNAL_OF_0_1_0;

@@ -43,7 +43,7 @@ pub enum Event {
         function: String,
         /// What its driver was looked for by.
         modalias: ModuleAlias,
-        /// Why an administrator keeps the driver from being loaded, where somebody does.
+        /// Why an administrator keeps the driver from being loaded; absent where no line does.
         excluded: Option<String>,
     },
     /// The service manager can be asked, and has these of our targets; all others are inactive.

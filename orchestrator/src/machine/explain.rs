@@ -119,11 +119,8 @@ impl Machine {
     #[must_use]
     pub fn explain_module(&self, name: &ModuleName) -> Option<ExplainModuleReply> {
         let by_kernel_name = || self.stands_for(name).into_iter().next();
-        let wanted = self
-            .modules
-            .get_key_value(name)
-            .map(|(name, _)| name.clone());
-        let name = &wanted.or_else(by_kernel_name)?;
+        let by_own_name = self.modules.contains_key(name).then(|| name.clone());
+        let name = &by_own_name.or_else(by_kernel_name)?;
         let module = self.modules.get(name)?;
         let named = module.wanted_by.iter().filter_map(|subject| match subject {
             Subject::Device(index) => Some(self.devices.get(index)?.record.name.clone()),

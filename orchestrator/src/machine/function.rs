@@ -2,6 +2,7 @@
 //! it is stuck. Pure. Must never hold the start for a function that nothing is done for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use interfaces::detector::{self, FunctionState, WaitsFor};
 use interfaces::names::{ModuleAlias, ModuleName};
@@ -38,6 +39,44 @@ struct Needed {
 pub(super) struct Known<'m> {
     pub functions: &'m Functions,
     pub modules: &'m BTreeMap<ModuleName, Module>,
+}
+
+/// Why there is to be no device.
+#[derive(Clone, Copy)]
+enum Decision<'m> {
+    /// This rules file leaves the function alone.
+    Unmanaged(&'m str),
+    /// This driver hands it out.
+    Assigned(&'m str),
+    /// Its driver is excluded, for this reason.
+    Driver(&'m str),
+    /// A module that it needs is excluded.
+    Module(&'m ModuleName, &'m Module),
+}
+
+impl Decision<'_> {
+    fn state(self) -> orchestrator::FunctionState {
+        match self {
+            Self::Assigned(_) => orchestrator::FunctionState::Assigned,
+            _ => orchestrator::FunctionState::Excluded,
+        }
+    }
+}
+
+impl fmt::Display for Decision<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unmanaged(file) => write!(f, "{file} leaves it alone"),
+            Self::Assigned(driver) => {
+                write!(f, "{driver} hands it to a virtual machine or a program")
+            }
+            Self::Driver(why) => write!(f, "its driver is excluded, because {why}"),
+            Self::Module(name, module) => {
+                let why = module.message.as_deref().unwrap_or("it is excluded");
+                write!(f, "module {name} is excluded, because {why}")
+            }
+        }
+    }
 }
 
 /// One function without an RDMA device.
@@ -81,44 +120,39 @@ impl Function {
         self.stuck || self.decision(known).is_some()
     }
 
-    /// What an administrator has decided, so that there is to be no device: as a state, and in words.
-    fn decision(&self, known: Known<'_>) -> Option<(orchestrator::FunctionState, String)> {
-        self.own_decision(known.modules).or_else(|| {
-            // Its RDMA device is that of its auxiliary devices.
-            let mut devices = known.functions.of(&self.record.name).peekable();
-            devices.peek()?;
-            let decisions = devices.map(|device| {
-                let (state, why) = device.own_decision(known.modules)?;
-                Some((state, format!("{} waits for nothing: {why}", device.name())))
-            });
-            let decisions: Option<Vec<_>> = decisions.collect();
-            decisions?.into_iter().next()
+    /// What an administrator has decided, so that there is to be no device: and of which function, of this
+    /// one or of an auxiliary device of it.
+    fn decision<'m>(&'m self, known: Known<'m>) -> Option<(&'m Self, Decision<'m>)> {
+        let of = |function: &'m Self| Some((function, function.own_decision(known.modules)?));
+        of(self).or_else(|| {
+            // Its RDMA device is that of its auxiliary devices: all of them have to be decided.
+            let mut devices = known.functions.of(&self.record.name).map(of);
+            let first = devices.next()??;
+            devices.all(|device| device.is_some()).then_some(first)
         })
     }
 
-    fn own_decision(
-        &self,
-        modules: &BTreeMap<ModuleName, Module>,
-    ) -> Option<(orchestrator::FunctionState, String)> {
-        use orchestrator::FunctionState::{Assigned, Excluded};
+    fn own_decision<'m>(
+        &'m self,
+        modules: &'m BTreeMap<ModuleName, Module>,
+    ) -> Option<Decision<'m>> {
         if let Some(file) = &self.unmanaged {
-            return Some((Excluded, format!("{file} leaves it alone")));
+            return Some(Decision::Unmanaged(file));
         }
         let driver = self.record.driver.as_deref();
         if let Some(driver) = driver.filter(|driver| ASSIGNING.contains(driver)) {
-            let why = format!("{driver} hands it to a virtual machine or a program");
-            return Some((Assigned, why));
+            return Some(Decision::Assigned(driver));
         }
         if let Some(why) = &self.driver_excluded {
-            return Some((Excluded, format!("its driver is excluded, because {why}")));
+            return Some(Decision::Driver(why));
         }
-        let mut needed = self.module_names();
-        needed.find_map(|name| {
-            let module = modules.get(name)?;
-            let why = module.message.as_deref().unwrap_or("it is excluded");
-            let why = format!("module {name} is excluded, because {why}");
-            (module.state == ModuleState::Excluded).then_some((Excluded, why))
-        })
+        let known = self
+            .module_names()
+            .filter_map(|name| Some((name, modules.get(name)?)));
+        let mut excluded = known.filter(|(_, module)| module.state == ModuleState::Excluded);
+        excluded
+            .next()
+            .map(|(name, module)| Decision::Module(name, module))
     }
 
     /// The question for its driver, while none is bound.
@@ -146,8 +180,14 @@ impl Function {
     }
 
     fn waiting_for(&self, known: Known<'_>) -> String {
-        if let Some((_, why)) = self.decision(known) {
-            return format!("nothing: {why}");
+        match self.decision(known) {
+            Some((of, decision)) if of.name() == self.name() => {
+                return format!("nothing: {decision}");
+            }
+            Some((of, decision)) => {
+                return format!("nothing: {} waits for nothing: {decision}", of.name());
+            }
+            None => {}
         }
         let modules = known.modules;
         let known = self
@@ -177,7 +217,7 @@ impl Function {
         orchestrator::Function {
             name: self.record.name.clone(),
             state: match (self.decision(known), self.record.state) {
-                (Some((state, _)), _) => state,
+                (Some((_, decision)), _) => decision.state(),
                 (None, _) if self.stuck => orchestrator::FunctionState::Stuck,
                 (None, FunctionState::Personality) => orchestrator::FunctionState::Personality,
                 (None, _) => orchestrator::FunctionState::Capable,
@@ -227,22 +267,22 @@ impl Machine {
         }
         let before_at = before.as_ref().filter(|before| before.record == record);
         let changed_at = before_at.map_or(now, |before| before.changed_at);
-        let modules = before
-            .as_ref()
-            .map(|before| before.modules.clone())
-            .unwrap_or_default();
         if changed_at == now {
             // When the start no longer waits for it.
             let grace = now.saturating_add(self.patience.driver);
             self.timers.insert((grace, Timer::Function(name.clone())));
         }
-        let known = before.filter(|before| before.record.modalias == record.modalias);
-        let is_asked = known.is_some();
+        let is_asked = before
+            .as_ref()
+            .is_some_and(|before| before.record.modalias == record.modalias);
+        let (modules, driver_excluded) = before
+            .map(|before| (before.modules, before.driver_excluded))
+            .unwrap_or_default();
         let function = Function {
             changed_at,
             modules,
             unmanaged: None,
-            driver_excluded: known.and_then(|before| before.driver_excluded),
+            driver_excluded: driver_excluded.filter(|_| is_asked),
             len,
             record,
             stuck,

@@ -77,7 +77,7 @@ impl Selector {
         self.keys.words().into_iter().chain(not).collect()
     }
 
-    /// A sentence, when a key can match nothing because another one excludes what it has to be.
+    /// A sentence, when a key can match nothing because a second key excludes what it has to be.
     #[must_use]
     pub fn contradiction(&self) -> Option<String> {
         let (keys, not) = (&self.keys, &self.not);
