@@ -1,6 +1,6 @@
-//! The program `deploy`: `stage DESTDIR` lays the files of rdma-hotplug out below a directory,
-//! as they are installed. Must never touch anything outside that directory, or start or enable
-//! anything: enablement is links among the files.
+//! The program `deploy`: `stage DESTDIR` lays out the files of rdma-hotplug below a directory, as
+//! they are installed. Must never touch anything outside that directory, or start or enable
+//! anything: units are enabled by links among the files.
 
 mod programs;
 mod stage;

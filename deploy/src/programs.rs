@@ -1,5 +1,5 @@
-//! The programs that are installed: built by cargo, or found in a directory. Must never decide
-//! where they go.
+//! The programs that are installed: built by cargo, or taken from a directory. Must never decide
+//! where they are installed.
 
 use std::env;
 use std::io;
@@ -16,27 +16,27 @@ pub const NAMES: [&str; 4] = [
     "rdma-hotplug",
 ];
 
-/// Why there are no programs.
+/// The reason that there are no programs.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// cargo cannot be run.
     #[error("cannot run cargo: {0}")]
     Run(#[from] io::Error),
-    /// cargo did not succeed; it has said why.
+    /// cargo failed; it has printed the reason.
     #[error("cargo build failed")]
     Failed,
-    /// cargo did not say where it put a program.
+    /// cargo did not report the path of a program.
     #[error("cargo build made no {0}")]
     NotMade(&'static str),
 }
 
-/// What cargo says of one thing that it made.
+/// A message from cargo about one artifact.
 #[derive(Debug, Deserialize)]
 struct Message {
     executable: Option<PathBuf>,
 }
 
-/// Builds the programs for release and says where they are.
+/// Builds the programs for release and returns their paths.
 pub fn build() -> Result<Vec<PathBuf>, BuildError> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let made = Command::new(cargo)
@@ -66,7 +66,7 @@ pub fn build() -> Result<Vec<PathBuf>, BuildError> {
         .collect()
 }
 
-/// The programs in a directory.
+/// Returns the paths of the programs in a directory.
 pub fn in_directory(directory: &Path) -> Vec<PathBuf> {
     NAMES.iter().map(|name| directory.join(name)).collect()
 }

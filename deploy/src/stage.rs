@@ -1,4 +1,4 @@
-//! The files below `deploy/root`, and the programs, laid out below a directory. Must never
+//! The layout of the files below `deploy/root`, and of the programs, below a directory. Must never
 //! follow a link out of that directory: links are copied as links.
 
 use std::fs;
@@ -6,12 +6,12 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-/// Where the daemons go; their units name it.
+/// The directory of the daemons; their units name it.
 const LIBEXEC: &str = "usr/libexec/rdma-hotplug";
-/// Where the command goes.
+/// The directory of the command.
 const BIN: &str = "usr/bin";
 
-/// What could not be laid out.
+/// The file that could not be laid out, and the error.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {error}", .path.display())]
 pub struct StageError {
@@ -20,7 +20,7 @@ pub struct StageError {
     error: io::Error,
 }
 
-/// Lays everything out below `destdir`.
+/// Lays out all files below `destdir`.
 pub fn stage(destdir: &Path, programs: &[PathBuf]) -> Result<(), StageError> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("root");
     copy_tree(&root, destdir)?;
@@ -51,7 +51,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Makes a directory, and its parents, whatever the umask, readable by all.
+/// Makes a directory and its parents, readable by all users regardless of the umask.
 fn make_directory(path: &Path) -> Result<(), StageError> {
     if path.is_dir() {
         return Ok(());
@@ -64,7 +64,7 @@ fn make_directory(path: &Path) -> Result<(), StageError> {
 }
 
 fn copy_file(from: &Path, to: &Path, mode: u32) -> Result<(), StageError> {
-    // A program that runs cannot be written, but replaced.
+    // A running program cannot be written, but it can be replaced.
     remove_if_there(to)?;
     fs::copy(from, to).map_err(at(from))?;
     fs::set_permissions(to, fs::Permissions::from_mode(mode)).map_err(at(to))
@@ -92,7 +92,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> StageError {
 mod tests {
     use super::*;
 
-    /// A staged tree with stand-ins for the programs.
+    /// Stages a tree with stand-ins for the programs.
     fn staged() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let programs: Vec<PathBuf> = crate::programs::in_directory(&dir.path().join("made"));

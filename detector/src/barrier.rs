@@ -1,23 +1,23 @@
-//! Calls of `Synchronize` on their way to the look that serves them. Responsible for none being served
-//! by a look that began before it. Must never hold more calls than one look serves.
+//! The calls of `Synchronize` that wait for a scan. Responsible for completing a call only with a
+//! scan that began after the call. Must never hold more calls than one scan serves.
 
 use tokio::sync::{mpsc, oneshot};
 
-/// The most calls that one look serves.
+/// The most calls that one scan serves.
 const MOST_BARRIERS: usize = 1024;
 
-/// A call that waits for a look that begins after it: gets the number of the last event, or why the
-/// kernel could not be asked.
+/// A call that waits for a scan that begins after it. It receives the number of the last event, or
+/// the reason why the kernel could not be queried.
 pub type Barrier = oneshot::Sender<Result<i64, String>>;
 
-/// Calls that wait for a look that begins after them.
+/// The calls that wait for the next scan.
 pub struct Barriers {
     calls: mpsc::Receiver<Barrier>,
     waiting: Vec<Barrier>,
 }
 
 impl Barriers {
-    /// The calls that come by `calls`.
+    /// Creates the queue of the calls that arrive through `calls`.
     #[must_use]
     pub fn new(calls: mpsc::Receiver<Barrier>) -> Self {
         Self {
@@ -26,7 +26,7 @@ impl Barriers {
         }
     }
 
-    /// Takes in the next call. Those beyond the most that one look serves wait for the look after it.
+    /// Accepts the next call. Calls beyond the limit of one scan wait for the scan after it.
     pub async fn next(&mut self) {
         if self.waiting.len() < MOST_BARRIERS
             && let Some(barrier) = self.calls.recv().await
@@ -37,22 +37,22 @@ impl Barriers {
         }
     }
 
-    /// Whether none waits.
+    /// Returns true if no call waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Those that wait, for the look that begins now.
+    /// Takes the waiting calls, for the scan that begins now.
     pub fn take(&mut self) -> Vec<Barrier> {
         std::mem::take(&mut self.waiting)
     }
 }
 
-/// Answers the calls that a look has served.
+/// Replies to the calls that a scan has served.
 pub fn reached(barriers: Vec<Barrier>, outcome: &Result<i64, String>) {
     for barrier in barriers {
-        // The caller may be gone.
+        // The caller may have disconnected.
         let _ = barrier.send(outcome.clone());
     }
 }

@@ -1,5 +1,5 @@
-//! The record of one RDMA device, put together from what `NETLINK_RDMA` and sysfs say. Pure.
-//! Must never guess from a driver's or a device's name.
+//! The record of one RDMA device, assembled from `NETLINK_RDMA` and sysfs. Pure. Must never guess
+//! from the name of a driver or a device.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use interfaces::detector::{Device, Kind, NetnsMode, Port, Protocol};
 use crate::nldev::{NldevDevice, NldevPort};
 use crate::node::DeviceNodes;
 
-/// What sysfs adds to a device.
+/// The part of a device's record that sysfs provides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SysfsDevice {
-    /// The path, below sysfs, of the object that the device hangs below.
+    /// The path, below sysfs, of the device's parent object.
     pub parent: Option<String>,
     /// The ports by their numbers.
     pub ports: BTreeMap<u32, SysfsPort>,
@@ -21,39 +21,39 @@ pub struct SysfsDevice {
     pub module: Option<String>,
     /// The address of the nearest PCI function above the device.
     pub pci_address: Option<String>,
-    /// Its vendor and device.
+    /// The vendor and device id of that PCI function.
     pub pci_id: Option<(u32, u32)>,
-    /// For a virtual function the address of the physical one.
+    /// The address of the physical function, if this is a virtual function.
     pub physical_function: Option<String>,
-    /// For a virtual function its number.
+    /// The number of the virtual function, if this is one.
     pub virtual_function: Option<u32>,
-    /// For a subfunction its number.
+    /// The number of the subfunction, if this is one.
     pub subfunction: Option<u32>,
-    /// What the switch calls the port behind the first port's network interface.
+    /// The switch's name for the port behind the network interface of the first port.
     pub port_name: Option<String>,
-    /// For a software device the network interface below it, where its driver tells.
+    /// The network interface below a software device, if its driver shows it.
     pub parent_netdev: Option<String>,
-    /// The board's id, where the driver tells one.
+    /// The board id, if the driver shows one.
     pub board_id: Option<String>,
 }
 
-/// What sysfs adds to a port.
+/// The part of a port's record that sysfs provides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SysfsPort {
     /// `InfiniBand` or `Ethernet`.
     pub link_layer: Option<String>,
-    /// The rate.
+    /// The rate, in Mbit/s.
     pub speed_mbps: Option<i64>,
-    /// The types of the GIDs.
+    /// The types of its GIDs.
     pub gid_types: Vec<String>,
 }
 
 /// `enum rdma_node_type`: an iWARP device.
 const RNIC: u8 = 4;
-/// `enum rdma_node_type`: the two kinds of usNIC.
+/// `enum rdma_node_type`: the two types of usNIC.
 const USNIC: [u8; 2] = [5, 6];
 
-/// Puts the record together.
+/// Assembles the record.
 #[must_use]
 pub fn assemble(
     device: &NldevDevice,
@@ -99,8 +99,8 @@ pub fn assemble(
     }
 }
 
-/// Whether GIDs may come without an event: the kernel enters those of a RoCE port from a work queue
-/// when the port has its network interface (`drivers/infiniband/core/roce_gid_mgmt.c`).
+/// Returns true if GIDs may appear without an event. The kernel adds those of a RoCE port from a
+/// work queue when the port has its network interface (`drivers/infiniband/core/roce_gid_mgmt.c`).
 #[must_use]
 pub fn waits_for_gids(record: &Device) -> bool {
     let waits = |port: &Port| {
@@ -109,7 +109,7 @@ pub fn waits_for_gids(record: &Device) -> bool {
     record.ports.iter().any(waits)
 }
 
-/// The record of a device that is known, with the name that it has by now.
+/// Returns the record of a cached device with its current name.
 #[must_use]
 pub fn renamed(record: &Device, device: &NldevDevice) -> Device {
     Device {
@@ -119,7 +119,7 @@ pub fn renamed(record: &Device, device: &NldevDevice) -> Device {
     }
 }
 
-/// The record of a device that is known, with the nodes that it has by now.
+/// Returns the record of a cached device with its current nodes.
 #[must_use]
 pub fn with_nodes(mut record: Device, nodes: &DeviceNodes) -> Device {
     record.uverbs.clone_from(&nodes.uverbs);
@@ -169,14 +169,14 @@ fn kind(device: &NldevDevice, sysfs: &SysfsDevice) -> Kind {
     }
 }
 
-/// Whether the switch's name of a port is that of a function's representor: `pf0vf3`, `pf0sf4`,
-/// `c1pf0vf0`; the uplink is `p0` (`devlink-port(7)`, `Documentation/networking/switchdev.rst`).
+/// Returns true if the switch's port name is that of a function's representor: `pf0vf3`, `pf0sf4`,
+/// `c1pf0vf0`. The uplink is `p0` (`devlink-port(7)`, `Documentation/networking/switchdev.rst`).
 fn is_representor(port_name: &str) -> bool {
     let function = port_name.split_once("pf").map(|(_, function)| function);
     function.is_some_and(|function| function.contains("vf") || function.contains("sf"))
 }
 
-/// A rate as sysfs writes it, like `100 Gb/sec (4X EDR)`, in Mbit/s.
+/// Converts a rate of sysfs, like `100 Gb/sec (4X EDR)`, to Mbit/s.
 #[must_use]
 pub fn speed_mbps(rate: &str) -> Option<i64> {
     let (number, _) = rate.split_once(" Gb/sec")?;
@@ -185,11 +185,11 @@ pub fn speed_mbps(rate: &str) -> Option<i64> {
     (tenths < 10).then(|| i64::from(whole) * 1000 + i64::from(tenths) * 100)
 }
 
-/// What a port speaks.
+/// Returns the protocol of a port.
 ///
-/// The kernel's protocol attribute speaks for the first port (`fill_dev_info()` in
-/// `drivers/infiniband/core/nldev.c`); the others of a device of mixed ports differ in their
-/// link layer. Where the kernel names no protocol there is none: such ports carry raw packets.
+/// The kernel's protocol attribute describes the first port (`fill_dev_info()` in
+/// `drivers/infiniband/core/nldev.c`). The other ports of a mixed device differ in their link
+/// layer. If the kernel names no protocol, there is none: such ports carry raw packets.
 fn protocol(device: &NldevDevice, link_layer: Option<&str>) -> Protocol {
     match device.protocol.as_deref() {
         Some("opa") => Protocol::Opa,
@@ -209,13 +209,13 @@ fn protocol(device: &NldevDevice, link_layer: Option<&str>) -> Protocol {
     }
 }
 
-/// Vendor and device of a PCI function, as lspci(8) writes them.
+/// Formats the vendor and device id of a PCI function like lspci(8).
 #[must_use]
 pub fn pci_id((vendor, device): (u32, u32)) -> String {
     format!("{vendor:04x}:{device:04x}")
 }
 
-/// A GUID as sysfs and every RDMA tool write it.
+/// Formats a GUID like sysfs and the RDMA tools.
 fn guid(guid: u64) -> String {
     format!(
         "{:04x}:{:04x}:{:04x}:{:04x}",
@@ -226,7 +226,7 @@ fn guid(guid: u64) -> String {
     )
 }
 
-/// `node_type_show()` in `drivers/infiniband/core/sysfs.c`.
+/// Names the node type like `node_type_show()` in `drivers/infiniband/core/sysfs.c`.
 fn node_type(kind: u8) -> String {
     match kind {
         1 => "CA",
@@ -241,7 +241,7 @@ fn node_type(kind: u8) -> String {
     .to_owned()
 }
 
-/// `enum ib_port_state`.
+/// Names a state of `enum ib_port_state`.
 fn port_state(state: u8) -> Option<String> {
     let name = match state {
         0 => "noChange",

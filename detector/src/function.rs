@@ -1,6 +1,7 @@
-//! The functions that RDMA devices come from, and how far each is on its way. Pure. Uses the names
-//! of only those drivers whose RDMA devices another module makes without an auxiliary device between
-//! them; must never say that a function can do RDMA because of its name otherwise.
+//! The functions that RDMA devices are created on, and the progress of each towards registration.
+//! Pure. Uses the names of those drivers only whose RDMA devices another module creates without an
+//! auxiliary device in between. Must never conclude from any other name that a function can do
+//! RDMA.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,60 +9,60 @@ use crate::device::pci_id;
 use interfaces::detector::{Function, FunctionState, WaitsFor};
 use interfaces::drivers::SPLIT_DRIVERS;
 
-/// PCI classes without their programming interface (`include/linux/pci_ids.h`, and the PCI
-/// Code and ID Assignment Specification): InfiniBand and host fabric controllers, and
-/// InfiniBand as a serial bus.
+/// PCI classes without their programming interface (`include/linux/pci_ids.h`, and the PCI Code and
+/// ID Assignment Specification): InfiniBand and host fabric controllers, and InfiniBand as a serial
+/// bus.
 const CLASSES: [u32; 3] = [0x0207, 0x0208, 0x0c06];
 
-/// What the middle of an auxiliary device's name says when it is for an RDMA driver: the
-/// kernel's mlx5, mlx4, bnxt_en, ice, i40e, idpf, mana, ionic and their like.
+/// The middle part of an auxiliary device's name, if the device is for an RDMA driver: the names of
+/// the kernel's mlx5, mlx4, bnxt_en, ice, i40e, idpf, mana, ionic and similar drivers.
 const PERSONALITIES: [&str; 5] = ["rdma", "rdma-rep", "ib", "roce", "iwarp"];
 
-/// Huawei's functions with RoCE (`hns_roce_hw_v2_pci_tbl` in `drivers/infiniband/hw/hns`). Their
-/// driver is the one of those without, their class is Ethernet, and what registers their RDMA
-/// devices is a client of it that their own ids lead to.
+/// Huawei's functions with RoCE (`hns_roce_hw_v2_pci_tbl` in `drivers/infiniband/hw/hns`).
+/// Functions with and without RoCE have the same driver and the class Ethernet. A client module of
+/// that driver registers the RDMA devices. The ids of the functions with RoCE lead to that module.
 const HUAWEI: u32 = 0x19e5;
 const HUAWEI_WITH_ROCE: [u32; 7] = [0xa222, 0xa223, 0xa224, 0xa225, 0xa226, 0xa228, 0xa22f];
 
-/// What sysfs says of a module.
+/// The state of a module in sysfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModuleState {
-    /// It is not there.
+    /// The module is absent.
     Absent,
-    /// It is being initialised, or is about to go: no event says when that is over.
+    /// The module is being initialised or removed. No event reports the end of that.
     InMotion,
-    /// It is there, or built in.
+    /// The module is loaded or built in.
     Live,
 }
 
 /// A function as sysfs shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SysfsFunction {
-    /// Its name on its bus.
+    /// The name on its bus.
     pub name: String,
-    /// Its bus.
+    /// The bus.
     pub bus: String,
-    /// Its PCI class, with the programming interface.
+    /// The PCI class, with the programming interface.
     pub class: Option<u32>,
-    /// Its PCI vendor and device id.
+    /// The PCI vendor and device id.
     pub id: Option<(u32, u32)>,
-    /// The driver that is bound.
+    /// The driver that is bound to it.
     pub driver: Option<String>,
-    /// Whether that driver's module uses ib_core, and so registers RDMA devices itself.
+    /// True if the module of that driver uses ib_core, and so registers RDMA devices itself.
     pub driver_registers: bool,
-    /// Whether the driver has made a network interface for it.
+    /// True if the driver has created a network interface for it.
     pub has_netdev: bool,
-    /// The module that makes RDMA devices for its driver, where that is another one, and its
-    /// state.
+    /// The module that creates RDMA devices for its driver, if that is a separate module, and the
+    /// state of that module.
     pub protocol_module: Option<(&'static str, ModuleState)>,
-    /// The nearest PCI function, which may be itself.
+    /// The address of the nearest PCI function, which may be this function.
     pub pci_address: Option<String>,
-    /// What the kernel looks for its driver by, while none is bound.
+    /// The alias with which the kernel finds a driver, while none is bound.
     pub modalias: Option<String>,
 }
 
-/// The module that makes RDMA devices for this driver, where no alias leads to it, so that it is
-/// loaded only by its name.
+/// Returns the module that creates RDMA devices for this driver, if no alias leads to that module.
+/// Such a module is loaded by its name only.
 #[must_use]
 pub fn protocol_module(driver: &str) -> Option<&'static str> {
     let mut named = SPLIT_DRIVERS.iter().filter(|split| split.by_name);
@@ -70,7 +71,7 @@ pub fn protocol_module(driver: &str) -> Option<&'static str> {
         .map(|split| split.module)
 }
 
-/// Whether a module is the protocol module of some driver.
+/// Returns true if the module is the protocol module of any driver.
 #[must_use]
 pub fn is_protocol_module(module: &str) -> bool {
     let mut named = SPLIT_DRIVERS.iter().filter(|split| split.by_name);
@@ -78,7 +79,7 @@ pub fn is_protocol_module(module: &str) -> bool {
 }
 
 impl SysfsFunction {
-    /// Whether an RDMA device may come from it.
+    /// Returns true if an RDMA device may be created on this function.
     #[must_use]
     pub fn may_register(&self) -> bool {
         self.is_personality() || self.is_capable()
@@ -103,15 +104,15 @@ impl SysfsFunction {
             .is_some_and(|(vendor, id)| vendor == HUAWEI && HUAWEI_WITH_ROCE.contains(&id))
     }
 
-    /// Whether its driver is one that another module makes RDMA devices for. It does so for
-    /// network interfaces: Chelsio's functions 0 to 3, which are bound for their virtual
-    /// functions only, have none. Of Huawei's the id decides, and not every one has RoCE.
+    /// Returns true if another module creates RDMA devices for its driver. That module does so for
+    /// network interfaces: Chelsio's functions 0 to 3, which are bound for their virtual functions
+    /// only, have none. For Huawei's functions the id decides, because not all of them have RoCE.
     fn is_served(&self) -> bool {
         let huawei = self.id.is_some_and(|(vendor, _)| vendor == HUAWEI);
         self.protocol_module.is_some() && self.has_netdev && !huawei
     }
 
-    /// The module that it needs, and that is not live.
+    /// Returns the module that it needs and that is not live.
     fn lacks_module(&self) -> Option<&'static str> {
         let (module, state) = self.protocol_module?;
         (state != ModuleState::Live).then_some(module)
@@ -125,16 +126,16 @@ impl SysfsFunction {
         }
     }
 
-    /// Whether it may be another one soon, without an event that says so.
+    /// Returns true if its record may change soon without an event.
     #[must_use]
     pub fn is_in_motion(&self) -> bool {
         matches!(self.protocol_module, Some((_, ModuleState::InMotion)))
     }
 }
 
-/// The records of all functions, by their paths below sysfs. `parents` are the paths of the
-/// objects that RDMA devices hang below; `before` are the records as they were, whose times stay
-/// where the state does; `now` is in µs of CLOCK_MONOTONIC.
+/// Builds the records of all functions, by their paths below sysfs. `parents` are the paths of the
+/// parent objects of RDMA devices. `before` are the previous records: a record keeps its time while
+/// its state stays the same. `now` is in µs of CLOCK_MONOTONIC.
 #[must_use]
 pub fn records(
     functions: &BTreeMap<String, SysfsFunction>,
@@ -147,8 +148,8 @@ pub fn records(
         .filter(|(_, function)| function.is_personality())
         .filter_map(|(devpath, _)| parent_of(devpath))
         .collect();
-    // A driver hangs its RDMA device below its own object, or below the one above it; below a
-    // personality it is also the device of the function above.
+    // A driver places its RDMA device below its own object, or below the parent of that object. A
+    // device below a personality is also the device of the function above.
     let is_personality = |path: &str| {
         functions
             .get(path)
@@ -320,7 +321,7 @@ mod tests {
             judged(&both, &[])[1],
             (Personality, Some(WaitsFor::Registration))
         );
-        // Below the PCI function, as mlx5_ib does it, or below the auxiliary device itself.
+        // Below the PCI function, like mlx5_ib, or below the auxiliary device itself.
         assert_eq!(judged(&both, &[NIC]), [(Registered, None); 2]);
         assert_eq!(judged(&both, &[AUXILIARY]), [(Registered, None); 2]);
     }

@@ -1,6 +1,6 @@
-//! All records, and what changed between two looks, as the events that subscribers get. Pure.
-//! Must never hold what the last look did not show, but for a device that went to another
-//! network namespace.
+//! All records, and the changes between two scans as events for subscribers. Pure. Must never hold
+//! an object that the last scan did not show, except a device that moved to another network
+//! namespace.
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,47 +12,47 @@ use interfaces::server::Snapshot;
 
 use crate::function::{self, SysfsFunction};
 
-/// How long, in µs, a device that left this network namespace may be between two: the kernel
-/// takes its nodes away and makes them anew meanwhile (`rdma_dev_change_netns()`).
+/// The time, in µs, that a device may take to move between two network namespaces. The kernel
+/// removes its nodes and creates them again during the move (`rdma_dev_change_netns()`).
 const MOVING_USEC: i64 = 1_000_000;
 
-/// What a look has shown.
+/// The observed state after a scan.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// Every device of our network namespace, in the order of their indexes.
+    /// All devices of our network namespace, in the order of their indexes.
     pub devices: Vec<Found>,
-    /// Every function, by its path below sysfs.
+    /// All functions, by their paths below sysfs.
     pub functions: Arc<BTreeMap<String, SysfsFunction>>,
-    /// Whether they are the same as in the look before.
+    /// True if the functions are the same as in the previous scan.
     pub same_functions: bool,
-    /// Kernel modules that came or went, and whether each is there.
+    /// The kernel modules that were added or removed, and true for each that is live.
     pub modules: BTreeMap<String, bool>,
-    /// Whether these are all that there are.
+    /// True if `modules` holds all modules that exist.
     pub all_modules: bool,
-    /// Where devices are exclusive, the names of those that nodes belong to, of whatever network
-    /// namespace.
+    /// The names of the devices that have nodes, in any network namespace. Only filled if devices
+    /// are exclusive.
     pub with_nodes: BTreeSet<String>,
-    /// Whether a device is in one network namespace alone, and so can be moved.
+    /// True if a device is in only one network namespace, and so can be moved.
     pub exclusive: bool,
 }
 
 /// A device that was found.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Its record. The same one as before when nothing is different.
+    /// The record. If nothing has changed, the same record as before.
     pub record: Arc<Device>,
-    /// The path, below sysfs, of the object that it hangs below.
+    /// The path, below sysfs, of its parent object.
     pub parent: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug)]
 struct Known {
     found: Found,
-    /// Since when it is not found, in µs.
+    /// The time, in µs, since when the device is not found.
     missing_since: Option<i64>,
 }
 
-/// What is known.
+/// The current records.
 #[derive(Debug, Default)]
 pub struct Inventory {
     devices: BTreeMap<i64, Known>,
@@ -60,12 +60,12 @@ pub struct Inventory {
     /// The kernel modules that are live.
     modules: BTreeSet<String>,
     sequence: SequenceNumber,
-    /// Whether there was a look. Before the first, nobody is told that nothing is there.
+    /// True after the first scan. Before it, subscribers are not informed that there is nothing.
     complete: bool,
 }
 
 impl Inventory {
-    /// Nothing is known. The numbers of events begin at `sequence`.
+    /// Creates an empty inventory. The numbers of events begin at `sequence`.
     #[must_use]
     pub fn new(sequence: SequenceNumber) -> Self {
         Self {
@@ -74,31 +74,31 @@ impl Inventory {
         }
     }
 
-    /// The number of the last event.
+    /// Returns the number of the last event.
     #[must_use]
     pub fn sequence(&self) -> SequenceNumber {
         self.sequence
     }
 
-    /// The devices in the order of their indexes.
+    /// Returns the devices in the order of their indexes.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
         self.devices.values().map(|known| &*known.found.record)
     }
 
-    /// The functions in the order of their paths.
+    /// Returns the functions in the order of their paths.
     pub fn functions(&self) -> impl Iterator<Item = &Function> {
         self.functions.values()
     }
 
-    /// Whether the devices are known.
+    /// Returns true if the devices are known.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete
     }
 
-    /// Takes over what a look has shown and returns what is different now: what is gone first,
-    /// so that a name which moved to another device is never there twice. `now` is in µs of
-    /// CLOCK_MONOTONIC.
+    /// Replaces the records with those of a scan, and returns the differences as events. Removals
+    /// are first, so that a name which moved to another device never exists twice. `now` is in µs
+    /// of CLOCK_MONOTONIC.
     pub fn replace(&mut self, seen: &Seen, now: i64) -> Vec<SubscribeDevicesReply> {
         let mut events = Vec::new();
         if !self.complete {
@@ -108,7 +108,8 @@ impl Inventory {
         }
         let first = events.len();
         self.take_missing(seen, now, &mut events);
-        // Whoever has a device is registered: where none came or went, that is as it was.
+        // A function with a device is registered. If no device was added or removed, that has not
+        // changed.
         let mut same_parents = events.len() == first;
         for found in &seen.devices {
             let known = Known {
@@ -139,7 +140,8 @@ impl Inventory {
         events
     }
 
-    /// What was there and is not among `seen`: gone, or in another network namespace.
+    /// Handles devices that are not among `seen`: they were removed, or moved to another network
+    /// namespace.
     fn take_missing(&mut self, seen: &Seen, now: i64, events: &mut Vec<SubscribeDevicesReply>) {
         let taken = LazyCell::new(|| -> BTreeSet<&str> {
             let names = seen.devices.iter();
@@ -156,7 +158,8 @@ impl Inventory {
             }
             let since = *known.missing_since.get_or_insert(now);
             let device = Arc::clone(&known.found.record);
-            // A namesake that is here has taken the name over, and the nodes are its own.
+            // Another device in this network namespace has taken over the name, and the nodes
+            // belong to it.
             let namesake = taken.contains(device.name.as_str());
             let elsewhere = seen.exclusive && !namesake && seen.with_nodes.contains(&device.name);
             let moving = seen.exclusive && !namesake && now - since < MOVING_USEC;
@@ -215,8 +218,8 @@ impl Inventory {
             changes.extend(gone.map(|name| (name.clone(), false)));
         }
         for (name, there) in &seen.modules {
-            // One that was unloaded and loaded again between two looks, or the other way round, is
-            // told nevertheless.
+            // A module that was unloaded and loaded again between two scans, or the reverse, is
+            // reported too.
             if *there != self.modules.contains(name) || !seen.all_modules {
                 changes.push((name.clone(), *there));
             }
@@ -255,7 +258,8 @@ impl Snapshot for Inventory {
             .map(|device| record(Action::Add, device, self.sequence));
         let functions = self.functions();
         let functions = functions.map(|f| of_function(Action::Add, f, self.sequence));
-        // First, so that what devices need is known when they are told.
+        // The modules are first, so that a subscriber knows the requirements of devices before the
+        // devices.
         let modules = self.complete.then(|| self.all_modules());
         let ready = self.complete.then(|| self.mark(Action::Ready));
         let objects = modules.into_iter().chain(devices).chain(functions);

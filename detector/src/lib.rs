@@ -1,21 +1,22 @@
-//! The detector: publishes the RDMA devices of this machine as the kernel knows them.
+//! The detector: publishes the RDMA devices of this host as the kernel knows them.
 //!
-//! Responsible for listening to the kernel (uevents, sysfs, `NETLINK_RDMA`) and for one record
-//! a device that is right again soon after anything was lost. Must never load, start or decide
-//! anything, and must never open a `NETLINK_RDMA` socket before `ib_core` is there: opening
-//! one makes the kernel load it.
+//! Responsible for listening to the kernel (uevents, sysfs, `NETLINK_RDMA`), and for one record per
+//! device that is correct again soon after events were lost. Must never load, start or decide
+//! anything, and must never open a `NETLINK_RDMA` socket before `ib_core` is there: opening one
+//! makes the kernel load it.
 //!
 //! In reading order:
-//! - [`uevent`], [`nldev`]: what the kernel says, decoded (pure).
-//! - [`pending`], [`pace`], [`barrier`]: what to look at because of it, when, and who waits for that (pure).
-//! - [`refusal`]: records that cannot be used (pure).
-//! - [`reading`]: one device being read, and how far that has come (pure).
-//! - [`node`], [`device`], [`function`]: the records, put together (pure).
-//! - [`inventory`]: all records, and what changed between two looks (pure).
-//! - [`netlink`], [`sysfs`]: where the kernel is asked.
-//! - [`look`]: one look, at what may be different.
-//! - [`run`]: the loop: listen, look, publish.
-//! - [`memory`]: what is done when a storm is over.
+//! - [`uevent`], [`nldev`]: the decoders of the kernel's messages (pure).
+//! - [`pending`], [`pace`], [`barrier`]: the objects to scan, the time of the next scan, and the
+//!   callers that wait for it (pure).
+//! - [`refusal`]: unusable records (pure).
+//! - [`reading`]: the progress of reading one device (pure).
+//! - [`node`], [`device`], [`function`]: the assembly of the records (pure).
+//! - [`inventory`]: all records, and the changes between two scans (pure).
+//! - [`netlink`], [`sysfs`]: the access to the kernel.
+//! - [`look`]: one scan of the objects that may have changed.
+//! - [`run`]: the event loop: listen, scan, publish.
+//! - [`memory`]: the release of memory after a storm.
 //! - [`server`]: the varlink methods.
 //! - [`config`]: the command line.
 

@@ -1,7 +1,7 @@
-//! Looking: the kernel is asked what is true, and only what may be different is read anew.
-//! Responsible for what is known of each device being of one moment: whatever was read is
-//! compared with the kernel's list once more. Blocks, for a device's firmware may; must never be
-//! called where others wait. Must never publish or decide anything.
+//! The scanner. It queries the kernel, and reads only the devices again that may have changed.
+//! Responsible for each cached record describing one moment: after a device is read, it is compared
+//! with the kernel's list again. Blocks, because a device's firmware may block; must never be
+//! called on a thread that others wait for. Must never publish or decide anything.
 
 mod askers;
 mod devices;
@@ -27,57 +27,57 @@ use askers::Askers;
 use nodes::Nodes;
 use silence::Silences;
 
-/// The most devices that are published, several times what the largest machines have.
+/// The maximum number of published devices, several times that of the largest hosts.
 const MAX_DEVICES: usize = 4096;
-/// The most functions that are published.
+/// The maximum number of published functions.
 const MAX_FUNCTIONS: usize = 4096;
 
-/// Where the kernel is asked, and what it said last.
+/// The scanner: the access to the kernel, and the results of the last scan.
 pub struct Eyes {
     sysfs: Sysfs,
     askers: Askers,
     known: BTreeMap<u32, Known>,
-    /// The highest index of a device so far: they are given in order.
+    /// The highest device index so far. The kernel assigns indexes in ascending order.
     highest: Option<u32>,
     nodes: Nodes,
     functions: Arc<BTreeMap<String, SysfsFunction>>,
     system: NldevSystem,
-    /// What does not answer.
+    /// The devices and requests that do not respond.
     silences: Silences,
-    /// What was left out, so that each is logged once.
+    /// The records that were left out, so that each is logged once.
     refusals: Refusals,
-    /// Modules that are being initialised or are about to go: no event says when that is over.
+    /// The modules that are being initialised or removed. No event reports the end of that.
     moving: BTreeSet<String>,
 }
 
 struct Known {
-    /// What the kernel's list said of it.
+    /// The device's entry in the kernel's list.
     reply: Box<[u8]>,
     ports: Arc<[NldevPort]>,
     found: Found,
 }
 
-/// What a look gave.
+/// The result of a scan.
 #[derive(Debug)]
 pub struct Looked {
-    /// What there is.
+    /// The observed state.
     pub seen: Seen,
-    /// Whether ib_core is there.
+    /// True if ib_core is present.
     pub ib_core: bool,
-    /// How the kernel's RDMA core is set up; as it is without a device when there is none.
+    /// The settings of the kernel's RDMA core. The default if ib_core is absent.
     pub system: NldevSystem,
-    /// So many devices were read anew.
+    /// The number of devices that were read.
     pub device_reads: i64,
-    /// Whether something may be different soon without an event.
+    /// True if the state may change soon without an event.
     pub in_motion: bool,
-    /// So many different records were left out since the start: 0 to 256.
+    /// The number of different records that were left out since the start: 0 to 256.
     pub refused: i64,
-    /// The last 8 of them, and why.
+    /// The last 8 of them, with the reasons.
     pub last_refused: Vec<String>,
 }
 
 impl Eyes {
-    /// Eyes that have not looked.
+    /// Creates a scanner with an empty cache.
     #[must_use]
     pub fn new(sysfs: Sysfs, passed: Option<RdmaSocket>) -> Self {
         Self {
@@ -94,17 +94,17 @@ impl Eyes {
         }
     }
 
-    /// Has `wake` called when a device answers that did not answer in time.
+    /// Sets `wake`, which is called when a device responds after its deadline.
     #[must_use]
     pub fn waking(self, wake: impl Fn() + Send + Sync + 'static) -> Self {
         self.askers.waking(wake);
         self
     }
 
-    /// Looks at what is pending, and says what there is. `now` is in µs of CLOCK_MONOTONIC.
+    /// Scans the objects in `pending`, and returns the result. `now` is in µs of CLOCK_MONOTONIC.
     ///
     /// # Errors
-    /// When the kernel's answer cannot be used. What is pending is so still.
+    /// Fails if the kernel's reply cannot be used. The objects in `pending` then stay pending.
     pub fn look(&mut self, pending: &Pending, now: i64) -> Result<Looked, RequestError> {
         let ib_core = self.sysfs.has_ib_core();
         let mut device_reads = 0;
@@ -146,7 +146,7 @@ impl Eyes {
             same_functions,
             modules,
             all_modules: false,
-            // They are many, and matter only where a device can be elsewhere.
+            // The owners are many, and only matter if devices can be in other network namespaces.
             with_nodes: match exclusive {
                 true => self.nodes.owners(),
                 false => BTreeSet::new(),
@@ -155,7 +155,8 @@ impl Eyes {
         }
     }
 
-    /// Whether each module that came or went is there, or each module at all.
+    /// Returns each module that was added or removed, and true if it is live. Returns all modules
+    /// if everything is pending.
     fn look_at_modules(&mut self, pending: &Pending) -> BTreeMap<String, bool> {
         let mut names = std::mem::take(&mut self.moving);
         names.extend(pending.modules.iter().cloned());
@@ -177,7 +178,7 @@ impl Eyes {
         modules
     }
 
-    /// Leaves one record out. Which one, is said in the log once.
+    /// Leaves one record out, and logs it once.
     fn refuse(&mut self, refusal: Refusal) {
         let message = refusal.to_string();
         if self.refusals.note(refusal) {
@@ -196,13 +197,13 @@ impl Eyes {
             let refused = self.nodes.read_all(&self.sysfs);
             self.refuse_each(refused);
         } else {
-            // Those of a renamed device belong to another name now.
+            // The nodes of a renamed device now belong to another name.
             self.nodes.read_of(&self.sysfs, &pending.names);
             self.nodes.read(&self.sysfs, &pending.nodes);
         }
     }
 
-    /// Notes the name that a device was registered under, which only its event has told.
+    /// Records the name that a device was registered with. Only its uevent shows that name.
     fn name_registrations(&mut self, pending: &Pending) {
         if pending.kernel_names.is_empty() {
             return;
@@ -220,7 +221,7 @@ impl Eyes {
         }
     }
 
-    /// Says whether any was read anew.
+    /// Scans the pending functions. Returns true if any was read.
     fn look_at_functions(&mut self, pending: &Pending) -> bool {
         if pending.everything || pending.all_functions {
             let (functions, refused) = self.sysfs.functions(MAX_FUNCTIONS);
@@ -251,7 +252,7 @@ impl Eyes {
     }
 }
 
-/// How the kernel shares devices between network namespaces, where it says so.
+/// Returns the mode in which the kernel shares devices between network namespaces, if it shows one.
 #[must_use]
 pub fn netns_mode(system: NldevSystem) -> Option<NetnsMode> {
     match system.netns_shared? {

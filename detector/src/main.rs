@@ -1,4 +1,4 @@
-//! The program `rdma-detector`. Everything is in the library, where tests reach it.
+//! The program `rdma-detector`. All code is in the library, where tests can reach it.
 
 use std::process::ExitCode;
 

@@ -1,40 +1,40 @@
-//! Memory that a storm took, given back. What a thousand devices needed is freed when they go, but
-//! glibc keeps it: records, replies and what is on its way to subscribers lie among each other,
-//! and a heap shrinks by itself only as far as its end is free. So when it is quiet after much has
-//! come and gone, it is told to give whole pages back, and again later: what subscribers have not
-//! read yet is freed when they have. Responsible for when; holds the `unsafe` that this takes.
-//! Must never do so in the middle of a storm: what is still used then holds most pages, and what
-//! goes later would have to be given back again.
+//! Memory trimming after a storm of events. The memory of a thousand devices is freed when the
+//! devices are removed, but glibc keeps it. Records, replies and queued messages for subscribers
+//! are mixed in the heap, and a heap shrinks by itself only from its end. So after a storm, when it
+//! is quiet, glibc is made to return whole pages. This is repeated later, because messages that
+//! subscribers have not read yet are freed only after they are read. Responsible for the times of
+//! trimming; holds the `unsafe` code for it. Must never trim during a storm: most pages are still
+//! in use then, and memory that is freed later would have to be trimmed again.
 
-/// This many events of devices make it worth while.
+/// The number of device events after which trimming is worthwhile.
 const WORTH_WHILE: usize = 64;
-/// How long nothing has to come or go, in µs, before memory is given back each time. A subscriber
-/// that reads slowly holds what it has not read for less than the last of them.
+/// The quiet time, in µs, before each trimming. A subscriber that reads slowly holds unread
+/// messages for less than the last of these times.
 const QUIET: [i64; 4] = [1_000_000, 4_000_000, 16_000_000, 64_000_000];
 
-/// What came and went since memory was last given back.
+/// The number of events since the last trimming, and the state of trimming.
 #[derive(Debug, Default)]
 pub struct Churn {
     events: usize,
     last: i64,
-    /// How often memory was given back since then.
+    /// The number of trimmings since then.
     settled: usize,
 }
 
 impl Churn {
-    /// Notes that this many events were sent, at `now`, in µs of CLOCK_MONOTONIC.
+    /// Records that `events` were sent at `now`, in µs of CLOCK_MONOTONIC.
     pub fn add(&mut self, events: usize, now: i64) {
         if events == 0 {
             return;
         }
         self.events = self.events.saturating_add(events);
-        // A few events after a storm do not put off what is due after it.
+        // A few events after a storm do not delay the trimming after it.
         if self.settled == 0 || self.events >= WORTH_WHILE {
             (self.last, self.settled) = (now, 0);
         }
     }
 
-    /// When memory is to be given back, if nothing comes until then.
+    /// Returns the time of the next trimming, if no event arrives before.
     #[must_use]
     pub fn settles(&self) -> Option<i64> {
         let pause = QUIET.get(self.settled)?;
@@ -42,7 +42,7 @@ impl Churn {
         due.then(|| self.last.saturating_add(*pause))
     }
 
-    /// Gives it back.
+    /// Trims the memory.
     pub fn settle(&mut self) {
         self.events = 0;
         self.settled += 1;
@@ -53,20 +53,20 @@ impl Churn {
     }
 }
 
-/// Has all threads allocate from one heap. The threads of this program take turns, and a heap for
-/// each would keep what the others could use.
+/// Makes all threads allocate from one heap. The threads of this program run in turn, and a
+/// separate heap for each would keep memory that the others could use.
 #[cfg(target_env = "gnu")]
 #[expect(
     unsafe_code,
     reason = "the C library's allocator is told so by a call of C only"
 )]
 pub fn share_one_heap() {
-    // SAFETY: `mallopt(3)` with this parameter only sets a number that later allocations read; it
-    // is called before there is another thread.
+    // SAFETY: `mallopt(3)` with this parameter only sets a number that later allocations read. It
+    // is called before a second thread exists.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
-/// Others have one, or know best.
+/// Does nothing: other C libraries have one heap or manage their heaps themselves.
 #[cfg(not(target_env = "gnu"))]
 pub fn share_one_heap() {}
 
@@ -76,13 +76,13 @@ pub fn share_one_heap() {}
     reason = "the C library's allocator is told so by a call of C only"
 )]
 fn give_back() {
-    // SAFETY: `malloc_trim(3)` may be called at any time and from any thread. It touches nothing
-    // that is allocated.
+    // SAFETY: `malloc_trim(3)` may be called at any time and from any thread. It does not touch
+    // allocated memory.
     let gave_any = unsafe { libc::malloc_trim(0) };
     tracing::debug!(gave_any, "gave memory back after a storm");
 }
 
-/// Others give it back by themselves, or not at all.
+/// Does nothing: other C libraries return memory by themselves or cannot do it.
 #[cfg(not(target_env = "gnu"))]
 fn give_back() {}
 

@@ -1,7 +1,7 @@
-//! The sockets to the kernel: uevents and the RDMA monitor in, `NETLINK_RDMA` requests out.
-//! Responsible for who sent a datagram and for telling loss from silence; holds the only
-//! `unsafe` of this crate. Must never open a `NETLINK_RDMA` socket unless its caller has seen
-//! `ib_core`.
+//! The sockets to the kernel: uevents and the RDMA monitor for input, `NETLINK_RDMA` for requests.
+//! Responsible for checking the sender of a datagram, and for distinguishing lost messages from
+//! silence. Holds the `unsafe` code for the sockets. Must never open a `NETLINK_RDMA` socket unless
+//! its caller has seen `ib_core`.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,60 +20,64 @@ use tokio::io::unix::AsyncFd;
 use crate::nldev::{self, NldevError, Query};
 use crate::uevent::{self, Uevent, UeventError};
 
-/// The kernel's multicast group of uevents; group 2 is udev's.
+/// The kernel's multicast group for uevents. Group 2 is udev's.
 const KERNEL_GROUP: u32 = 1;
 /// The mask of `RDMA_NL_GROUP_NOTIFY`, group 4.
 const NOTIFY_GROUP: u32 = 1 << 3;
-/// How long an answer on a socket that was passed may take, for each datagram of a dump. The kernel
-/// itself answers while it is asked. After each that did not come the next may take half of that,
-/// so that all of a look are waited for less than twice as long.
+/// The time that the reply to a request may take, for each datagram of a dump. The kernel processes
+/// a request within the call that sends it. After each timeout the next reply may take half of the
+/// time, so that all timeouts of one socket in a scan add up to less than twice this time.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(800);
-/// The least of these.
+/// The shortest of these times.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(20);
-/// How often an interrupted dump is asked for again before the next event must help.
+/// The number of attempts for an interrupted dump. After that, the next event must lead to another.
 const DUMP_ATTEMPTS: u32 = 10;
-/// The kernel fills a dump's datagrams up to 32 KiB (`NLMSG_GOODSIZE` in `netlink_dump()`).
+/// The size of the receive buffer. The kernel fills the datagrams of a dump up to 32 KiB
+/// (`NLMSG_GOODSIZE` in `netlink_dump()`).
 const DUMP_BUFFER_LEN: usize = 64 * 1024;
-/// The most replies to one request, well above the most devices that are published.
+/// The maximum number of replies to one request, well above the maximum number of published
+/// devices.
 const MAX_REPLIES: usize = 65_536;
-/// So many datagrams are read in one go before others get their turn.
+/// The number of datagrams that are read at once, before other tasks run.
 const MOST_IN_ONE_GO: usize = 256;
-/// At most this many are read for a barrier, several times what a storm of a thousand devices sends.
+/// The number of datagrams that are read for a barrier, several times what a storm of a thousand
+/// devices sends.
 const MOST_AT_A_BARRIER: usize = 65_536;
 
-/// What was read from a socket that the kernel sends to.
+/// The result of reading from a socket that the kernel sends to.
 #[derive(Debug)]
 pub enum Received<T> {
-    /// What the kernel says.
+    /// A message of the kernel.
     Message(T),
-    /// A datagram that is not to be believed.
+    /// A datagram that is not trusted.
     Dropped(Refused),
-    /// The queue overflowed: messages are lost.
+    /// The queue overflowed, and messages were lost.
     Overrun,
 }
 
-/// Why a datagram is not to be believed.
+/// The reason why a datagram is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// Its sender is not the kernel.
+    /// The sender is not the kernel.
     #[error("its sender is not the kernel")]
     Sender,
-    /// It is longer than any message of the kernel.
+    /// The datagram is longer than any message of the kernel.
     #[error("it is longer than {} bytes", uevent::MAX_LEN)]
     Truncated,
-    /// It is not a uevent.
+    /// The datagram is not a uevent.
     #[error(transparent)]
     Uevent(#[from] UeventError),
-    /// It is not a message of the monitor.
+    /// The datagram is not a message of the monitor.
     #[error(transparent)]
     Monitor(#[from] NldevError),
 }
 
-/// A socket that the kernel sends to without being asked.
+/// A socket to which the kernel sends without a request.
 pub struct KernelSocket {
     fd: AsyncFd<OwnedFd>,
-    /// A netlink socket takes datagrams from anyone, so that each one's sender is checked. A
-    /// connected pair has one possible sender: whoever started this process, which trusts it.
+    /// True if the sender of each datagram must be checked, because a netlink socket accepts
+    /// datagrams from any process. A connected pair has only one possible sender, the process that
+    /// started this one, which is trusted.
     check_sender: bool,
     buffer: Vec<u8>,
 }
@@ -83,7 +87,7 @@ impl KernelSocket {
     /// program is not running.
     ///
     /// # Errors
-    /// When it is not a socket.
+    /// Fails if it is not a socket.
     pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
         let check_sender = sockopt::socket_domain(&fd)? == AddressFamily::NETLINK;
         Ok(Self {
@@ -96,7 +100,7 @@ impl KernelSocket {
     /// Opens a socket of the kernel's uevent group.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses it.
     pub fn uevents() -> io::Result<Self> {
         let fd = netlink_socket(netlink::KOBJECT_UEVENT)?;
         bind(&fd, &SocketAddrNetlink::new(0, KERNEL_GROUP))?;
@@ -106,7 +110,7 @@ impl KernelSocket {
     /// Opens a socket of the RDMA monitor's group. While it is open, ib_core cannot be unloaded.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses it.
     pub fn monitor() -> io::Result<Self> {
         let fd = netlink_socket(netlink::RDMA)?;
         bind(&fd, &SocketAddrNetlink::new(0, NOTIFY_GROUP))?;
@@ -116,15 +120,15 @@ impl KernelSocket {
     /// Waits until there may be datagrams.
     ///
     /// # Errors
-    /// When the socket is of no more use.
+    /// Fails if the socket is no longer usable.
     pub async fn readable(&self) -> io::Result<()> {
         self.fd.readable().await.map(drop)
     }
 
-    /// Gives each datagram that is there, up to a bound, to `take`.
+    /// Passes each available datagram to `take`, up to a limit.
     ///
     /// # Errors
-    /// When the socket is of no more use.
+    /// Fails if the socket is no longer usable.
     pub fn drain(&mut self, mut take: impl FnMut(Received<&[u8]>)) -> io::Result<()> {
         for _ in 0..MOST_IN_ONE_GO {
             let buffer = &mut self.buffer;
@@ -137,11 +141,11 @@ impl KernelSocket {
         Ok(())
     }
 
-    /// Gives each datagram that the kernel has sent until now to `take`, whether or not the runtime
-    /// knows of it already.
+    /// Passes each datagram that the kernel has sent until now to `take`, even if the runtime has
+    /// not yet noticed it.
     ///
     /// # Errors
-    /// When the socket is of no more use.
+    /// Fails if the socket is no longer usable.
     pub fn drain_all(&mut self, mut take: impl FnMut(Received<&[u8]>)) -> io::Result<()> {
         for _ in 0..MOST_AT_A_BARRIER {
             match read(self.fd.get_ref(), self.check_sender, &mut self.buffer) {
@@ -149,7 +153,7 @@ impl KernelSocket {
                 received => take(self.received(received?)),
             }
         }
-        // What is still there cannot be told from what came meanwhile.
+        // The rest cannot be distinguished from datagrams that have arrived since.
         take(Received::Overrun);
         Ok(())
     }
@@ -163,13 +167,13 @@ impl KernelSocket {
     }
 }
 
-/// Decodes a uevent that was received.
+/// Decodes a received uevent.
 #[must_use]
 pub fn uevent(received: Received<&[u8]>) -> Received<Uevent<'_>> {
     decoded(received, |datagram| Ok(Uevent::parse(datagram)?))
 }
 
-/// Decodes what was received of the monitor: the indexes of devices.
+/// Decodes a received message of the monitor to the indexes of devices.
 #[must_use]
 pub fn monitored(received: Received<&[u8]>) -> Received<Vec<Option<u32>>> {
     decoded(received, |datagram| Ok(nldev::monitored(datagram)?))
@@ -189,7 +193,7 @@ fn decoded<'d, T>(
     }
 }
 
-/// Reads one datagram, and says how long it is.
+/// Reads one datagram, and returns its length.
 fn read(fd: &OwnedFd, check_sender: bool, buffer: &mut [u8]) -> io::Result<Received<usize>> {
     let mut control = RecvAncillaryBuffer::default();
     let mut slices = [IoSliceMut::new(buffer)];
@@ -213,25 +217,25 @@ fn read(fd: &OwnedFd, check_sender: bool, buffer: &mut [u8]) -> io::Result<Recei
     Ok(Received::Message(message.bytes))
 }
 
-/// Why the kernel could not be asked for its RDMA devices.
+/// The reason why the kernel could not be queried for its RDMA devices.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The socket cannot be opened, written or read.
     #[error("NETLINK_RDMA")]
     Io(#[from] io::Error),
-    /// The kernel's answer cannot be used.
+    /// The kernel's reply cannot be used.
     #[error("NETLINK_RDMA")]
     Reply(#[from] NldevError),
-    /// The kernel did not answer in time.
+    /// The kernel did not reply in time.
     #[error("NETLINK_RDMA: no answer within {ANSWER_TIMEOUT:?}")]
     TimedOut,
 }
 
-/// A socket that RDMA devices are asked for with. It blocks: the kernel works on a request
-/// within the call that sends it, and a device's firmware may take its time.
+/// A socket for requests about RDMA devices. It blocks: the kernel processes a request within the
+/// call that sends it, and a device's firmware may be slow.
 pub struct RdmaSocket {
     fd: OwnedFd,
-    /// How long the next answer may take.
+    /// The time that the next reply may take.
     patience: Duration,
     sequence: u32,
     buffer: Vec<u8>,
@@ -241,7 +245,7 @@ impl RdmaSocket {
     /// Adopts a socket that was passed to this process.
     ///
     /// # Errors
-    /// When it is not a socket.
+    /// Fails if it is not a socket.
     pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, false)?;
         sockopt::set_socket_timeout(&fd, Timeout::Recv, Some(ANSWER_TIMEOUT))?;
@@ -253,16 +257,17 @@ impl RdmaSocket {
         })
     }
 
-    /// Opens a socket. The kernel loads `ib_core` for this: see first that it is there.
+    /// Opens a socket. This makes the kernel load `ib_core`, so the caller must check first that it
+    /// is present.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses it.
     pub fn open() -> io::Result<Self> {
         Self::adopt(netlink_socket(netlink::RDMA)?)
     }
 
-    /// Asks, and gives each reply to `take`; nothing when those before are of no use, because a
-    /// change interrupted the dump and it is asked for again.
+    /// Sends a request, and passes each reply to `take`. Passes `None` if the previous replies are
+    /// void, because a change interrupted the dump and it is requested again.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -283,7 +288,7 @@ impl RdmaSocket {
         }
     }
 
-    /// The next answer may take its full time again.
+    /// Gives the next reply its full time again.
     pub fn be_patient(&mut self) {
         if self.patience != ANSWER_TIMEOUT {
             self.wait_for(ANSWER_TIMEOUT);
@@ -292,7 +297,7 @@ impl RdmaSocket {
 
     fn wait_for(&mut self, patience: Duration) {
         self.patience = patience;
-        // A socket that takes no deadline is used with the one that it has.
+        // If the timeout cannot be set, the socket keeps its previous one.
         let _ = sockopt::set_socket_timeout(&self.fd, Timeout::Recv, Some(patience));
     }
 
@@ -333,15 +338,15 @@ impl RdmaSocket {
     }
 }
 
-/// Has the runtime watch a socket.
+/// Registers a socket with the runtime.
 #[expect(
     unsafe_code,
     reason = "AsyncFd cannot see by itself that its fd stays the same one"
 )]
 fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     rustix::io::ioctl_fionbio(&fd, true)?;
-    // SAFETY: an `OwnedFd` is the same open descriptor for as long as it lives, and the
-    // `AsyncFd` owns it for as long as it is registered.
+    // SAFETY: an `OwnedFd` is the same open descriptor for as long as it lives, and the `AsyncFd`
+    // owns it for as long as it is registered.
     unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)
 }
 

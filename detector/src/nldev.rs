@@ -1,13 +1,13 @@
-//! `NETLINK_RDMA` requests and replies of the client `RDMA_NL_NLDEV`, encoded and decoded
-//! (`include/uapi/rdma/rdma_netlink.h`, `netlink(7)`). Pure. Must never believe a length that
-//! the bytes themselves do not bear out.
+//! The encoder and decoder of `NETLINK_RDMA` requests and replies of the client `RDMA_NL_NLDEV`
+//! (`include/uapi/rdma/rdma_netlink.h`, `netlink(7)`). Pure. Must never trust a length that the
+//! bytes themselves do not confirm.
 
 use interfaces::names::{DeviceName, NameError};
 use interfaces::netlink::{aligned, u16_at, u32_at};
 
 use crate::refusal::{MAX_NAME, printable};
 
-/// The highest number of a port, and so the most ports of a device: it fits into eight bits
+/// The highest port number, and so the maximum number of ports of a device. It fits into eight bits
 /// (`struct ib_port_attr` and its callers).
 pub const MAX_PORTS: u32 = 255;
 /// The length of a network interface's name with its NUL (`include/uapi/linux/if.h`).
@@ -25,7 +25,7 @@ const NLM_F_ACK: u16 = 0x4;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
 
-/// `RDMA_NL_NLDEV`, in the place where it stands in a message type.
+/// `RDMA_NL_NLDEV`, shifted to its position in a message type.
 const CLIENT: u16 = 5 << 10;
 
 const DEV_INDEX: u16 = 1;
@@ -44,25 +44,26 @@ const PARENT_NAME: u16 = 100;
 const NAME_ASSIGN_TYPE: u16 = 101;
 const SYS_MONITOR_MODE: u16 = 103;
 
-/// `RDMA_NLDEV_CMD_MONITOR`, what the kernel's monitor sends.
+/// `RDMA_NLDEV_CMD_MONITOR`, the type of the monitor's messages.
 const MONITOR: u16 = CLIENT + 28;
 /// `RDMA_DEVICE_TYPE_SMI`.
 const TYPE_SMI: u8 = 1;
-/// `RDMA_NAME_ASSIGN_TYPE_UNKNOWN`, also after a rename, and `RDMA_NAME_ASSIGN_TYPE_USER`.
+/// `RDMA_NAME_ASSIGN_TYPE_UNKNOWN`, which is also set after a rename, and
+/// `RDMA_NAME_ASSIGN_TYPE_USER`.
 const ASSIGNED_UNKNOWN: u8 = 0;
 const ASSIGNED_BY_USER: u8 = 1;
 
-/// What is asked for. None of it needs a privilege.
+/// A request. No request needs a privilege.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Query {
-    /// `RDMA_NLDEV_CMD_SYS_GET`: how the kernel's RDMA core is set up.
+    /// `RDMA_NLDEV_CMD_SYS_GET`: the settings of the kernel's RDMA core.
     System,
-    /// `RDMA_NLDEV_CMD_GET`: every device.
+    /// `RDMA_NLDEV_CMD_GET`: all devices.
     Devices,
-    /// `RDMA_NLDEV_CMD_GET`: the device with this index. What is answered is, byte for byte, what
-    /// the list of all says of it.
+    /// `RDMA_NLDEV_CMD_GET`: the device with this index. The reply is, byte for byte, the entry in
+    /// the list of all devices.
     Device(u32),
-    /// `RDMA_NLDEV_CMD_PORT_GET`: every port of the device with this index.
+    /// `RDMA_NLDEV_CMD_PORT_GET`: all ports of the device with this index.
     Ports(u32),
 }
 
@@ -75,7 +76,7 @@ impl Query {
         }
     }
 
-    /// The request as one datagram. `sequence` comes back in every reply to it.
+    /// Encodes the request as one datagram. Each reply to it carries `sequence`.
     #[must_use]
     pub fn encode(self, sequence: u32) -> Vec<u8> {
         let mut attributes = Vec::new();
@@ -84,7 +85,7 @@ impl Query {
             attributes.extend(DEV_INDEX.to_ne_bytes());
             attributes.extend(index.to_ne_bytes());
         }
-        // A dump ends with NLMSG_DONE; one answer ends with the acknowledgement behind it.
+        // A dump ends with NLMSG_DONE. A single reply ends with the acknowledgement after it.
         let flags = match self {
             Self::System | Self::Device(_) => NLM_F_REQUEST | NLM_F_ACK,
             Self::Devices | Self::Ports(_) => NLM_F_REQUEST | NLM_F_DUMP,
@@ -93,7 +94,7 @@ impl Query {
     }
 }
 
-/// One netlink message around `payload`.
+/// Encodes one netlink message around `payload`.
 fn encode_message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(HEADER_LEN + payload.len()).unwrap_or(u32::MAX);
     let mut message = Vec::with_capacity(HEADER_LEN + payload.len());
@@ -106,54 +107,54 @@ fn encode_message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u
     message
 }
 
-/// Why a reply cannot be used.
+/// The reason why a reply cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NldevError {
-    /// A header or attribute is longer than the bytes that are there.
+    /// A header or attribute is longer than the remaining bytes.
     #[error("a message is cut")]
     Cut,
     /// The kernel refused the request with this errno.
     #[error("the kernel answered with errno {0}")]
     Refused(i32),
-    /// The devices changed while they were dumped: the dump must be asked for again.
+    /// The devices changed during the dump. The dump must be requested again.
     #[error("the dump was interrupted by a change")]
     Interrupted,
-    /// An attribute that every reply has is not there or has the wrong length.
+    /// An attribute that each reply has is missing or has the wrong length.
     #[error("attribute {0} is missing or wrong")]
     Attribute(u16),
-    /// The device's name cannot be one.
+    /// The device's name is invalid.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The device's name, escaped here, is not a text.
+    /// The device's name, escaped here, is not text.
     #[error("\"{}\" is not a device name: {reason}", .name.escape_ascii())]
     NotText {
         /// The name's first bytes.
         name: Vec<u8>,
-        /// What is wrong with it.
+        /// The error in the name.
         reason: &'static str,
     },
-    /// There are more replies than the kernel has devices.
+    /// There are more replies than this limit.
     #[error("there are more than {0} replies")]
     TooMany(usize),
-    /// The port's number is not one that the kernel gives.
+    /// The port number is outside the kernel's range.
     #[error("{0} is not a port's number: 1 to 255")]
     PortNumber(u32),
 }
 
-/// The replies in one datagram, and whether it ends the dump.
+/// The replies in one datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch<'d> {
     /// The payload of each reply to the request.
     pub payloads: Vec<&'d [u8]>,
-    /// Whether nothing follows.
+    /// True if this is the end of the replies.
     pub done: bool,
 }
 
-/// Takes the replies to the request `sequence` out of one datagram. Replies to other requests,
-/// left over from one that was given up, are passed over.
+/// Extracts the replies to the request `sequence` from one datagram. Skips replies to earlier
+/// requests that were given up.
 ///
 /// # Errors
-/// When the datagram is cut, the kernel refused the request, or the dump was interrupted.
+/// Fails if the datagram is cut, if the kernel refused the request, or if the dump was interrupted.
 pub fn batch(datagram: &[u8], sequence: u32) -> Result<Batch<'_>, NldevError> {
     let mut batch = Batch {
         payloads: Vec::new(),
@@ -175,7 +176,7 @@ pub fn batch(datagram: &[u8], sequence: u32) -> Result<Batch<'_>, NldevError> {
         }
         match kind {
             NLMSG_ERROR | NLMSG_DONE => {
-                // Both carry a negative errno; 0 is an acknowledgement or a complete dump.
+                // Both carry a negative errno. 0 is an acknowledgement or a complete dump.
                 match u32_at(payload, 0).map_or(0, u32::cast_signed) {
                     0 => batch.done = true,
                     errno => return Err(NldevError::Refused(errno.wrapping_neg())),
@@ -187,10 +188,10 @@ pub fn batch(datagram: &[u8], sequence: u32) -> Result<Batch<'_>, NldevError> {
     Ok(batch)
 }
 
-/// The index of the device that a reply is about.
+/// Returns the index of the device that a reply describes.
 ///
 /// # Errors
-/// When it is missing, or the reply is cut before it.
+/// Fails if the index is missing, or if the reply is cut before it.
 pub fn device_index(payload: &[u8]) -> Result<u32, NldevError> {
     let mut rest = payload;
     while !rest.is_empty() {
@@ -216,20 +217,20 @@ pub struct NldevDevice {
     pub system_image_guid: Option<u64>,
     /// `enum rdma_node_type`.
     pub node_type: Option<u8>,
-    /// `ib`, `roce`, `iw`, `opa`, `usnic`, or nothing: decided by the kernel on the first port.
+    /// `ib`, `roce`, `iw`, `opa`, `usnic`, or `None`. The kernel determines it from the first port.
     pub protocol: Option<String>,
     /// The firmware's version.
     pub firmware_version: Option<String>,
-    /// Whether it is an SMI device (`RDMA_DEVICE_TYPE_SMI`).
+    /// True if it is an SMI device (`RDMA_DEVICE_TYPE_SMI`).
     pub smi: bool,
-    /// The RDMA device that an SMI device was made from.
+    /// The RDMA device that an SMI device was created from.
     pub parent: Option<String>,
-    /// Whether a user chose the name; kernels before 6.11 do not say.
+    /// True if a user chose the name. Kernels before 6.11 do not show this.
     pub name_assigned_by_user: Option<bool>,
 }
 
 impl NldevDevice {
-    /// One of which nothing else is known.
+    /// Creates a device of which nothing else is known.
     #[must_use]
     pub fn named(index: u32, name: DeviceName) -> Self {
         Self {
@@ -249,7 +250,7 @@ impl NldevDevice {
     /// Decodes one reply to [`Query::Devices`].
     ///
     /// # Errors
-    /// When index or name are missing, or the reply is cut.
+    /// Fails if the index or the name is missing or invalid, or if the reply is cut.
     pub fn parse(payload: &[u8]) -> Result<Self, NldevError> {
         let attributes = Attributes::parse(payload)?;
         Ok(Self {
@@ -279,7 +280,7 @@ pub struct NldevPort {
     pub number: u32,
     /// `enum ib_port_state`.
     pub state: Option<u8>,
-    /// The network interface behind the port, when it is in our network namespace.
+    /// The network interface of the port, if it is in our network namespace.
     pub netdev: Option<String>,
 }
 
@@ -287,7 +288,7 @@ impl NldevPort {
     /// Decodes one reply to [`Query::Ports`].
     ///
     /// # Errors
-    /// When the number is missing or cannot be one, or the reply is cut.
+    /// Fails if the number is missing or invalid, or if the reply is cut.
     pub fn parse(payload: &[u8]) -> Result<Self, NldevError> {
         let attributes = Attributes::parse(payload)?;
         let number = attributes.u32(PORT_INDEX);
@@ -304,12 +305,12 @@ impl NldevPort {
     }
 }
 
-/// How the kernel's RDMA core is set up.
+/// The settings of the kernel's RDMA core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NldevSystem {
-    /// Whether a device is in every network namespace, or in one alone.
+    /// True if a device is in all network namespaces, false if it is in only one.
     pub netns_shared: Option<bool>,
-    /// Whether there is a monitor to listen to.
+    /// True if the kernel has a monitor.
     pub monitor: bool,
 }
 
@@ -317,7 +318,7 @@ impl NldevSystem {
     /// Decodes the reply to [`Query::System`].
     ///
     /// # Errors
-    /// When the reply is cut.
+    /// Fails if the reply is cut.
     pub fn parse(payload: &[u8]) -> Result<Self, NldevError> {
         let attributes = Attributes::parse(payload)?;
         Ok(Self {
@@ -329,11 +330,11 @@ impl NldevSystem {
     }
 }
 
-/// Takes the indexes of the devices that something has happened to out of one datagram of the
-/// kernel's monitor; nothing in the place of an index when the message names none.
+/// Extracts the indexes of changed devices from one datagram of the kernel's monitor. A message
+/// without an index yields `None`.
 ///
 /// # Errors
-/// When the datagram is cut.
+/// Fails if the datagram is cut.
 pub fn monitored(datagram: &[u8]) -> Result<Vec<Option<u32>>, NldevError> {
     let mut indexes = Vec::new();
     let mut rest = datagram;
@@ -349,7 +350,7 @@ pub fn monitored(datagram: &[u8]) -> Result<Vec<Option<u32>>, NldevError> {
     Ok(indexes)
 }
 
-/// Its type, and its value.
+/// The type and value of an attribute.
 type Attribute<'d> = (u16, &'d [u8]);
 
 /// The attributes of one reply.
@@ -366,7 +367,7 @@ impl<'d> Attributes<'d> {
         Ok(Self(attributes))
     }
 
-    /// The first attribute, and what is behind it.
+    /// Returns the first attribute, and the bytes after it.
     fn next(bytes: &'d [u8]) -> Result<(Attribute<'d>, &'d [u8]), NldevError> {
         let len = usize::from(u16_at(bytes, 0).ok_or(NldevError::Cut)?);
         let kind = u16_at(bytes, 2).ok_or(NldevError::Cut)? & !ATTRIBUTE_FLAGS;
@@ -393,18 +394,18 @@ impl<'d> Attributes<'d> {
         Some(u64::from_ne_bytes(bytes.try_into().ok()?))
     }
 
-    /// A string, without the NUL that the kernel ends it with.
+    /// Returns a string without its final NUL.
     fn string(&self, kind: u16) -> Option<&'d [u8]> {
         let value = self.get(kind)?;
         Some(value.strip_suffix(b"\0").unwrap_or(value))
     }
 
-    /// A string that can be published.
+    /// Returns a string if it can be published.
     fn text(&self, kind: u16) -> Option<&'d str> {
         printable(self.string(kind)?, MAX_NAME).ok()
     }
 
-    /// The name of a device.
+    /// Returns the name of the device.
     fn name(&self) -> Result<DeviceName, NldevError> {
         let name = self.string(DEV_NAME);
         let name = name.ok_or(NldevError::Attribute(DEV_NAME))?;
@@ -418,7 +419,7 @@ impl<'d> Attributes<'d> {
     }
 }
 
-/// Whether a network interface can have this name (`dev_valid_name()` in `net/core/dev.c`).
+/// Returns true if a network interface can have this name (`dev_valid_name()` in `net/core/dev.c`).
 fn is_netdev(name: &str) -> bool {
     let fits = name.len() < IFNAMSIZ && name != "." && name != "..";
     fits && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())

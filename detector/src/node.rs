@@ -1,31 +1,32 @@
-//! The nodes below /dev/infiniband, and the device that each belongs to. Pure. Their numbers say
-//! nothing of the device's name or index; must never be taken for them.
+//! The nodes below /dev/infiniband, and the device that each belongs to. Pure. The number in a
+//! node's name is unrelated to the name and index of its device. Must never use it to find the
+//! device.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A node of ib_uverbs (`uverbs3`) or ib_umad (`umad0`, `issm0`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// The present name of its RDMA device.
+    /// The current name of its RDMA device.
     pub device: String,
-    /// What it is for.
+    /// The purpose of the node.
     pub purpose: Purpose,
 }
 
-/// What a node is for.
+/// The purpose of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Verbs, on the whole device.
+    /// Verbs, for the whole device.
     Verbs,
-    /// Management datagrams, on this port.
+    /// Management datagrams, for this port.
     Management(u32),
-    /// A subnet manager, on this port.
+    /// A subnet manager, for this port.
     SubnetManager(u32),
 }
 
 impl Purpose {
-    /// What the node with this name is for; `port` asks the kernel which port it is of. One that
-    /// should have a port and has none is for nothing.
+    /// Returns the purpose of the node with this name. `port` queries the kernel for the port of
+    /// the node. Returns `None` for other names, and for a node that lacks its port.
     #[must_use]
     pub fn of(name: &str, port: impl FnOnce() -> Option<u32>) -> Option<Self> {
         if name.starts_with("uverbs") {
@@ -43,15 +44,15 @@ impl Purpose {
 /// The nodes of one device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceNodes {
-    /// For verbs.
+    /// The node for verbs.
     pub uverbs: Option<String>,
-    /// For management datagrams, by the port.
+    /// The nodes for management datagrams, by port.
     pub umad: BTreeMap<u32, String>,
-    /// For a subnet manager, by the port.
+    /// The nodes for subnet managers, by port.
     pub issm: BTreeMap<u32, String>,
 }
 
-/// The nodes of the devices with these names.
+/// Returns the nodes of the devices with these names.
 #[must_use]
 pub fn by_device<'n>(
     nodes: &'n BTreeMap<String, Node>,

@@ -1,18 +1,21 @@
-//! When to look. Pure: times are arguments, in µs of CLOCK_MONOTONIC. One look serves every
-//! event that is there, and looking takes a bounded share of the time, however many events come. Must never let an event wait for long.
+//! The pacing of scans. Pure: times are arguments, in µs of CLOCK_MONOTONIC. One scan serves all
+//! events that have arrived, and scans use a limited share of the time, however many events arrive.
+//! Must never let an event wait for long.
 
-/// After an event, looking takes at most a tenth of the time...
+/// The pause after a scan, in durations of that scan: scans for events use at most a tenth of the
+/// time.
 const PAUSES_A_LOOK: i64 = 9;
-/// ...but an event waits at most this long.
+/// The longest pause, and so the longest time that an event waits.
 const LONGEST_PAUSE: i64 = 300_000;
-/// How long after a look that failed the next one is tried.
+/// The pause after a failed scan.
 const RETRY: i64 = 1_000_000;
-/// How often is looked at what the kernel does not tell of...
+/// The shortest pause between scans for changes that the kernel does not announce.
 const PERIOD: i64 = 2_000_000;
-/// ...and of the time at most a hundredth is spent on that.
+/// The pause between such scans, in durations of the scan: they use at most a hundredth of the
+/// time.
 const PERIODS_A_LOOK: i64 = 100;
 
-/// The last look, how it went, and the last one at all devices.
+/// The times of the last scan and of the last scan of all devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pace {
     ended: i64,
@@ -23,7 +26,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Notes a look, and whether it was at all devices.
+    /// Records a scan, and whether it covered all devices.
     pub fn looked(&mut self, began: i64, ended: i64, failed: bool, at_all: bool) {
         self.ended = ended;
         self.took = ended.saturating_sub(began).max(0);
@@ -33,7 +36,7 @@ impl Pace {
         }
     }
 
-    /// When to look because something is to be looked at.
+    /// Returns the time of the next scan if anything is pending.
     #[must_use]
     pub fn next(&self) -> i64 {
         let pause = match self.failed {
@@ -43,7 +46,7 @@ impl Pace {
         self.ended.saturating_add(pause)
     }
 
-    /// When to look at all devices although nothing was heard of them, or of some only.
+    /// Returns the time of the next periodic scan, which covers all devices, even without events.
     #[must_use]
     pub fn next_unasked(&self) -> i64 {
         let pause = self.all_took.saturating_mul(PERIODS_A_LOOK).max(PERIOD);

@@ -1,43 +1,43 @@
-//! What is to be looked at because of what was heard. Pure. Events only say that something
-//! happened: what is collected here is where to look, and what is there the kernel says. Must
-//! never grow without bound: too much to name is everything.
+//! The objects to scan after events. Pure. Events only report that a change happened. The pending
+//! set holds the places to scan, and the kernel provides the state. Must never grow without limit:
+//! if there are too many objects to list, everything is pending.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::function;
 use crate::uevent::{Uevent, last_component};
 
-/// So many single objects are named; with more, everything is read anew.
+/// The maximum number of listed objects. With more, everything is read again.
 const MOST_NAMED: usize = 16_384;
 
-/// What is to be looked at.
+/// The pending set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
-    /// Everything, whatever was known of it: at the start, and when events were lost.
+    /// Everything, including cached data: at the start, and after events were lost.
     pub everything: bool,
-    /// Which devices there are, and the state and network interface of every port: what the
-    /// kernel does not always tell of.
+    /// The list of devices, and the state and network interface of each port: changes that the
+    /// kernel does not always announce.
     pub ports: bool,
     /// The records of the devices with these names.
     pub names: BTreeSet<String>,
     /// The records of the devices with these indexes.
     pub indexes: BTreeSet<u32>,
-    /// These nodes.
+    /// The nodes with these names.
     pub nodes: BTreeSet<String>,
-    /// Every node.
+    /// All nodes.
     pub all_nodes: bool,
     /// The functions at these paths.
     pub functions: BTreeSet<String>,
-    /// Every function.
+    /// All functions.
     pub all_functions: bool,
-    /// These kernel modules: whether each is there.
+    /// The kernel modules with these names, which were added or removed.
     pub modules: BTreeSet<String>,
-    /// For devices by their present name: the name that they were registered under.
+    /// The names with which devices were registered, by their current names.
     pub kernel_names: BTreeMap<String, String>,
 }
 
 impl Pending {
-    /// Everything.
+    /// Returns a set with everything.
     #[must_use]
     pub fn everything() -> Self {
         Self {
@@ -46,7 +46,7 @@ impl Pending {
         }
     }
 
-    /// What the kernel does not always tell of.
+    /// Returns a set with the changes that the kernel does not always announce.
     #[must_use]
     pub fn unasked() -> Self {
         Self {
@@ -55,8 +55,8 @@ impl Pending {
         }
     }
 
-    /// Whatever an event can tell of, when there may have been one that was not heard. Of a
-    /// record that leaves out what changes with none.
+    /// Returns a set with all changes that an event can report, for use when an event may have been
+    /// missed. Data of a device that changes without an event is not included.
     #[must_use]
     pub fn doubtful() -> Self {
         Self {
@@ -66,25 +66,25 @@ impl Pending {
         }
     }
 
-    /// Whether it is of all devices, and not of those alone that are named.
+    /// Returns true if all devices are pending, not only listed ones.
     #[must_use]
     pub fn is_of_all(&self) -> bool {
         self.everything || self.ports || self.all_nodes
     }
 
-    /// Whether there is nothing to look at.
+    /// Returns true if nothing is pending.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether the record of the device with this index and name is to be read.
+    /// Returns true if the record of the device with this index and name must be read.
     #[must_use]
     pub fn names_device(&self, index: u32, name: &str) -> bool {
         self.names.contains(name) || self.indexes.contains(&index)
     }
 
-    /// Takes in an event of the kernel.
+    /// Adds an event of the kernel.
     pub fn uevent(&mut self, uevent: &Uevent) {
         let name = uevent.name().to_owned();
         match uevent.subsystem {
@@ -95,9 +95,9 @@ impl Pending {
             "pci" | "auxiliary" => {
                 self.functions.insert(uevent.devpath.to_owned());
             }
-            // A network interface that comes, goes or is renamed may be behind any port.
+            // A network interface that is added, removed or renamed may belong to any port.
             "net" => self.ports = true,
-            // rdma_cm is of no device; that it is there says that ib_core is.
+            // rdma_cm belongs to no device. Its presence shows that ib_core is present.
             "misc" if name == "rdma_cm" => self.ports = true,
             "module" => self.module(name),
             _ => {}
@@ -125,7 +125,8 @@ impl Pending {
         self.names.insert(name);
     }
 
-    /// Modules that make functions what they are, or take the devices of all of them along.
+    /// Adds a module. Some modules decide the state of functions, and ib_core removes all devices
+    /// with it.
     fn module(&mut self, name: String) {
         match name.as_str() {
             "ib_core" => {
@@ -141,7 +142,7 @@ impl Pending {
         self.modules.insert(name);
     }
 
-    /// Takes in what the kernel's monitor says of a device; without an index it is of none.
+    /// Adds a message of the kernel's monitor. A message without an index may concern any device.
     pub fn monitored(&mut self, index: Option<u32>) {
         match index {
             Some(index) => {
@@ -152,8 +153,7 @@ impl Pending {
         self.bound();
     }
 
-    /// Takes in what is to be looked at still, because looking at it failed. What was heard
-    /// since then is newer.
+    /// Adds the set of a failed scan again. Events since then are newer and take precedence.
     pub fn again(&mut self, before: Self) {
         self.everything |= before.everything;
         self.ports |= before.ports;

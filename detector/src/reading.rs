@@ -1,6 +1,6 @@
-//! One device being read: what was learned of it so far, and what is asked just now. Pure.
-//! Responsible for a reading that hangs being of use up to there. Must never decide how long that
-//! may take.
+//! The progress of reading one device: the results so far, and the current request. Pure.
+//! Responsible for keeping the results of a reading that hangs. Must never decide how long a
+//! reading may take.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,15 +11,15 @@ use crate::device::{SysfsDevice, SysfsPort};
 use crate::nldev::NldevPort;
 use crate::refusal::Refusal;
 
-/// A question to the kernel that a device's driver or firmware may have to answer.
+/// A request to the kernel that a device's driver or firmware may have to answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Step {
-    /// How the RDMA core is set up.
+    /// The settings of the RDMA core.
     #[default]
     System,
     /// The list of all devices.
     List,
-    /// What the list says of one device.
+    /// The list entry of one device.
     Entry,
     /// The ports of one device.
     Ports,
@@ -27,7 +27,7 @@ pub enum Step {
     Attribute(&'static str),
     /// An attribute of the port with this number.
     OfPort(u32, &'static str),
-    /// The type of the GID in this place of the table of the port with this number.
+    /// The type of the GID at this index in the table of the port with this number.
     GidType(u32, u32),
 }
 
@@ -45,53 +45,53 @@ impl fmt::Display for Step {
     }
 }
 
-/// What was learned of one device.
+/// The results of reading one device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// The name under which it was read.
     pub name: Option<DeviceName>,
-    /// Its ports in the order of their numbers, if they are known.
+    /// The ports in the order of their numbers, if they are known.
     pub ports: Option<Arc<[NldevPort]>>,
     /// The ports that were left out.
     pub refused: Vec<Refusal>,
-    /// What sysfs says.
+    /// The data from sysfs.
     pub sysfs: SysfsDevice,
-    /// Whether nothing but the ports was read, because they are as they were.
+    /// True if only the ports were read, because they have not changed.
     pub same: bool,
 }
 
-/// A reading under way, for two threads: one reads, and one sees how far that has come.
+/// A reading in progress, shared by two threads: one reads, and the other checks the progress.
 #[derive(Debug, Default)]
 pub struct Progress(Mutex<(Step, Reading)>);
 
 impl Progress {
-    /// Begins with nothing learned.
+    /// Begins a reading without results.
     pub fn begin(&self, step: Step) {
         *self.lock() = (step, Reading::default());
     }
 
-    /// Notes what is asked next.
+    /// Records the next request.
     pub fn asks(&self, step: Step) {
         self.lock().0 = step;
     }
 
-    /// Notes what was answered.
+    /// Records a result.
     pub fn learns(&self, change: impl FnOnce(&mut Reading)) {
         change(&mut self.lock().1);
     }
 
-    /// Notes what sysfs says of a port.
+    /// Records data of a port from sysfs.
     pub fn learns_of_port(&self, number: u32, change: impl FnOnce(&mut SysfsPort)) {
         self.learns(|reading| change(reading.sysfs.ports.entry(number).or_default()));
     }
 
-    /// What is asked just now, and what was learned until then.
+    /// Returns the current request, and the results so far.
     #[must_use]
     pub fn so_far(&self) -> (Step, Reading) {
         self.lock().clone()
     }
 
-    /// Takes what was learned.
+    /// Takes the results.
     #[must_use]
     pub fn take(&self) -> Reading {
         std::mem::take(&mut self.lock().1)

@@ -1,27 +1,27 @@
-//! Records that cannot be used: each hides itself alone, is named once in the log, and counted.
-//! Pure. Responsible for what may stand in a name that is published, and for refusals that can be
-//! printed. Must never repeat a name as it came, nor remember more than a bounded number.
+//! Unusable records: each is left out alone, logged once, and counted. Pure. Responsible for the
+//! characters that a published name may contain, and for messages that can be printed. Must never
+//! repeat a name without escaping it, and never store more than a limited number of messages.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 /// The longest name of an object in sysfs, in bytes (`NAME_MAX`).
 pub const MAX_NAME: usize = 255;
-/// The most bytes of a refused name that are printed.
+/// The maximum number of bytes of a refused name that are printed.
 const MAX_SHOWN: usize = 64;
-/// The most bytes of a refusal's text.
+/// The maximum number of bytes in the message.
 const MAX_TEXT: usize = 512;
-/// At most this many different refusals are counted separately.
+/// The maximum number of different refusals that are counted.
 const MAX_REMEMBERED: usize = 256;
-/// At most this many are shown to callers.
+/// The maximum number of refusals that callers can see.
 const MAX_LAST: usize = 8;
 
-/// One record that was left out: what it is, what it is called, and why.
+/// A record that was left out: its kind, its name, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refusal(String);
 
 impl Refusal {
-    /// The record of this `kind` that has this name, which is escaped here.
+    /// Creates the refusal of the record of this `kind` with this name, which is escaped here.
     #[must_use]
     pub fn named(kind: &str, name: &[u8], reason: impl fmt::Display) -> Self {
         let shown = name.get(..MAX_SHOWN).unwrap_or(name).escape_ascii();
@@ -29,7 +29,8 @@ impl Refusal {
         Self(format!("{kind} \"{shown}{more}\": {reason}"))
     }
 
-    /// The record at this place, which has no name that could be shown. `reason` must be printable.
+    /// Creates the refusal of the record at this place, which has no printable name. `reason` must
+    /// be printable.
     #[must_use]
     pub fn at(place: impl fmt::Display, reason: impl fmt::Display) -> Self {
         let mut text = format!("{place}: {reason}");
@@ -44,16 +45,16 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What was refused since the start.
+/// The refusals since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Refusals {
     known: BTreeSet<Refusal>,
-    /// The newest last.
+    /// The last refusals, the newest last.
     last: Vec<Refusal>,
 }
 
 impl Refusals {
-    /// Notes a refusal; says whether it is to be logged, because it was not known.
+    /// Records a refusal. Returns true if it must be logged, because it is new.
     pub fn note(&mut self, refusal: Refusal) -> bool {
         if self.known.len() >= MAX_REMEMBERED || !self.known.insert(refusal.clone()) {
             return false;
@@ -65,22 +66,22 @@ impl Refusals {
         true
     }
 
-    /// How many different ones there were: 0 to 256.
+    /// Returns the number of different refusals: 0 to 256.
     #[must_use]
     pub fn count(&self) -> usize {
         self.known.len()
     }
 
-    /// The last 8 of them, the newest last.
+    /// Returns the last 8 refusals, the newest last.
     pub fn last(&self) -> impl Iterator<Item = &Refusal> {
         self.last.iter()
     }
 }
 
-/// The text that `bytes` are, when it can be a name that is published and printed.
+/// Returns `bytes` as text, if it can be a name that is published and printed.
 ///
 /// # Errors
-/// Why it cannot.
+/// Fails with the reason if it cannot.
 pub fn printable(bytes: &[u8], max: usize) -> Result<&str, &'static str> {
     if bytes.is_empty() {
         return Err("it is empty");
@@ -95,10 +96,10 @@ pub fn printable(bytes: &[u8], max: usize) -> Result<&str, &'static str> {
     }
 }
 
-/// The name of an entry of a directory that `bytes` are.
+/// Returns `bytes` as the name of a directory entry.
 ///
 /// # Errors
-/// Why they cannot be one.
+/// Fails with the reason if they are not a valid name.
 pub fn entry_name(bytes: &[u8]) -> Result<&str, &'static str> {
     match printable(bytes, MAX_NAME)? {
         "." | ".." => Err("it means a directory"),

@@ -1,7 +1,7 @@
-//! The loop: listen first, then look; after each event that concerns RDMA look again, and
-//! publish what is different. Events only say that something happened: what is true is always
-//! asked of the kernel, on a thread of its own, so that a device whose firmware hangs holds up
-//! nobody's answer. Must never decide what a change means.
+//! The event loop. It listens first, and then scans. After each event that concerns RDMA it scans
+//! again, and publishes the differences. Events only report that a change happened. The state
+//! always comes from the kernel, and is read on a separate thread, so that a device with hanging
+//! firmware delays no reply. Must never decide the meaning of a change.
 
 use std::io;
 use std::sync::Arc;
@@ -28,16 +28,16 @@ use crate::server::{Detector, Published};
 use crate::sysfs::Sysfs;
 use crate::uevent::Uevent;
 
-/// The system calls that are left, one line a call.
+/// The allowed system calls, one per line.
 const CALLS: &str = include_str!("../../deploy/seccomp/rdma-detector.calls");
 
-/// Why the detector cannot go on.
+/// The reason why the detector cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A socket that was passed, or should have been, cannot be used.
+    /// A passed socket cannot be used, or a required one is missing.
     #[error("cannot use the sockets that were passed")]
     Activation(#[source] io::Error),
-    /// What is not needed cannot be given up.
+    /// Unneeded privileges cannot be given up.
     #[error("cannot give up what is not needed")]
     Sandbox(#[source] SandboxError),
     /// A limit on the command line is invalid.
@@ -46,7 +46,7 @@ pub enum Error {
     /// The uevent socket failed.
     #[error("cannot receive uevents")]
     Uevents(#[source] io::Error),
-    /// The thread that looks is gone.
+    /// The scanning thread failed.
     #[error("cannot look at the devices")]
     Look(#[source] JoinError),
     /// The runtime, the signals or the varlink socket failed.
@@ -54,7 +54,7 @@ pub enum Error {
     Runtime(#[source] io::Error),
 }
 
-/// Runs the detector until it is told to stop.
+/// Runs the detector until it receives a signal to stop.
 ///
 /// # Errors
 /// See [`Error`].
@@ -63,12 +63,12 @@ pub fn main(config: Config) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
-        // What its allocator keeps for itself is given back only when it ends.
+        // Memory that the thread's allocator keeps is freed only when the thread exits.
         .thread_keep_alive(Duration::from_millis(500))
         .build()
         .map_err(Error::Runtime)?;
     let outcome = runtime.block_on(run(config));
-    // Whoever stops the service does not wait for firmware.
+    // A stop of the service does not wait for firmware.
     runtime.shutdown_background();
     outcome
 }
@@ -97,11 +97,11 @@ async fn run(config: Config) -> Result<(), Error> {
         .take_varlink(config.listen.as_deref())
         .map_err(Error::Activation)?;
 
-    // Before there is another thread: what it takes away is taken from one thread and its children.
+    // This must be done before a second thread exists: it restricts one thread and its children.
     sandbox::restrict_files([config.sysfs.as_path()], []).map_err(Error::Sandbox)?;
     sandbox::restrict_system_calls(CALLS, "serve").map_err(Error::Sandbox)?;
-    // The socket is open: whatever happens from here on is an event. So what is seen can only be
-    // older than the events, never newer.
+    // The socket is open, so each change from here on causes an event. A scan can only be older
+    // than the events, never newer.
     let published = Arc::new(Published::new(now()));
     let (barriers, waiting) = mpsc::channel(1);
     let watch = Watch {
@@ -123,10 +123,10 @@ async fn run(config: Config) -> Result<(), Error> {
     }
 }
 
-/// A look that is under way.
+/// A scan in progress.
 type Looking = JoinHandle<Box<Look>>;
 
-/// What the loop goes on with.
+/// The next step of the event loop.
 enum Next {
     Uevents(io::Result<()>),
     Monitor(io::Result<()>),
@@ -137,11 +137,11 @@ enum Next {
     Barrier,
 }
 
-/// What the loop listens to, and what follows from it.
+/// The event loop: its sockets and its state.
 struct Watch {
     barriers: Barriers,
     uevents: KernelSocket,
-    /// Open while there are devices: it keeps ib_core from being unloaded.
+    /// The monitor, open only while there are devices. It keeps ib_core from being unloaded.
     monitor: Option<KernelSocket>,
     ears: Ears,
     pace: Pace,
@@ -150,8 +150,8 @@ struct Watch {
 }
 
 impl Watch {
-    /// Looks at the start and after each event that concerns RDMA. Ends only when something is
-    /// of no more use.
+    /// Scans at the start and after each event that concerns RDMA. Returns only when a socket or
+    /// the scanning thread fails.
     async fn follow(mut self, eyes: Eyes, late: &Notify) -> Error {
         let mut resting = Some(eyes);
         let mut looking: Option<Looking> = None;
@@ -177,9 +177,9 @@ impl Watch {
                 }
                 Next::Monitor(heard) => self.hear_monitor(heard),
                 Next::Settle => self.churn.settle(),
-                // A device has answered that did not: what was read of it is taken over.
+                // A device has responded late. The next scan stores its reading.
                 Next::Late => self.ears.pending.ports = true,
-                // It has a place now, and is served by the next look that begins.
+                // The call is queued, and the next scan that begins serves it.
                 Next::Barrier => {}
                 Next::Look => {
                     if let Err(e) = self.hear_all() {
@@ -211,7 +211,7 @@ impl Watch {
         tokio::task::spawn_blocking(move || Box::new(Look::take(eyes, pending, barriers, began)))
     }
 
-    /// Hears what the kernel has announced until now, where a barrier waits for that.
+    /// Reads all messages that the kernel has sent until now, if a barrier waits for that.
     fn hear_all(&mut self) -> io::Result<()> {
         if self.barriers.is_empty() {
             return Ok(());
@@ -238,7 +238,7 @@ impl Watch {
         }
     }
 
-    /// When to look next, in µs of CLOCK_MONOTONIC.
+    /// Returns the time of the next scan, in µs of CLOCK_MONOTONIC.
     fn due(&self) -> Option<i64> {
         if !self.ears.pending.is_empty() || !self.barriers.is_empty() {
             return Some(self.pace.next());
@@ -247,7 +247,7 @@ impl Watch {
         unasked.then(|| self.pace.next_unasked())
     }
 
-    /// Publishes what a look gave. What was published before stays when it failed.
+    /// Publishes the result of a scan. If the scan failed, the published state stays the same.
     fn looked(&mut self, look: Look) -> Eyes {
         let ended = now();
         self.published.asking_since(None);
@@ -272,13 +272,14 @@ impl Watch {
         look.eyes
     }
 
-    /// Opens the monitor where it is there and useful, and closes it where it would pin ib_core.
+    /// Opens the monitor if it exists and is useful. Closes it if it would only keep ib_core from
+    /// being unloaded.
     fn listen_to_monitor(&mut self, useful: bool) {
         if useful && self.monitor.is_none() {
             match KernelSocket::monitor() {
                 Ok(monitor) => {
                     self.monitor = Some(monitor);
-                    // What happened before it was open.
+                    // Changes from before the monitor was open are missing.
                     self.ears.pending.ports = true;
                 }
                 Err(e) => tracing::debug!("no RDMA monitor: {e}"),
@@ -291,7 +292,7 @@ impl Watch {
     }
 }
 
-/// A look that is over: gives the eyes back, and what they saw.
+/// A finished scan, with the scanner and the result.
 struct Look {
     eyes: Eyes,
     pending: Pending,
@@ -301,7 +302,7 @@ struct Look {
 }
 
 impl Look {
-    /// Looks, on the thread that may block.
+    /// Scans on this thread, which may block.
     fn take(mut eyes: Eyes, pending: Pending, barriers: Vec<Barrier>, began: i64) -> Self {
         let outcome = eyes.look(&pending, now());
         Self {
@@ -314,7 +315,7 @@ impl Look {
     }
 }
 
-/// For ever when nothing is looking.
+/// Waits for the scan, or forever if there is none.
 async fn join(looking: &mut Option<Looking>) -> Result<Box<Look>, JoinError> {
     match looking {
         Some(looking) => looking.await,
@@ -322,7 +323,7 @@ async fn join(looking: &mut Option<Looking>) -> Result<Box<Look>, JoinError> {
     }
 }
 
-/// For ever when there is no socket.
+/// Waits for datagrams, or forever if there is no socket.
 async fn readable(socket: Option<&KernelSocket>) -> io::Result<()> {
     match socket {
         Some(socket) => socket.readable().await,
@@ -330,13 +331,15 @@ async fn readable(socket: Option<&KernelSocket>) -> io::Result<()> {
     }
 }
 
-/// What was heard.
+/// The event intake.
 struct Ears {
     pending: Pending,
-    /// Events are missing between two. They may be of other network namespaces, as they often
-    /// are; so everything is looked at with the next unasked look, and no earlier.
+    /// True if event numbers are missing. The missing events may belong to other network
+    /// namespaces, which is common. So their objects are read with the next periodic scan, and no
+    /// earlier.
     doubt: bool,
-    /// A module was on its way when it was looked at, and no event tells of its arrival.
+    /// True if a module was being initialised or removed during the scan. No event reports the end
+    /// of that.
     in_motion: bool,
     last_sequence: Option<u64>,
     published: Arc<Published>,
@@ -353,8 +356,8 @@ impl Ears {
         }
     }
 
-    /// What is to be looked at now. Unasked, that is what the kernel does not tell of; in a storm
-    /// it is so beside what was heard.
+    /// Takes the set for the next scan. `unasked` adds the changes that the kernel does not always
+    /// announce, also during a storm of events.
     fn take_pending(&mut self, unasked: bool) -> Pending {
         let mut pending = std::mem::take(&mut self.pending);
         if unasked {
@@ -396,7 +399,7 @@ impl Ears {
     fn follow_sequence(&mut self, uevent: &Uevent) {
         let expected = self.last_sequence.map(|last| last.wrapping_add(1));
         if expected != Some(uevent.sequence) {
-            // Before the first one there may be one that is missing, too.
+            // An event before the first one may be missing, too.
             self.doubt = true;
             if expected.is_some() {
                 self.published.count(|counters| counters.sequence_gaps += 1);
@@ -410,14 +413,14 @@ impl Ears {
             counters.dropped_datagrams += 1;
             counters.dropped_datagrams
         });
-        // Whoever sends them cannot fill the log.
+        // The sender must not be able to fill the log.
         if count.cast_unsigned().is_power_of_two() {
             tracing::warn!(
                 count,
                 "dropped a datagram from the kernel's sockets: {reason}"
             );
         }
-        // What was cut off may have been an event; what others sent never was.
+        // A truncated datagram may have been an event. A datagram of another sender never was one.
         if matches!(reason, Refused::Truncated) {
             self.pending = Pending::everything();
         }

@@ -1,5 +1,5 @@
-//! The detector's varlink methods, and what they answer from. Must never ask the kernel: what
-//! is published is what the last look has shown.
+//! The detector's varlink methods, and the published state that they return. Must never query the
+//! kernel: the published state is the result of the last scan.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,7 +18,7 @@ use crate::barrier::Barrier;
 use crate::inventory::Inventory;
 use crate::look::{Looked, netns_mode};
 
-/// What callers can see: the devices, the functions, and the counters.
+/// The state that callers can see: the devices, the functions, and the counters.
 pub struct Published {
     inventory: Feed<Inventory>,
     counters: Mutex<DescribeReply>,
@@ -26,7 +26,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// Nothing. The numbers of events begin at `now`, in µs of CLOCK_MONOTONIC.
+    /// Creates an empty state. The numbers of events begin at `now`, in µs of CLOCK_MONOTONIC.
     #[must_use]
     pub fn new(now: i64) -> Self {
         Self {
@@ -52,8 +52,8 @@ impl Published {
         }
     }
 
-    /// Takes over what a look has shown and tells the subscribers what is different; says how many
-    /// events that were. `now` is in µs of CLOCK_MONOTONIC.
+    /// Publishes the result of a scan, and sends the differences to the subscribers. Returns the
+    /// number of events. `now` is in µs of CLOCK_MONOTONIC.
     pub fn replace(&self, looked: &Looked, now: i64) -> usize {
         self.count(|counters| {
             counters.ib_core = looked.ib_core;
@@ -88,13 +88,13 @@ impl Published {
         told
     }
 
-    /// The number of the last event.
+    /// Returns the number of the last event.
     #[must_use]
     pub fn sequence(&self) -> i64 {
         self.inventory.read(Inventory::sequence).into()
     }
 
-    /// Whether there is a device.
+    /// Returns true if there is a device.
     #[must_use]
     pub fn has_devices(&self) -> bool {
         self.inventory
@@ -106,7 +106,8 @@ impl Published {
         change(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes since when the kernel is asked, in µs of CLOCK_MONOTONIC, or that it is not.
+    /// Records the time since when a scan is in progress, in µs of CLOCK_MONOTONIC, or `None`
+    /// without a scan.
     pub fn asking_since(&self, since: Option<i64>) {
         *self
             .asking_since
@@ -130,14 +131,14 @@ impl Published {
     }
 }
 
-/// `org.rdmahotplug.Detector`.
+/// The service `org.rdmahotplug.Detector`.
 pub struct Detector {
     published: Arc<Published>,
     barriers: mpsc::Sender<Barrier>,
 }
 
 impl Detector {
-    /// Serves what is published, and sends calls that wait for a look to `barriers`.
+    /// Creates the service for the published state. Calls that wait for a scan go to `barriers`.
     #[must_use]
     pub fn new(published: Arc<Published>, barriers: mpsc::Sender<Barrier>) -> Self {
         Self {

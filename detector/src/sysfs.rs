@@ -1,7 +1,6 @@
-//! What sysfs says of RDMA devices, their nodes, and the functions that they come from.
-//! Responsible for reading below the root that it is given and nowhere else; must never write
-//! there. What is not there, or gone meanwhile, is left out: the event that tells of it leads to
-//! another look.
+//! The reader of sysfs for RDMA devices, their nodes, and their functions. Responsible for reading
+//! only below the given root; must never write there. Objects that are missing, or that are removed
+//! during the scan, are left out: the event for them leads to the next scan.
 
 mod directory;
 
@@ -21,11 +20,12 @@ use crate::refusal::{Refusal, entry_name};
 use crate::uevent::last_component;
 use directory::{Directory, line_at};
 
-/// After so many places without a GID no other is looked for: the table is filled from its start,
-/// with one of each type first, and may have hundreds of places. Each is a file.
+/// The number of empty places in a GID table after which the search ends. The kernel fills the
+/// table from its start, with one GID of each type first. The table may have hundreds of places,
+/// and each is a file.
 const MOST_EMPTY_GIDS: u32 = 4;
 
-/// A table of GIDs that has one type alone up to here has no other.
+/// The number of places after which a GID table has no second type.
 const MOST_GIDS: u32 = 1024;
 
 /// A sysfs mount.
@@ -34,36 +34,36 @@ pub struct Sysfs {
     root: PathBuf,
 }
 
-/// Where a device is, while it is being read.
+/// The directory of a device during a reading.
 pub struct Place {
     device: Directory,
-    /// What it hangs below.
+    /// The directory of the parent object.
     function: Option<Directory>,
     physical_function: Option<String>,
     pci_address: Option<String>,
 }
 
 impl Sysfs {
-    /// The sysfs that is mounted at `root`.
+    /// Creates a reader for the sysfs that is mounted at `root`.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
         Self { root }
     }
 
-    /// Whether the kernel has its RDMA core, built in or as a module.
+    /// Returns true if the kernel has its RDMA core, built in or as a module.
     #[must_use]
     pub fn has_ib_core(&self) -> bool {
         self.root.join("class/infiniband").exists()
     }
 
-    /// Whether there is an RDMA device with this name.
+    /// Returns true if there is an RDMA device with this name.
     #[must_use]
     pub fn has_device(&self, name: &str) -> bool {
         let link = self.root.join("class/infiniband").join(name);
         link.symlink_metadata().is_ok()
     }
 
-    /// The names of all RDMA devices.
+    /// Returns the names of all RDMA devices.
     #[must_use]
     pub fn device_names(&self) -> BTreeSet<String> {
         let class = self.root.join("class/infiniband");
@@ -72,10 +72,11 @@ impl Sysfs {
             .collect()
     }
 
-    /// Where the device called `name` is, which no driver is asked for; nothing when it is gone.
+    /// Finds the device called `name`, without involving a driver. Returns `None` if it has been
+    /// removed.
     pub fn place(&self, name: &DeviceName, progress: &Progress) -> Option<Place> {
         let link = self.root.join("class/infiniband").join(name.as_str());
-        // Links in the directory are relative to where it is.
+        // A link in the directory is relative to the directory's real path.
         let path = self.devpath(&link).map_or(link, |path| self.below(&path));
         let device = Directory::open(&path)?;
         let link = device.link("device");
@@ -99,7 +100,7 @@ impl Sysfs {
         Some(place)
     }
 
-    /// The attributes of the device in this place, which has these ports.
+    /// Reads the attributes of the device in this place, which has these ports.
     pub fn attributes(&self, place: &Place, ports: &[NldevPort], progress: &Progress) {
         self.attributes_above(place, progress);
         if let Some(netdev) = ports.first().and_then(|port| port.netdev.as_deref()) {
@@ -119,7 +120,7 @@ impl Sysfs {
         }
     }
 
-    /// Those of the function that a device hangs below.
+    /// Reads the attributes of the function below which the device is.
     fn attributes_above(&self, place: &Place, progress: &Progress) {
         let Some(function) = &place.function else {
             return;
@@ -145,15 +146,15 @@ impl Sysfs {
         });
     }
 
-    /// Vendor and device of a PCI function.
+    /// Reads the vendor and device id of a PCI function.
     fn pci_id(&self, address: &str) -> Option<(u32, u32)> {
         let function = Directory::open(&self.root.join("bus/pci/devices").join(address))?;
         let number = |file| hexadecimal(&function.line(file)?);
         number("vendor").zip(number("device"))
     }
 
-    /// The names of all that ib_uverbs and ib_umad have made: nodes, and other objects. And those
-    /// that cannot be used.
+    /// Returns the names of all objects of ib_uverbs and ib_umad, nodes and others. Also returns
+    /// the unusable ones.
     #[must_use]
     pub fn node_names(&self) -> (BTreeSet<String>, Vec<Refusal>) {
         let mut refused = Vec::new();
@@ -163,7 +164,7 @@ impl Sysfs {
         (all.into_iter().flatten().collect(), refused)
     }
 
-    /// The node called `name`, when it is one.
+    /// Reads the node called `name`. Returns `None` if it is not a node.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<Node> {
         let class = if name.starts_with("uverbs") {
@@ -179,8 +180,8 @@ impl Sysfs {
         })
     }
 
-    /// Every function that an RDMA device may come from, by its path below sysfs, up to `most`. And
-    /// those that are left out.
+    /// Reads all functions on which an RDMA device may be created, by their paths below sysfs, at
+    /// most `most`. Also returns those that are left out.
     #[must_use]
     pub fn functions(&self, most: usize) -> (BTreeMap<String, SysfsFunction>, Vec<Refusal>) {
         let mut functions = BTreeMap::new();
@@ -205,7 +206,7 @@ impl Sysfs {
         (functions, refused)
     }
 
-    /// The function at `devpath`, when an RDMA device may come from it.
+    /// Reads the function at `devpath`, if an RDMA device may be created on it.
     #[must_use]
     pub fn function(&self, devpath: &str) -> Option<SysfsFunction> {
         let name = entry_name(last_component(devpath).as_bytes())
@@ -235,8 +236,8 @@ impl Sysfs {
         function.may_register().then_some(function)
     }
 
-    /// The names of all modules that are there, in whatever state, and of those built in that have
-    /// something to show.
+    /// Returns the names of all modules, in any state, and of those built-in modules that have a
+    /// directory in sysfs.
     #[must_use]
     pub fn modules(&self) -> Vec<String> {
         let entries = fs::read_dir(self.root.join("module"));
@@ -246,7 +247,7 @@ impl Sysfs {
             .collect()
     }
 
-    /// The state of a module. One that is built in has none, and is there from the start.
+    /// Reads the state of a module. A built-in module has no `initstate`, and is always live.
     #[must_use]
     pub fn module_state(&self, module: &str) -> ModuleState {
         let module = self.root.join("module").join(module);
@@ -258,7 +259,8 @@ impl Sysfs {
         }
     }
 
-    /// Whether a module uses ib_core: a PCI driver that does registers RDMA devices itself.
+    /// Returns true if a module uses ib_core. A PCI driver that uses it registers RDMA devices
+    /// itself.
     fn uses_ib_core(&self, module: &str) -> bool {
         self.root
             .join("module/ib_core/holders")
@@ -266,13 +268,13 @@ impl Sysfs {
             .exists()
     }
 
-    /// Where a link leads to, as a path below sysfs. The kernel's links in sysfs lead to where
-    /// the object is, so that no other link needs to be looked at.
+    /// Returns the target of a link as a path below sysfs. The kernel's links in sysfs point to the
+    /// real path of the object, so no other link needs to be resolved.
     fn devpath(&self, link: &Path) -> Option<String> {
         self.resolved(link.parent()?, &fs::read_link(link).ok()?)
     }
 
-    /// Where a link in a directory leads to, when this is what is written in it.
+    /// Resolves `target`, the content of a link in `directory`, to a path below sysfs.
     fn resolved(&self, directory: &Path, target: &Path) -> Option<String> {
         let mut path = PathBuf::new();
         for component in directory.join(target).components() {
@@ -307,8 +309,8 @@ fn read_port(device: &Directory, number: u32, progress: &Progress) {
     progress.learns_of_port(number, |port| port.gid_types = types.unwrap_or_default());
 }
 
-/// The types of the GIDs that are there, each once. The kernel answers EINVAL for a place
-/// without one (`drivers/infiniband/core/sysfs.c`).
+/// Reads the types of the existing GIDs, each once. The kernel returns EINVAL for an empty place
+/// (`drivers/infiniband/core/sysfs.c`).
 fn gid_types(types: &Directory, port: u32, progress: &Progress) -> Vec<String> {
     let mut found = BTreeSet::new();
     let mut empty = 0;
@@ -320,7 +322,7 @@ fn gid_types(types: &Directory, port: u32, progress: &Progress) -> Vec<String> {
             }
             None => empty += 1,
         }
-        // There are two types.
+        // There are only two types.
         if empty == MOST_EMPTY_GIDS || found.len() == 2 || place == MOST_GIDS {
             break;
         }
@@ -328,7 +330,7 @@ fn gid_types(types: &Directory, port: u32, progress: &Progress) -> Vec<String> {
     found.into_iter().collect()
 }
 
-/// The names of what stands in a directory, without those that cannot be used.
+/// Returns the names of the entries in a directory, without unusable ones.
 fn names(directory: &Path, kind: &str, refused: &mut Vec<Refusal>) -> Vec<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -341,30 +343,30 @@ fn names(directory: &Path, kind: &str, refused: &mut Vec<Refusal>) -> Vec<String
     names
 }
 
-/// The refusal of a function where there are as many already as are published.
+/// Creates the refusal of a function beyond the limit.
 #[must_use]
 pub fn too_many_functions(devpath: &str) -> Refusal {
     let name = last_component(devpath).as_bytes();
     Refusal::named("function", name, "there are too many functions")
 }
 
-/// A number as PCI's attributes have it, like `0x020000`.
+/// Parses a number of a PCI attribute, like `0x020000`.
 fn hexadecimal(text: &str) -> Option<u32> {
     u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }
 
-/// The last component of a link's target.
+/// Returns the last component of a link's target.
 fn link_name(link: &Path) -> Option<String> {
     name_of(&fs::read_link(link).ok()?)
 }
 
-/// The last component of a path, when it can be published.
+/// Returns the last component of a path, if it can be published.
 fn name_of(target: &Path) -> Option<String> {
     let name = entry_name(target.file_name()?.as_bytes());
     name.ok().map(str::to_owned)
 }
 
-/// The last component of `path` that is a PCI address, `DDDD:BB:DD.F` in hexadecimal.
+/// Returns the last component of `path` that is a PCI address, `DDDD:BB:DD.F` in hexadecimal.
 fn nearest_pci_address(path: &str) -> Option<String> {
     let address = path
         .rsplit('/')
@@ -372,7 +374,7 @@ fn nearest_pci_address(path: &str) -> Option<String> {
     address.map(str::to_owned)
 }
 
-/// Domain and routing id (bus, device and function) of a PCI address.
+/// Parses a PCI address to its domain and routing id (bus, device and function).
 fn routing_id(address: &str) -> Option<(u32, u32)> {
     let (rest, function) = address.split_once('.')?;
     let mut parts = rest.split(':');
@@ -388,16 +390,16 @@ fn routing_id(address: &str) -> Option<(u32, u32)> {
     fits.then_some((domain, bus << 8 | device << 3 | function))
 }
 
-/// Which virtual function of the physical one this is. Its routing id is the physical one's and
-/// `offset`, and `stride` for each one before it (PCI Express, SR-IOV capability); looking for
-/// its `virtfnN` would be quadratic.
+/// Returns the number of a virtual function. Its routing id is that of the physical function plus
+/// `offset`, plus `stride` for each virtual function before it (PCI Express, SR-IOV capability). A
+/// search for its `virtfnN` would be quadratic.
 fn virtual_function((physical, function): (&str, &str), offset: &str, stride: &str) -> Option<u32> {
     let distance = routing_id(function)?
         .1
         .checked_sub(routing_id(physical)?.1)?;
     let beyond = distance.checked_sub(offset.parse().ok()?)?;
     match stride.parse().ok()? {
-        // A device with one virtual function may have none.
+        // A device with only one virtual function may have a stride of 0.
         0 => Some(0),
         stride => Some(beyond / stride),
     }
@@ -446,7 +448,7 @@ mod tests {
         assert_eq!(number("0000:c1:01.1", "1"), Some(7));
         assert_eq!(number("0000:c1:00.6", "2"), Some(2));
         assert_eq!(number("0000:c1:00.2", "0"), Some(0));
-        // Below the first, and not a number.
+        // The address is below the first virtual function, or the stride is not a number.
         assert_eq!(number("0000:c1:00.1", "1"), None);
         assert_eq!(number("0000:c1:00.2", "x"), None);
     }

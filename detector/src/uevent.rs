@@ -1,14 +1,14 @@
-//! Kernel uevents, decoded: `ACTION@DEVPATH`, then `KEY=VALUE` strings, each ended by a NUL
-//! (`lib/kobject_uevent.c`). Pure. Must never trust what a datagram says of itself.
+//! The decoder of kernel uevents: `ACTION@DEVPATH`, then `KEY=VALUE` strings, each terminated by a
+//! NUL (`lib/kobject_uevent.c`). Pure. Must never trust the contents of a datagram.
 
 /// The longest uevent that the kernel makes, in bytes: a path and `UEVENT_BUFFER_SIZE` of
 /// properties (`include/linux/kobject.h`), with room to spare.
 pub const MAX_LEN: usize = 8 * 1024;
 
-/// The most properties that the kernel gives an event (`UEVENT_NUM_ENVP`).
+/// The maximum number of properties of an event in the kernel (`UEVENT_NUM_ENVP`).
 const MAX_PROPERTIES: usize = 64;
 
-/// The longest path, in bytes, and the longest of its components (`PATH_MAX`, `NAME_MAX`).
+/// The maximum length of a path, in bytes, and of each of its components (`PATH_MAX`, `NAME_MAX`).
 const MAX_PATH: usize = 4096;
 const MAX_COMPONENT: usize = 255;
 
@@ -17,18 +17,18 @@ const MAX_COMPONENT: usize = 255;
 pub struct Uevent<'d> {
     /// `add`, `change`, `remove`, `move`, `online`, `offline`, `bind`, `unbind`.
     pub action: &'d str,
-    /// The object's path below sysfs: begins with `/`, and has no component that is empty, `.`
+    /// The object's path below sysfs. It begins with `/`, and has no component that is empty, `.`
     /// or `..`.
     pub devpath: &'d str,
-    /// For `move` the path before it, held to the same.
+    /// The object's previous path, for `move`. It obeys the same rules.
     pub devpath_old: Option<&'d str>,
     /// The subsystem that the object belongs to.
     pub subsystem: &'d str,
-    /// The kernel's number of the event: grows by one with each, of whatever network namespace.
+    /// The kernel's number of the event. It grows by one with each event of any network namespace.
     pub sequence: u64,
 }
 
-/// Why a datagram is no uevent of the kernel.
+/// The reason why a datagram is not a uevent of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UeventError {
     /// It does not begin with `ACTION@DEVPATH`.
@@ -46,7 +46,8 @@ impl<'d> Uevent<'d> {
     /// Decodes one datagram.
     ///
     /// # Errors
-    /// When it is not what the kernel sends. Properties that are not decoded may hold anything.
+    /// Fails if the datagram is not one that the kernel sends. Properties that are not decoded may
+    /// contain anything.
     pub fn parse(datagram: &'d [u8]) -> Result<Self, UeventError> {
         let mut strings = datagram.split(|&byte| byte == 0);
         let header = strings.next().and_then(|h| str::from_utf8(h).ok());
@@ -84,14 +85,14 @@ impl<'d> Uevent<'d> {
         })
     }
 
-    /// The kernel's name of the object: the last component of its path.
+    /// Returns the kernel's name of the object: the last component of its path.
     #[must_use]
     pub fn name(&self) -> &'d str {
         last_component(self.devpath)
     }
 }
 
-/// The properties that are looked at, as they stand in the datagram; of a repeated one the first.
+/// The decoded properties, as in the datagram. The first one counts if a property is repeated.
 #[derive(Default)]
 struct Properties<'d> {
     action: Option<&'d [u8]>,
@@ -126,7 +127,7 @@ fn text<'d>(value: Option<&'d [u8]>, key: &'static str) -> Result<&'d str, Ueven
         .ok_or(UeventError::Property(key))
 }
 
-/// The last component of a path below sysfs.
+/// Returns the last component of a path below sysfs.
 #[must_use]
 pub fn last_component(devpath: &str) -> &str {
     devpath.rsplit('/').next().unwrap_or_default()

@@ -1,7 +1,7 @@
-//! The detector's two costs: uevents decoded on one core, beside the crate kobject-uevent, which
-//! decodes the same datagrams; and looks at a machine with a thousand RDMA devices, whose tree is
-//! in a directory and whose `NETLINK_RDMA` is a thread of this process. Prints medians and
-//! ratios; says nothing by passing.
+//! The benchmark of the detector's two costs. The first is decoding uevents on one core, compared
+//! with the crate kobject-uevent, which decodes the same datagrams. The second is scanning a host
+//! with a thousand RDMA devices, whose tree is in a directory and whose `NETLINK_RDMA` is a thread
+//! of this process. Prints medians and ratios; that it passes proves nothing.
 
 #![allow(
     clippy::cast_precision_loss,
@@ -33,7 +33,7 @@ use kobject_uevent::UEvent;
 use watcher::Watcher;
 
 const ROUNDS: usize = 15;
-/// So many datagrams a round.
+/// The number of datagrams in a round.
 const EVENTS: usize = 100_000;
 const DEVICES: u32 = 1_000;
 
@@ -47,7 +47,7 @@ fn median(mut measured: Vec<f64>) -> f64 {
     measured[measured.len() / 2]
 }
 
-/// What a virtual function of an RDMA device sends when it is made, as it comes from the kernel.
+/// Returns the uevents of a new virtual function of an RDMA device, as the kernel sends them.
 fn datagrams() -> Vec<Vec<u8>> {
     const FUNCTION: &str = "/devices/pci0000:c0/0000:c0:01.1/0000:c1:00.2";
     let auxiliary = format!("{FUNCTION}/mlx5_core.rdma.2");
@@ -147,7 +147,7 @@ fn decoding() {
     );
 }
 
-/// Each look with the time that it takes, in ms, what is told of it included.
+/// Measures one scan and the events that it produces, in ms.
 fn look(watcher: &mut Watcher, pending: &Pending) -> f64 {
     let start = Instant::now();
     black_box(watcher.look(pending).unwrap());

@@ -1,8 +1,10 @@
-//! The loader's plans beside libkmod's: all modules of the guest's kernel, each planned in one
-//! process that has everything in memory; and a list that is loaded already, over the socket.
-//! Prints the least of several rounds and ratios; says nothing by passing.
+//! The benchmark of the loader's plans, compared with libkmod's: all modules of the guest's kernel,
+//! each planned in one process that has everything in memory; and a request for a list of loaded
+//! modules, over the socket. Prints the minimum of several rounds and ratios; that it passes proves
+//! nothing.
 //!
-//! Needs RDMA_HOTPLUG_TREE, what `integration/guest/build-tree` printed, and a C compiler.
+//! Needs RDMA_HOTPLUG_TREE, which is the output of `integration/guest/build-tree`, and a C
+//! compiler.
 
 #![allow(
     clippy::cast_precision_loss,

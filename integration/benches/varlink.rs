@@ -1,7 +1,8 @@
-//! The varlink server beside zlink's: the same method, the same client, in the same run. Prints
-//! medians and ratios; says nothing by passing. Run with `cargo bench -p integration`.
+//! The benchmark of the varlink server, compared with zlink's: the same method, the same client, in
+//! the same run. Prints medians and ratios; that it passes proves nothing. Run with
+//! `cargo bench -p integration`.
 //!
-//! Rounds alternate between the two servers, so that what else the machine does falls on both.
+//! Rounds alternate between the two servers, so that other load of the host affects both.
 
 #![allow(
     clippy::indexing_slicing,
@@ -30,7 +31,7 @@ const ROUNDS: usize = 7;
 const CALLS: usize = 20_000;
 const SUBSCRIBERS: usize = 1_000;
 const EVENTS: usize = 30;
-/// How long anything may take before it counts as lost.
+/// The time that an operation may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const ECHO: &[u8] =
@@ -39,7 +40,7 @@ const PUBLISH: &[u8] = b"{\"method\":\"org.example.bench.Publish\",\"parameters\
 const SUBSCRIBE: &[u8] =
     b"{\"method\":\"org.example.bench.Subscribe\",\"parameters\":{},\"more\":true}\0";
 
-/// What a subscriber gets: about as much as a device record.
+/// The event that a subscriber receives: about as long as a device record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Event {
     number: i64,
@@ -53,7 +54,7 @@ fn event(number: i64) -> Event {
     }
 }
 
-// Ours.
+// The server of this project.
 
 #[derive(Default)]
 struct Numbers(i64);
@@ -127,7 +128,7 @@ fn run_ours(socket: &Path) {
     });
 }
 
-// zlink's.
+// The server of zlink.
 
 #[derive(Debug, Serialize, zlink::introspect::Type)]
 struct Text {
@@ -188,7 +189,7 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-// The client: the same bytes to both.
+// The client, which sends the same bytes to both.
 
 struct Connection {
     stream: BufReader<UnixStream>,
@@ -215,7 +216,7 @@ impl Connection {
         assert!(self.receive_in_time(), "no reply");
     }
 
-    /// Whether a whole message came before the timeout. A part of one stays.
+    /// Returns true if a complete message arrived before the timeout. A partial message is kept.
     fn receive_in_time(&mut self) -> bool {
         if self.message.last() == Some(&0) {
             self.message.clear();
@@ -229,14 +230,14 @@ impl Connection {
         stream.set_read_timeout(Some(timeout)).unwrap();
     }
 
-    /// Causes an event and says its number.
+    /// Causes an event and returns its number.
     fn publish(&mut self) -> i64 {
         self.send(PUBLISH);
         self.receive();
         number(&self.message)
     }
 
-    /// Receives up to the event of this number.
+    /// Receives events up to the one with this number.
     fn receive_up_to(&mut self, event: i64) {
         while number(&self.message) < event {
             self.receive();
@@ -244,7 +245,7 @@ impl Connection {
     }
 }
 
-/// Calls a second and the 99th percentile, over `count` connections at once.
+/// Returns the calls per second and the 99th percentile, over `count` concurrent connections.
 fn calls(socket: &Path, count: usize) -> (f64, Duration) {
     let start = Instant::now();
     let threads: Vec<_> = (0..count)
@@ -271,7 +272,7 @@ fn calls(socket: &Path, count: usize) -> (f64, Duration) {
     (times.len() as f64 / seconds, times[times.len() * 99 / 100])
 }
 
-/// From one event's cause to its arrival at the last of all subscribers: the median.
+/// Returns the median time from the cause of an event to its arrival at the last subscriber.
 fn fan_out(socket: &Path, stalled: usize) -> Duration {
     let subscribe = || {
         let mut connection = Connection::open(socket);
@@ -281,8 +282,8 @@ fn fan_out(socket: &Path, stalled: usize) -> Duration {
     let _stalled: Vec<Connection> = (0..stalled).map(|_| subscribe()).collect();
     let mut subscribers: Vec<Connection> = (0..SUBSCRIBERS).map(|_| subscribe()).collect();
     let mut publisher = Connection::open(socket);
-    // One server tells what is there at once and the other does not, so that a subscriber is
-    // known to be one when it has got an event. Those that were not yet get the next one.
+    // One server sends the current state at once and the other does not, so a subscription is known
+    // to exist only after an event has arrived. A subscriber that missed an event gets the next.
     let mut newest = publisher.publish();
     for subscriber in &mut subscribers {
         subscriber.timeout(Duration::from_millis(100));
@@ -355,7 +356,7 @@ fn main() {
         for (at, socket) in sockets.iter().enumerate() {
             times[at].push(fan_out(socket, 0).as_secs_f64() * 1e3);
         }
-        // zlink's is left out: one subscriber that stops reading stops all of it.
+        // zlink's server is left out: one subscriber that stops reading stops the whole server.
         with_stalled.push(fan_out(&sockets[0], 1).as_secs_f64() * 1e3);
     }
     let [ours, theirs] = times.map(|mut times| median(&mut times));

@@ -1,8 +1,9 @@
-//! Numbers that tests and stories take from the environment. Must never hide which one was used.
+//! Numbers that tests and stories read from the environment. Must never hide which number was used.
 
 use std::env;
 
-/// A number from the environment, or `default`; printed, so that a run can be had again.
+/// Returns a number from the environment, or `default`, and prints it, so that a run can be
+/// repeated.
 #[expect(
     clippy::print_stdout,
     reason = "a person who sees a test fail needs it"

@@ -1,6 +1,6 @@
-//! The hardware of the lab's host: which RDMA devices are plugged in, and the sysfs tree that
-//! shows them. Responsible for looking like the kernel's own tree where the services look. Must
-//! never tell anyone of a change: that is the kernel's part.
+//! The hardware of the lab's host: the RDMA devices that are plugged in, and the sysfs tree that
+//! shows them. Responsible for matching the kernel's own tree in the places that the services read.
+//! Must never announce a change: that is the kernel's part.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,16 +19,16 @@ pub struct Hardware {
     pub driver: &'static str,
     /// The PCI function.
     pub pci_address: String,
-    /// What its ports speak.
+    /// The protocols of its ports.
     pub ports: Vec<Protocol>,
 }
 
 /// A device that is plugged in.
 #[derive(Clone, Debug)]
 pub struct Plugged {
-    /// What it is, under its present name.
+    /// The hardware, with its current name.
     pub hardware: Hardware,
-    /// Where it is below sysfs, beginning with `/`.
+    /// The path below sysfs, beginning with `/`.
     pub devpath: String,
 }
 
@@ -39,21 +39,21 @@ pub struct Node {
     pub subsystem: &'static str,
     /// Its name, like `uverbs0`.
     pub name: String,
-    /// The device that it is for.
+    /// The index of its device.
     index: u32,
-    /// The port that it is for, where it is for one.
+    /// The number of its port, if it belongs to a port.
     port: Option<usize>,
 }
 
 impl Node {
-    /// Where it is below sysfs.
+    /// Returns the path below sysfs.
     #[must_use]
     pub fn devpath(&self) -> String {
         format!("/devices/virtual/{}/{}", self.subsystem, self.name)
     }
 }
 
-/// The host.
+/// The simulated host.
 #[derive(Debug)]
 pub struct Host {
     sysfs: PathBuf,
@@ -63,10 +63,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host without RDMA hardware, whose sysfs is at `sysfs`.
+    /// Creates a host without RDMA hardware, whose sysfs is at `sysfs`.
     ///
     /// # Errors
-    /// When the tree cannot be made.
+    /// Fails if the tree cannot be made.
     pub fn new(sysfs: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(sysfs.join("class"))?;
         fs::create_dir_all(sysfs.join("module"))?;
@@ -78,17 +78,17 @@ impl Host {
         })
     }
 
-    /// The devices by their index.
+    /// Returns the devices by their index.
     #[must_use]
     pub fn devices(&self) -> &BTreeMap<u32, Plugged> {
         &self.devices
     }
 
-    /// Plugs a device in. Its driver is loaded, and so is `ib_core`, as udev does it by their
+    /// Plugs in a device. Its driver and `ib_core` are loaded, as udev does through the driver's
     /// own aliases.
     ///
     /// # Errors
-    /// When the tree cannot be changed.
+    /// Fails if the tree cannot be changed.
     pub fn plug(&mut self, hardware: Hardware) -> io::Result<(u32, Plugged)> {
         let function = format!("/devices/pci0000:c0/{}", hardware.pci_address);
         let devpath = format!("{function}/infiniband/{}", hardware.name);
@@ -111,10 +111,10 @@ impl Host {
         Ok((index, plugged))
     }
 
-    /// Gives a device another name, and says where it was before.
+    /// Renames a device, and returns its previous path.
     ///
     /// # Errors
-    /// When there is no such device, or the tree cannot be changed.
+    /// Fails if there is no such device, or if the tree cannot be changed.
     pub fn rename(&mut self, index: u32, name: &str) -> io::Result<(String, Plugged)> {
         let Some(mut plugged) = self.devices.get(&index).cloned() else {
             return Err(io::ErrorKind::NotFound.into());
@@ -127,17 +127,17 @@ impl Host {
         self.link(name, &plugged.devpath)?;
         name.clone_into(&mut plugged.hardware.name);
         self.devices.insert(index, plugged.clone());
-        // The kernel says the present name whenever it is asked.
+        // The kernel reports the current name of the device in each node.
         for node in self.nodes.iter().filter(|node| node.index == index) {
             self.write_node(node)?;
         }
         Ok((before, plugged))
     }
 
-    /// Pulls a device out, and says which nodes went with it.
+    /// Unplugs a device, and returns the nodes that were removed with it.
     ///
     /// # Errors
-    /// When there is no such device, or the tree cannot be changed.
+    /// Fails if there is no such device, or if the tree cannot be changed.
     pub fn unplug(&mut self, index: u32) -> io::Result<(Plugged, Vec<Node>)> {
         let Some(plugged) = self.devices.remove(&index) else {
             return Err(io::ErrorKind::NotFound.into());
@@ -155,10 +155,10 @@ impl Host {
         Ok((plugged, gone))
     }
 
-    /// Makes the nodes that live modules make and that are not there yet, and says which.
+    /// Makes the missing nodes of the live modules, and returns them.
     ///
     /// # Errors
-    /// When the tree cannot be changed.
+    /// Fails if the tree cannot be changed.
     pub fn make_nodes(&mut self) -> io::Result<Vec<Node>> {
         let (verbs, mad) = (self.is_live("ib_uverbs"), self.is_live("ib_umad"));
         let mut made = Vec::new();
@@ -185,7 +185,7 @@ impl Host {
         Ok(made)
     }
 
-    /// Whether a module is live.
+    /// Returns true if a module is live.
     #[must_use]
     pub fn is_live(&self, module: &str) -> bool {
         self.sysfs.join("module").join(module).exists()
@@ -213,26 +213,26 @@ impl Host {
     /// Shows a module as live.
     ///
     /// # Errors
-    /// When the tree cannot be changed.
+    /// Fails if the tree cannot be changed.
     pub fn insert_module(&self, module: &str) -> io::Result<()> {
         let directory = self.sysfs.join("module").join(module);
         fs::create_dir_all(&directory)?;
         fs::write(directory.join("initstate"), "live\n")
     }
 
-    /// No longer shows a module.
+    /// Removes a module from the tree.
     ///
     /// # Errors
-    /// When the tree cannot be changed.
+    /// Fails if the tree cannot be changed.
     pub fn remove_module(&self, module: &str) -> io::Result<()> {
         fs::remove_dir_all(self.sysfs.join("module").join(module))
     }
 
-    /// Plugs a function in that no driver is bound to: an InfiniBand controller by its class. Says where
-    /// it is.
+    /// Plugs in a function without a bound driver: an InfiniBand controller by its class. Returns
+    /// its path.
     ///
     /// # Errors
-    /// When the tree cannot be changed.
+    /// Fails if the tree cannot be changed.
     pub fn plug_function(&self, address: &str, modalias: &str) -> io::Result<String> {
         const INFINIBAND_CONTROLLER: &str = "0x020700\n";
         let devpath = format!("/devices/pci0000:c0/{address}");
@@ -247,10 +247,10 @@ impl Host {
         Ok(devpath)
     }
 
-    /// Pulls such a function out, and says where it was.
+    /// Unplugs such a function, and returns its previous path.
     ///
     /// # Errors
-    /// When there is no such function, or the tree cannot be changed.
+    /// Fails if there is no such function, or if the tree cannot be changed.
     pub fn unplug_function(&self, address: &str) -> io::Result<String> {
         let devpath = format!("/devices/pci0000:c0/{address}");
         fs::remove_file(self.below("/bus/pci/devices").join(address))?;

@@ -1,5 +1,5 @@
-//! What is printed as it happens: one line an event, with the time since the start and who it
-//! comes from. Must never stop the lab: a reader that has gone away is not missed.
+//! The printed log of a run: one line per event, with the time since the start and the source of
+//! the event. Must never stop the lab: a closed output is ignored.
 
 use std::io::{self, Write};
 use std::time::Instant;
@@ -9,14 +9,14 @@ use interfaces::orchestrator::{self, SubscribeStatusReply};
 
 use crate::kernel::KernelEvent;
 
-/// Where lines go.
+/// The output of the log.
 pub struct Journey {
     start: Instant,
     to: Box<dyn Write + Send>,
 }
 
 impl Journey {
-    /// A journey on `to`, from now on.
+    /// Creates a log on `to` that starts now.
     #[must_use]
     pub fn new(to: Box<dyn Write + Send>) -> Self {
         Self {
@@ -25,7 +25,7 @@ impl Journey {
         }
     }
 
-    /// A journey that nobody reads.
+    /// Creates a log without output.
     #[must_use]
     pub fn silent() -> Self {
         Self::new(Box::new(io::sink()))
@@ -44,7 +44,7 @@ impl Journey {
         let _ = self.to.flush();
     }
 
-    /// Prints what the kernel did.
+    /// Prints an event of the kernel.
     pub fn kernel(&mut self, event: &KernelEvent) {
         match event {
             KernelEvent::Uevent { action, devpath } => {
@@ -56,7 +56,7 @@ impl Journey {
         }
     }
 
-    /// Prints what the detector published.
+    /// Prints a reply of the detector.
     pub fn detector(&mut self, reply: &SubscribeDevicesReply) {
         if let Some(function) = &reply.function {
             return self.function(reply.action, function);
@@ -88,7 +88,7 @@ impl Journey {
         self.tell("detector", &what.to_lowercase());
     }
 
-    /// Prints what the orchestrator published.
+    /// Prints a reply of the orchestrator.
     pub fn orchestrator(&mut self, reply: &SubscribeStatusReply) {
         let name = reply.name.as_deref().unwrap_or_default();
         let what = match (reply.action, &reply.device) {

@@ -1,5 +1,5 @@
-//! The kernel's part in the lab: it tells of changes by uevents, answers `NETLINK_RDMA` dumps
-//! in the real wire format, and takes modules. Must never do what the real one would not.
+//! The kernel's part in the lab: announces changes with uevents, replies to `NETLINK_RDMA` dumps in
+//! the real wire format, and accepts modules. Must never do what the real kernel would not.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -22,13 +22,13 @@ use tokio::sync::watch;
 use crate::host::{Hardware, Host, Plugged};
 use crate::wire::{self, Answer, EINVAL, Request, attribute, text};
 
-/// The variable that tells the loader's process where the lab's kernel is.
+/// The variable that gives the socket of the lab's kernel to the loader's process.
 pub const KERNEL_VARIABLE: &str = "RDMA_HOTPLUG_LAB_KERNEL";
 
-/// What finit_module(2) answers for a module that is live.
+/// The error of finit_module(2) for a module that is live.
 const EEXIST: i32 = 17;
 
-/// What the kernel did.
+/// An action of the kernel.
 #[derive(Clone, Debug)]
 pub enum KernelEvent {
     /// It sent a uevent.
@@ -38,11 +38,11 @@ pub enum KernelEvent {
         /// The object.
         devpath: String,
     },
-    /// It took a module.
+    /// It accepted a module.
     Inserted(String),
 }
 
-/// The modules whose initialisation does not end.
+/// The modules whose initialisation does not finish.
 #[derive(Default)]
 struct Held {
     all: bool,
@@ -61,8 +61,8 @@ pub struct LabKernel {
     events: UnboundedSender<KernelEvent>,
 }
 
-/// The detector's ends of its two sockets to the kernel. Whoever starts the detector keeps them,
-/// so that what is sent while it does not run waits for it.
+/// The detector's ends of its two sockets to the kernel. The process that starts the detector keeps
+/// them, so that data sent while the detector does not run stays queued.
 pub struct DetectorSockets {
     /// For uevents.
     pub uevent: OwnedFd,
@@ -71,10 +71,10 @@ pub struct DetectorSockets {
 }
 
 impl LabKernel {
-    /// Starts the kernel of `host`. Modules are taken on the socket at `modules`.
+    /// Starts the kernel of `host`, which accepts modules on the socket at `modules`.
     ///
     /// # Errors
-    /// When a socket cannot be made.
+    /// Fails if a socket cannot be made.
     pub fn start(
         host: Host,
         modules: &Path,
@@ -103,99 +103,100 @@ impl LabKernel {
         Ok((kernel, sockets))
     }
 
-    /// Whether the kernel takes its time: while it does, no module becomes live.
+    /// Holds or releases all modules: while they are held, no module becomes live.
     pub fn hold_modules(&self, held: bool) {
         self.held.send_modify(|now| now.all = held);
     }
 
-    /// The modules whose initialisation does not end, until others are named.
+    /// Holds these modules and releases those of the last call: their initialisation does not
+    /// finish.
     pub fn hold_only<'m>(&self, modules: impl IntoIterator<Item = &'m str>) {
         let modules = modules.into_iter().map(str::to_owned).collect();
         self.held.send_modify(|now| now.modules = modules);
     }
 
-    /// The module that the kernel refuses with `EINVAL`.
+    /// Makes the kernel refuse a module with `EINVAL`.
     pub fn refuse(&self, module: &str) {
         let refused = self.refused.lock();
         let mut refused = refused.unwrap_or_else(PoisonError::into_inner);
         refused.insert(module.to_owned());
     }
 
-    /// Whether a module is live.
+    /// Returns true if a module is live.
     #[must_use]
     pub fn is_live(&self, module: &str) -> bool {
         self.host().is_live(module)
     }
 
-    /// Another program has a module inserted.
+    /// Inserts a module as another program would.
     ///
     /// # Errors
-    /// When the host's tree cannot be changed.
+    /// Fails if the host's tree cannot be changed.
     pub fn insert(&self, module: &str) -> io::Result<()> {
         self.host().insert_module(module)?;
         self.send("add", "module", &format!("/module/{module}"))?;
         self.make_nodes()
     }
 
-    /// An administrator removes a module that nothing uses.
+    /// Removes an unused module as an administrator would.
     ///
     /// # Errors
-    /// When it is not live, or the host's tree cannot be changed.
+    /// Fails if it is not live, or if the host's tree cannot be changed.
     pub fn remove(&self, module: &str) -> io::Result<()> {
         self.host().remove_module(module)?;
         self.send("remove", "module", &format!("/module/{module}"))
     }
 
-    /// A function comes that no driver is bound to.
+    /// Plugs in a function without a bound driver.
     ///
     /// # Errors
-    /// When the host's tree cannot be changed.
+    /// Fails if the host's tree cannot be changed.
     pub fn plug_function(&self, address: &str, modalias: &str) -> io::Result<()> {
         let devpath = self.host().plug_function(address, modalias)?;
         self.send("add", "pci", &devpath)
     }
 
-    /// It goes.
+    /// Unplugs such a function.
     ///
     /// # Errors
-    /// When there is no such function, or the host's tree cannot be changed.
+    /// Fails if there is no such function, or if the host's tree cannot be changed.
     pub fn unplug_function(&self, address: &str) -> io::Result<()> {
         let devpath = self.host().unplug_function(address)?;
         self.send("remove", "pci", &devpath)
     }
 
-    /// Every module that was taken, in order.
+    /// Returns every module that was accepted, in order.
     #[must_use]
     pub fn inserted(&self) -> Vec<String> {
         let inserted = self.inserted.lock();
         inserted.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A device is plugged in.
+    /// Plugs in a device.
     ///
     /// # Errors
-    /// When the host's tree cannot be changed.
+    /// Fails if the host's tree cannot be changed.
     pub fn plug(&self, hardware: Hardware) -> io::Result<u32> {
         let (index, plugged) = self.host().plug(hardware)?;
-        // Those of modules that are live come before the device's own event (ib_register_device()).
+        // The nodes of live modules appear before the device's own event (ib_register_device()).
         self.make_nodes()?;
         self.send("add", "infiniband", &plugged.devpath)?;
         Ok(index)
     }
 
-    /// A device gets another name.
+    /// Renames a device.
     ///
     /// # Errors
-    /// When there is no such device, or the host's tree cannot be changed.
+    /// Fails if there is no such device, or if the host's tree cannot be changed.
     pub fn rename(&self, index: u32, name: &str) -> io::Result<()> {
         let (_, plugged) = self.host().rename(index, name)?;
         self.send("move", "infiniband", &plugged.devpath)
     }
 
-    /// A device is pulled out.
+    /// Unplugs a device.
     ///
     /// # Errors
-    /// When there is no such device, or the host's tree cannot be changed.
+    /// Fails if there is no such device, or if the host's tree cannot be changed.
     pub fn unplug(&self, index: u32) -> io::Result<()> {
         let (plugged, nodes) = self.host().unplug(index)?;
         for node in nodes {
@@ -212,11 +213,11 @@ impl LabKernel {
         Ok(())
     }
 
-    /// A datagram as it is, which is no event: the pair of sockets lets whoever holds the other
-    /// end send anything. Waits where the queue is full.
+    /// Sends a datagram unchanged, which is not an event: a socket pair carries any bytes. Waits if
+    /// the queue is full.
     ///
     /// # Errors
-    /// When the detector's end is gone, or the datagram is too long for any socket.
+    /// Fails if the detector's end is closed, or if the datagram is too long for a socket.
     pub async fn send_datagram(&self, datagram: &[u8]) -> io::Result<()> {
         loop {
             match self.uevents.send(datagram) {
@@ -237,7 +238,7 @@ impl LabKernel {
             "{action}@{devpath}\0ACTION={action}\0DEVPATH={devpath}\0\
              SUBSYSTEM={subsystem}\0SEQNUM={sequence}\0"
         );
-        // A full queue loses the event, as the real one would.
+        // A full queue loses the event, as in the real kernel.
         match self.uevents.send(datagram.as_bytes()) {
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
             _ => {}
@@ -269,7 +270,7 @@ impl LabKernel {
         }
     }
 
-    /// A module becomes live, and those that make nodes make them for every RDMA device.
+    /// Makes a module live, and makes the nodes that it provides for every RDMA device.
     fn take_module(&self, module: &str) -> io::Result<()> {
         if self.host().is_live(module) {
             return Err(io::Error::from_raw_os_error(EEXIST));
@@ -320,7 +321,7 @@ impl LabKernel {
                 Some(device) => Ok(port_attributes(index, device)),
                 None => Err(EINVAL),
             },
-            // Shared between network namespaces, and no monitor.
+            // The mode is shared between network namespaces, and there is no monitor.
             Request::System => Ok(vec![attribute(wire::SYS_NETNS_MODE, &[1])]),
         }
     }
@@ -359,13 +360,13 @@ fn port_attributes(index: u32, device: &Plugged) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The lab's kernel as the loader's process sees it: one connection a module.
+/// The lab's kernel as the loader's process sees it: one connection per module.
 pub struct RemoteKernel {
     socket: PathBuf,
 }
 
 impl RemoteKernel {
-    /// The kernel that [`KERNEL_VARIABLE`] names.
+    /// Returns the kernel that [`KERNEL_VARIABLE`] names.
     #[must_use]
     pub fn from_environment() -> Option<Self> {
         let socket = env::var_os(KERNEL_VARIABLE)?.into();

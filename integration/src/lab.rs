@@ -1,5 +1,5 @@
-//! A host, its three services, and what is seen of them from outside. Must never look into a
-//! service: what it knows it has from the sockets, the kernel and the flag file.
+//! A host, its three services, and their state as observed from outside. Must never inspect a
+//! service: all its knowledge is from the sockets, the kernel and the flag file.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,12 +22,12 @@ use crate::kernel::{KernelEvent, LabKernel};
 use crate::layout;
 use crate::service_manager::Service;
 
-/// How long anything in the lab may take before it counts as failed. A lab on a busy machine is
-/// slow, a broken one waits for ever.
+/// The time that an operation in the lab may take before it counts as failed. A lab on a busy host
+/// is slow, but a broken lab waits for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often the stand-in for the path unit looks at its file.
+/// The interval at which the stand-in for the path unit checks its file.
 const PATH_UNIT_INTERVAL: Duration = Duration::from_millis(5);
-/// Something that was seen.
+/// An observed event.
 #[derive(Debug)]
 enum Seen {
     Kernel(KernelEvent),
@@ -37,20 +37,20 @@ enum Seen {
     Lost(String),
 }
 
-/// All that is known of the lab from outside.
+/// The state of the lab, as observed from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct World {
     /// The orchestrator's devices by their index.
     #[serde(serialize_with = "values")]
     pub devices: BTreeMap<i64, Device>,
-    /// Every module that the kernel took, in order, as often as it took it.
+    /// Every module that the kernel accepted, in order, once for each time.
     pub inserted: Vec<String>,
-    /// Whether `rdma-hw.target` is active.
+    /// True if `rdma-hw.target` is active.
     #[serde(rename = "targetActive")]
     pub target_active: bool,
 }
 
-/// Each device says its index itself.
+/// Serializes the devices as a list: each device contains its index.
 fn values<S: serde::Serializer>(devices: &BTreeMap<i64, Device>, to: S) -> Result<S::Ok, S::Error> {
     to.collect_seq(devices.values())
 }
@@ -65,7 +65,7 @@ pub struct Lab {
     sender: UnboundedSender<Seen>,
 }
 
-/// What has been seen, and where it is told.
+/// The observed state, and the log on which it is printed.
 struct Observer {
     world: World,
     journey: Journey,
@@ -73,11 +73,11 @@ struct Observer {
 }
 
 impl Lab {
-    /// Lays a host out in `dir`, which must be empty, with `hardware` plugged in before anything
-    /// runs. `program` is the lab's own, from which services are started.
+    /// Lays out a host in `dir`, which must be empty, with `hardware` plugged in before any service
+    /// runs. `program` is the lab's own program, from which services are started.
     ///
     /// # Errors
-    /// When the directory or the sockets cannot be made.
+    /// Fails if the directory or the sockets cannot be made.
     pub fn lay_out(
         dir: &Path,
         program: &Path,
@@ -114,12 +114,12 @@ impl Lab {
         })
     }
 
-    /// Starts every service and waits until the last has said READY, then follows them.
+    /// Starts every service, subscribes to them, and waits until the last has sent READY.
     ///
     /// # Errors
-    /// When a service does not get ready.
+    /// Fails if a service does not become ready.
     pub async fn start(&mut self) -> io::Result<()> {
-        // The order does not matter: the sockets are there before any of them.
+        // The order does not matter: the sockets exist before the services.
         for service in &mut self.services {
             service.start(&self.program)?;
         }
@@ -134,36 +134,36 @@ impl Lab {
         Ok(())
     }
 
-    /// The hardware.
+    /// Returns the kernel of the host.
     #[must_use]
     pub fn kernel(&self) -> &LabKernel {
         &self.kernel
     }
 
-    /// What is printed.
+    /// Returns the printed log.
     pub fn journey(&mut self) -> &mut Journey {
         &mut self.observer.journey
     }
 
-    /// All that is known.
+    /// Returns the observed state.
     #[must_use]
     pub fn world(&self) -> &World {
         &self.observer.world
     }
 
-    /// Where the host is.
+    /// Returns the directory of the host.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.dir
     }
 
-    /// The socket of an interface.
+    /// Returns the socket of an interface.
     #[must_use]
     pub fn socket(&self, interface: &str) -> PathBuf {
         layout::socket(&self.dir, interface)
     }
 
-    /// A service by its name.
+    /// Returns a service by its name.
     pub fn service(&mut self, name: &str) -> Option<&mut Service> {
         self.services.iter_mut().find(|s| s.name() == name)
     }
@@ -171,7 +171,7 @@ impl Lab {
     /// Starts a service again after it was killed.
     ///
     /// # Errors
-    /// When there is none of that name, or it does not get ready.
+    /// Fails if there is no service of that name, or if it does not become ready.
     pub async fn restart(&mut self, name: &str) -> io::Result<()> {
         let program = self.program.clone();
         let mut services = self.services.iter_mut();
@@ -182,10 +182,10 @@ impl Lab {
         self.observer.watch_until(service.ready()).await
     }
 
-    /// Waits until the world is as it should be.
+    /// Waits until the observed state satisfies a condition.
     ///
     /// # Errors
-    /// When it is not after [`PATIENCE`]; the error says what it was waiting for.
+    /// Fails if it does not within [`PATIENCE`]; the error contains `what`.
     pub async fn wait_until(&mut self, what: &str, is: impl Fn(&World) -> bool) -> io::Result<()> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while !is(&self.observer.world) {
@@ -197,7 +197,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Goes on telling what is seen, for ever.
+    /// Continues to print observed events, for ever.
     pub async fn stay(&mut self) {
         for service in &self.services {
             tokio::spawn(service.hear());
@@ -207,7 +207,7 @@ impl Lab {
         }
     }
 
-    /// Ends every service and waits until all have ended.
+    /// Stops every service and waits until all have exited.
     pub async fn stop(&mut self) {
         for service in &mut self.services {
             service.stop().await;
@@ -225,7 +225,7 @@ impl Lab {
         io::Error::new(io::ErrorKind::TimedOut, message)
     }
 
-    /// Follows the two services that can be followed, and the flag.
+    /// Subscribes to the two services that can be subscribed to, and watches the flag.
     fn follow(&self) {
         let detector = self.socket("org.rdmahotplug.Detector");
         let sender = self.sender.clone();
@@ -265,7 +265,7 @@ impl Lab {
 }
 
 impl Observer {
-    /// Tells what is seen until `done` completes.
+    /// Prints observed events until `done` completes.
     async fn watch_until(&mut self, done: impl Future<Output = io::Result<()>>) -> io::Result<()> {
         let deadline = tokio::time::sleep(PATIENCE);
         tokio::pin!(done, deadline);
@@ -312,7 +312,7 @@ impl Observer {
     }
 }
 
-/// Tells what one service publishes, to the end of the connection.
+/// Forwards the replies of one service, until the end of the connection.
 async fn follow<R: DeserializeOwned>(
     socket: &Path,
     method: &'static str,

@@ -1,5 +1,5 @@
-//! Where everything is on the lab's host, and what the services are started with. Must never
-//! start anything.
+//! The paths of the lab's host, and the arguments and descriptors of the services. Must never start
+//! anything.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use crate::service_manager::Service;
 /// The kernel release of the lab's module tree.
 const RELEASE: &str = "6.12-lab";
 
-/// The files that depmod made for a Debian kernel's RDMA modules.
+/// The index files that depmod made for a Debian kernel's RDMA modules.
 const MODULE_INDEXES: [(&str, &[u8]); 3] = [
     (
         "modules.dep.bin",
@@ -31,17 +31,17 @@ const RULES: &str =
     include_str!("../../deploy/root/usr/lib/rdma-hotplug/rules.d/50-rdma-core.toml");
 const POLICY: &str = include_str!("../../deploy/root/usr/lib/rdma-hotplug/loader.d/50-rdma.toml");
 
-/// Makes the directories of a host: its run time, its modules, and the configuration as it is
-/// shipped.
+/// Makes the directories of a host: its runtime directory, its modules, and the shipped
+/// configuration.
 ///
 /// # Errors
-/// When something cannot be written.
+/// Fails if a file cannot be written.
 pub fn make_directories(dir: &Path) -> io::Result<()> {
     for made in ["run/lab", "run/rdma-hotplug/orchestrator", "log"] {
         fs::create_dir_all(dir.join(made))?;
     }
     lay_out_modules(&dir.join("lib/modules").join(RELEASE))?;
-    // This kernel decompresses as Debian's does, and was started with nothing to say.
+    // This kernel decompresses modules as Debian's does, and has an empty command line.
     for made in ["sys/module", "etc/modprobe.d", "proc"] {
         fs::create_dir_all(dir.join(made))?;
     }
@@ -58,16 +58,17 @@ pub fn make_directories(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the socket of an interface is.
+/// Returns the path of the socket of an interface.
 #[must_use]
 pub fn socket(dir: &Path, interface: &str) -> PathBuf {
     dir.join("run/rdma-hotplug").join(interface)
 }
 
-/// The three services as their units would start them, with the lab's roots and descriptors.
+/// Returns the three services as their units would start them, with the lab's roots and
+/// descriptors.
 ///
 /// # Errors
-/// When a socket cannot be made.
+/// Fails if a socket cannot be made.
 pub fn services(dir: &Path, modules: &Path, sockets: DetectorSockets) -> io::Result<Vec<Service>> {
     let (run, log) = (dir.join("run/lab"), dir.join("log"));
     let rules = dir.join("usr/lib/rdma-hotplug");
@@ -85,7 +86,7 @@ pub fn services(dir: &Path, modules: &Path, sockets: DetectorSockets) -> io::Res
         .argument("--command-line", dir.join("proc/cmdline"))
         .argument("--policy", rules.join("loader.d"))
         .argument("--orchestrator", own_user)
-        // Nobody here would start it again.
+        // The lab would not start it again.
         .argument("--idle", "0")
         .variable(KERNEL_VARIABLE, modules)
         .listen(&socket(dir, "org.rdmahotplug.Loader"))?;
@@ -107,15 +108,15 @@ pub fn services(dir: &Path, modules: &Path, sockets: DetectorSockets) -> io::Res
     Ok(vec![detector, loader, orchestrator])
 }
 
-/// A module tree with depmod's indexes of a real one, and a file for each module that has just
-/// what is looked at before the kernel takes it.
+/// Lays out a module tree with depmod's indexes of a real tree, and a file for each module. The
+/// file holds only the bytes that are checked before the kernel accepts the module.
 fn lay_out_modules(root: &Path) -> io::Result<()> {
     const XZ_MAGIC: &[u8] = b"\xfd7zXZ\0";
     fs::create_dir_all(root)?;
     for (name, bytes) in MODULE_INDEXES {
         fs::write(root.join(name), bytes)?;
     }
-    // What depmod writes last.
+    // The file that depmod writes last.
     fs::write(root.join("modules.devname"), "")?;
     for path in MODULES_DEP
         .lines()

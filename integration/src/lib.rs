@@ -1,21 +1,21 @@
-//! The lab: a host that stands in for a machine with RDMA hardware, with the three real services
-//! as real processes on real varlink sockets.
+//! The lab: a simulated host with RDMA hardware, with the three real services as real processes on
+//! real varlink sockets.
 //!
 //! Every stand-in of the project is here and nowhere else. The services are linked into the lab's
-//! program and run from it, one process each, so that `cargo run` has them at hand; what they
-//! run is their own `main`, with other roots, descriptors and, for the loader, another kernel.
+//! program and run from it, in one process each, so that `cargo run` has them available. They run
+//! their own `main`, with different roots, descriptors and, for the loader, a different kernel.
 //! Must never be installed.
 //!
 //! In reading order:
-//! - [`scenario`]: what is played, and how it must end.
-//! - [`lab`]: a host, its services, and what is seen of them.
-//! - [`layout`]: where everything is on the host, and what services are started with.
-//! - [`host`]: the hardware: a sysfs tree and what is plugged in.
+//! - [`scenario`]: the scenario, and its required end.
+//! - [`lab`]: a host, its services, and their observed state.
+//! - [`layout`]: the paths of the host, and the arguments of the services.
+//! - [`host`]: the hardware: a sysfs tree and the devices that are plugged in.
 //! - [`kernel`]: uevents, `NETLINK_RDMA` replies, `finit_module`.
-//! - [`wire`]: how `NETLINK_RDMA` writes its replies.
-//! - [`service_manager`]: sockets, processes, readiness, the path unit.
-//! - [`journey`]: what is printed as it happens.
-//! - [`environment`]: numbers that a run is had again by.
+//! - [`wire`]: the wire format of `NETLINK_RDMA` replies.
+//! - [`service_manager`]: sockets, processes, readiness.
+//! - [`journey`]: the printed log of a run.
+//! - [`environment`]: the numbers with which a run can be repeated.
 
 pub mod environment;
 pub mod host;

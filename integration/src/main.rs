@@ -1,6 +1,6 @@
-//! The program `lab`: plays the scenario and says whether it ended as it must. Under another
-//! name it is one of the services that it starts, or the command. Must never leave a process or a temporary
-//! directory behind.
+//! The program `lab`: plays the scenario and reports if it ended as required. Under another name it
+//! runs as one of the services that it starts, or as the command. Must never leave a process or a
+//! temporary directory behind.
 
 use std::env;
 use std::fs;
@@ -68,7 +68,7 @@ fn failed(error: &io::Error) -> ExitCode {
 }
 
 async fn run(arguments: &Arguments) -> io::Result<ExitCode> {
-    // Before anything is made that would have to be taken away again.
+    // The signals are caught before anything is made that must be removed again.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -100,7 +100,7 @@ async fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     outcome
 }
 
-/// Plays the scenario to its end, and with `--stay` beyond it.
+/// Plays the scenario to its end, and with `--stay` continues after it.
 async fn play(arguments: &Arguments, lab: &mut Lab, played: &mut bool) -> io::Result<()> {
     scenario::play(lab).await?;
     if arguments.json {
@@ -122,19 +122,19 @@ async fn play(arguments: &Arguments, lab: &mut Lab, played: &mut bool) -> io::Re
             let call = format!("varlinkctl call --more {socket} {interface}.{method} '{{}}'");
             lab.journey().heading(&call);
         }
-        // Goes on telling what is seen.
+        // Continues to print observed events.
         lab.stay().await;
     }
     Ok(())
 }
 
-/// Where the host is, and what of it has to be taken away at the end.
+/// The directory of the host, and the part of it that must be removed at the end.
 enum Directory {
     Temporary(tempfile::TempDir),
     Given { path: PathBuf, made: bool },
 }
 
-/// Says that a directory is a lab's, so that what a killed one has left may be taken away.
+/// The file that marks a directory as a lab's, so that the remains of a killed lab may be removed.
 const MARKER: &str = ".rdma-hotplug-lab";
 
 impl Directory {
@@ -177,8 +177,8 @@ impl Drop for Directory {
     }
 }
 
-/// Takes away what the lab lays out, and the marker last: a lab that is killed meanwhile leaves
-/// a directory that the next one may clear.
+/// Removes the files that the lab lays out, and the marker last: if the lab is killed before that,
+/// it leaves a directory that the next lab may clear.
 fn clear(path: &Path) -> io::Result<()> {
     for laid_out in ["run", "sys", "proc", "etc", "lib", "usr", "log"] {
         match fs::remove_dir_all(path.join(laid_out)) {

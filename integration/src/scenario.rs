@@ -1,6 +1,6 @@
-//! What the lab plays, and how it must end: boot with a two-port HCA, an Omni-Path card plugged
-//! in, a storm of virtual functions, an unplug. Must never be right by looking at what happened:
-//! what is expected is written down here.
+//! The scenario of the lab, and its required end: boot with a two-port HCA, an Omni-Path card
+//! plugged in, a burst of virtual functions, an unplug. Must never derive the expected result from
+//! what happened: it is written down here.
 
 use std::io;
 
@@ -10,10 +10,10 @@ use interfaces::orchestrator::{ModuleState, State};
 use crate::host::Hardware;
 use crate::lab::{Lab, World};
 
-/// How many virtual functions the storm has.
+/// The number of virtual functions in the burst.
 pub const VIRTUAL_FUNCTIONS: u32 = 16;
 
-/// What rdma-core's lists name for a device with both an InfiniBand and an Ethernet port.
+/// The modules that rdma-core's lists name for a device with an InfiniBand and an Ethernet port.
 const INFINIBAND: [&str; 7] = [
     "ib_iser",
     "ib_uverbs",
@@ -23,13 +23,13 @@ const INFINIBAND: [&str; 7] = [
     "ib_ipoib",
     "ib_umad",
 ];
-/// The same for Omni-Path, without `opa_vnic`, which Debian's kernel does not have.
+/// The modules for Omni-Path, without `opa_vnic`, which Debian's kernel does not have.
 const OMNI_PATH: [&str; 7] = INFINIBAND;
-/// The same for RoCE.
+/// The modules for RoCE.
 const ROCE: [&str; 5] = ["ib_iser", "ib_uverbs", "rdma_ucm", "xprtrdma", "svcrdma"];
 
-/// Every module that has to be inserted for all that, `ib_core` excepted, which is there with
-/// the first driver.
+/// Every module that must be inserted for these devices, except `ib_core`, which is loaded with the
+/// first driver.
 const INSERTED: [&str; 15] = [
     "configfs",
     "ib_cm",
@@ -48,7 +48,7 @@ const INSERTED: [&str; 15] = [
     "sunrpc",
 ];
 
-/// The HCA that is there at boot.
+/// Returns the HCA that is plugged in at boot.
 #[must_use]
 pub fn at_boot() -> Vec<Hardware> {
     vec![Hardware {
@@ -59,10 +59,10 @@ pub fn at_boot() -> Vec<Hardware> {
     }]
 }
 
-/// Plays the scenario on a lab that was laid out with [`at_boot`], from its start on.
+/// Plays the scenario, from its start on, on a lab that was laid out with [`at_boot`].
 ///
 /// # Errors
-/// When a step does not lead to what it must lead to.
+/// Fails if a step does not have its required result.
 pub async fn play(lab: &mut Lab) -> io::Result<()> {
     lab.journey()
         .heading("Boot, with a two-port HCA in the machine");
@@ -89,7 +89,7 @@ pub async fn play(lab: &mut Lab) -> io::Result<()> {
     lab.journey()
         .heading("A storm of virtual functions, each renamed at once");
     for number in 0..VIRTUAL_FUNCTIONS {
-        // As the kernel does it: every new function gets the name that the last one has just
+        // As in the kernel: every new function gets the name that the previous function has just
         // given up.
         let index = lab.kernel().plug(virtual_function(number))?;
         lab.kernel().rename(index, &virtual_function_name(number))?;
@@ -108,10 +108,10 @@ pub async fn play(lab: &mut Lab) -> io::Result<()> {
     check(lab.world()).map_err(io::Error::other)
 }
 
-/// Whether the world is as it must be at the end.
+/// Checks that the state is as required at the end.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// Returns a message with the difference.
 pub fn check(world: &World) -> Result<(), String> {
     let mut expected = vec!["mlx5_0".to_owned()];
     expected.extend((0..VIRTUAL_FUNCTIONS).map(virtual_function_name));

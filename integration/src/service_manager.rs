@@ -1,5 +1,5 @@
-//! PID 1's part in the lab: it makes the sockets, starts the services with them, waits for their
-//! READY, and follows the path unit's flag. Must never leave a process behind, however it ends.
+//! PID 1's part in the lab: makes the sockets, starts the services with them, and waits for their
+//! READY. Must never leave a process behind, however it ends.
 
 use std::env;
 use std::ffi::OsString;
@@ -20,14 +20,14 @@ use rustix::process::{
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 
-/// The name under which the lab's program starts another one with its descriptors.
+/// The name under which the lab's program starts another program with its descriptors.
 pub const ACTIVATE: &str = "lab-activate";
-/// How long a service may take to stop.
+/// The time that a service may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Where passed descriptors begin (`SD_LISTEN_FDS_START`).
+/// The first passed descriptor (`SD_LISTEN_FDS_START`).
 const FIRST_FD: i32 = 3;
 
-/// One service: what it is started with, however often.
+/// One service, with the arguments, environment and descriptors of all its starts.
 pub struct Service {
     name: &'static str,
     arguments: Vec<OsString>,
@@ -40,11 +40,11 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service called `name`, which has to be one that the lab's program knows. `run` is where
-    /// its notification socket goes, `log` where its log goes.
+    /// Creates a service called `name`, which must be one that the lab's program knows. `run` is
+    /// the directory of its notification socket, `log` that of its log.
     ///
     /// # Errors
-    /// When the notification socket cannot be made.
+    /// Fails if the notification socket cannot be made.
     pub fn new(name: &'static str, run: &Path, log: &Path) -> io::Result<Self> {
         let notify_path = run.join(format!("notify-{name}"));
         Ok(Self {
@@ -84,36 +84,36 @@ impl Service {
     /// Adds the listening socket `varlink` at `path`.
     ///
     /// # Errors
-    /// When it cannot be bound.
+    /// Fails if it cannot be bound.
     pub fn listen(self, path: &Path) -> io::Result<Self> {
         let listener = UnixListener::bind(path)
             .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
         Ok(self.pass("varlink", listener.into()))
     }
 
-    /// The service's name.
+    /// Returns the service's name.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The service's process, while it runs.
+    /// Returns the service's process, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
         let child = self.child.as_ref()?;
         Pid::from_raw(child.id()?.cast_signed())
     }
 
-    /// What the service has logged.
+    /// Returns the service's log.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Starts the service from `program`, the lab's own.
+    /// Starts the service from `program`, the lab's own program.
     ///
     /// # Errors
-    /// When the process cannot be started.
+    /// Fails if the process cannot be started.
     pub fn start(&mut self, program: &Path) -> io::Result<()> {
         let mut mappings = Vec::new();
         for (child_fd, (_, fd)) in (FIRST_FD..).zip(&self.fds) {
@@ -137,7 +137,7 @@ impl Service {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            // Ctrl-C is for the lab, which ends its services itself.
+            // Ctrl-C must only reach the lab, which stops its services itself.
             .process_group(0)
             .kill_on_drop(true)
             .fd_mappings(mappings)
@@ -147,10 +147,10 @@ impl Service {
         Ok(())
     }
 
-    /// Waits until the service has said READY.
+    /// Waits until the service has sent READY.
     ///
     /// # Errors
-    /// When it ends before that.
+    /// Fails if it exits before that.
     pub async fn ready(&mut self) -> io::Result<()> {
         let mut message = [0; 4096];
         loop {
@@ -169,7 +169,8 @@ impl Service {
         }
     }
 
-    /// Takes what the service says from here on, for ever: a queue that fills would hold it up.
+    /// Receives the service's notifications from here on, for ever: a full queue would block the
+    /// service.
     pub fn hear(&self) -> impl Future<Output = ()> + 'static {
         let notify = Arc::clone(&self.notify);
         async move {
@@ -181,7 +182,7 @@ impl Service {
     /// Kills the service outright and reaps it.
     ///
     /// # Errors
-    /// When it is not running.
+    /// Fails if it is not running.
     pub async fn kill(&mut self) -> io::Result<()> {
         match &mut self.child {
             Some(child) => child.kill().await,
@@ -189,19 +190,19 @@ impl Service {
         }
     }
 
-    /// Tells the service to end and does not wait for it.
+    /// Sends SIGTERM to the service and does not wait for its exit.
     ///
     /// # Errors
-    /// When it is not running.
+    /// Fails if it is not running.
     pub fn terminate(&self) -> io::Result<()> {
         let pid = self.pid().ok_or(io::ErrorKind::NotFound)?;
         Ok(kill_process(pid, Signal::TERM)?)
     }
 
-    /// Whether the service has ended.
+    /// Returns true if the service has exited.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// Fails if the state of the process cannot be read.
     pub fn has_ended(&mut self) -> io::Result<bool> {
         match &mut self.child {
             Some(child) => Ok(child.try_wait()?.is_some()),
@@ -209,7 +210,7 @@ impl Service {
         }
     }
 
-    /// Tells the service to end, and sees that it has.
+    /// Sends SIGTERM to the service, waits for its exit, and kills it after a timeout.
     pub async fn stop(&mut self) {
         let Some(mut child) = self.child.take() else {
             return;
@@ -234,8 +235,9 @@ async fn wait(child: &mut Option<Child>) -> io::Result<std::process::ExitStatus>
     }
 }
 
-/// Becomes a service: dies with the process that started it, says for whom the descriptors are,
-/// and goes on as the program that the second argument names. Returns only what went wrong.
+/// Becomes a service: arranges to be killed when the process that started it exits, sets
+/// `$LISTEN_PID`, and executes the program that the second argument names. Returns only on an
+/// error.
 #[must_use]
 pub fn activate() -> io::Error {
     let mut arguments = env::args_os().skip(1);
@@ -246,7 +248,7 @@ pub fn activate() -> io::Error {
     if let Err(e) = set_parent_process_death_signal(Some(Signal::KILL)) {
         return e.into();
     }
-    // The parent may have died before the signal was asked for.
+    // The parent may have exited before the signal was set.
     if getppid() != parent.and_then(Pid::from_raw) {
         return io::Error::other("the lab is gone");
     }

@@ -1,12 +1,13 @@
-//! The kernel's side of `NETLINK_RDMA`, for stand-ins: answers in the real wire format, as
-//! `netlink_dump()`, `netlink_ack()` and nldev.c make them. Responsible for where a datagram ends
-//! and how a request is refused. Must never know a device: what is answered its caller says.
+//! The kernel's side of `NETLINK_RDMA`, for stand-ins: replies in the real wire format, as
+//! `netlink_dump()`, `netlink_ack()` and nldev.c build them. Responsible for the bounds of
+//! datagrams and for the refusal of requests. Must never know a device: the caller supplies the
+//! replies.
 
 /// `RDMA_NLDEV_ATTR_DEV_INDEX` (u32).
 pub const DEV_INDEX: u16 = 1;
 /// `RDMA_NLDEV_ATTR_DEV_NAME` (text).
 pub const DEV_NAME: u16 = 2;
-/// `RDMA_NLDEV_ATTR_PORT_INDEX` (u32): of a port its number, of a device how many it has.
+/// `RDMA_NLDEV_ATTR_PORT_INDEX` (u32): for a port its number, for a device the number of its ports.
 pub const PORT_INDEX: u16 = 3;
 /// `RDMA_NLDEV_ATTR_FW_VERSION` (text).
 pub const FW_VERSION: u16 = 5;
@@ -31,7 +32,7 @@ pub const PARENT_NAME: u16 = 100;
 /// `RDMA_NLDEV_ATTR_NAME_ASSIGN_TYPE` (u8).
 pub const NAME_ASSIGN_TYPE: u16 = 101;
 
-/// The errno for what does not exist or is not understood.
+/// The errno for an object that does not exist or a request that is not understood.
 pub const EINVAL: i32 = 22;
 
 const NLMSG_ERROR: u16 = 2;
@@ -39,10 +40,10 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_MULTI: u16 = 2;
 const NLM_F_DUMP: u16 = 0x300;
 const HEADER_LEN: usize = 16;
-/// What the kernel fills one datagram of a dump up to, in bytes (`netlink_dump()`).
+/// The length up to which the kernel fills one datagram of a dump, in bytes (`netlink_dump()`).
 const DATAGRAM_LEN: usize = 32 * 1024;
 
-/// A request that was understood.
+/// A request that is supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// `RDMA_NLDEV_CMD_GET` of every device.
@@ -55,17 +56,17 @@ pub enum Request {
     System,
 }
 
-/// What is answered to a request: the attributes of each reply, or an errno.
+/// The reply to a request: the attributes of each message, or an errno.
 pub type Answer = Result<Vec<Vec<u8>>, i32>;
 
-/// Answers the request in `datagram` with what `answer` says. Returns the datagrams to send; none
-/// for what is no request.
+/// Replies to the request in `datagram` with the result of `answer`. Returns the datagrams to send;
+/// none if `datagram` is not a request.
 pub fn respond(datagram: &[u8], answer: impl FnOnce(Request) -> Answer) -> Vec<Vec<u8>> {
     let (Some(kind), Some(sequence)) = (u16_at(datagram, 4), u32_at(datagram, 8)) else {
         return Vec::new();
     };
     let dumped = u16_at(datagram, 6).is_some_and(|flags| flags & NLM_F_DUMP == NLM_F_DUMP);
-    // The one attribute of a request about a device is its index.
+    // The only attribute of a request about a device is its index.
     let device = || u32_at(datagram, HEADER_LEN + 4).ok_or(EINVAL);
     match (kind & 0x3ff, dumped) {
         (1, true) => dump(kind, sequence, answer(Request::Devices)),
@@ -82,7 +83,7 @@ pub fn respond(datagram: &[u8], answer: impl FnOnce(Request) -> Answer) -> Vec<V
     }
 }
 
-/// One reply and the acknowledgement behind it, or the errno alone.
+/// Returns one reply and the acknowledgement after it, or the errno alone.
 fn one(kind: u16, sequence: u32, request: &[u8], answer: Answer) -> Vec<Vec<u8>> {
     match answer {
         Ok(replies) => {
@@ -95,8 +96,8 @@ fn one(kind: u16, sequence: u32, request: &[u8], answer: Answer) -> Vec<Vec<u8>>
     }
 }
 
-/// A dump in datagrams of bounded length. Its end carries the errno, also when nothing came
-/// before it.
+/// Returns a dump in datagrams of bounded length. Its end carries the errno, even if no reply
+/// precedes it.
 fn dump(kind: u16, sequence: u32, answer: Answer) -> Vec<Vec<u8>> {
     let (replies, errno) = answer.map_or_else(|errno| (Vec::new(), errno), |replies| (replies, 0));
     let replies = replies
@@ -113,7 +114,8 @@ fn dump(kind: u16, sequence: u32, answer: Answer) -> Vec<Vec<u8>> {
     datagrams
 }
 
-/// What `netlink_ack()` sends: the errno and the request, of one that succeeded the header alone.
+/// Returns the message of `netlink_ack()`: the errno and the request, or only the request's header
+/// after success.
 fn acknowledgement(errno: i32, request: &[u8]) -> Vec<u8> {
     let sequence = u32_at(request, 8).unwrap_or_default();
     let about = match errno {
@@ -136,7 +138,7 @@ fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
     message
 }
 
-/// One attribute, padded.
+/// Returns one attribute, padded.
 #[must_use]
 pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
@@ -147,7 +149,7 @@ pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     attribute
 }
 
-/// A string's attribute, which ends with a NUL.
+/// Returns the attribute of a string, which ends with a NUL.
 #[must_use]
 pub fn text(kind: u16, value: &str) -> Vec<u8> {
     attribute(kind, format!("{value}\0").as_bytes())

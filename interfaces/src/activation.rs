@@ -1,6 +1,6 @@
-//! The file descriptors that the service manager hands over (`sd_listen_fds(3)`), matched by
-//! their names (`FileDescriptorName=`), never by their order. Holds the only `unsafe` of this
-//! crate. Must never open or bind anything that it was not told to.
+//! The file descriptors that the service manager passes (`sd_listen_fds(3)`), matched by their
+//! names (`FileDescriptorName=`), never by their order. Holds the only `unsafe` of this crate. Must
+//! never open or bind anything that the caller did not name.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -9,27 +9,27 @@ use std::path::Path;
 
 use rustix::net::sockopt;
 
-/// What a varlink server serves.
+/// The socket that a varlink server serves.
 #[derive(Debug)]
 pub enum Endpoint {
     /// A listening socket: connections are accepted until the service ends.
     Listening(UnixListener),
-    /// One connected socket (`Accept=yes`, or a client that started this program): it is
-    /// served, and then the program ends.
+    /// One connected socket (`Accept=yes`, or a client that started this program): it is served,
+    /// and then the program ends.
     Connected(UnixStream),
 }
 
-/// The descriptors that this process was started with and that nobody has taken yet.
+/// The descriptors that this process inherited and that have not been taken yet.
 #[derive(Debug, Default)]
 pub struct Inherited {
     fds: Vec<(String, OwnedFd)>,
 }
 
 impl Inherited {
-    /// Takes what `$LISTEN_FDS` announces. Call it once, at the start of `main`.
+    /// Takes the descriptors that `$LISTEN_FDS` announces. Call it once, at the start of `main`.
     ///
     /// # Errors
-    /// When the variables contradict each other or the descriptors.
+    /// Fails if the variables contradict each other or the descriptors.
     #[expect(
         unsafe_code,
         reason = "a raw descriptor number has to become an owner once"
@@ -39,7 +39,7 @@ impl Inherited {
             .map(|(fd, name)| {
                 // SAFETY: the service manager opened the descriptors from 3 on for this process
                 // (`$LISTEN_PID` was checked), and nothing else in it owns them: this runs once,
-                // before anything could have adopted or closed them.
+                // before any other code could adopt or close them.
                 let fd = unsafe { OwnedFd::from_raw_fd(fd) };
                 (name, fd)
             })
@@ -53,11 +53,11 @@ impl Inherited {
         Some(self.fds.remove(at).1)
     }
 
-    /// Takes the socket called `varlink`, listening or connected, or else binds the path that
-    /// `listen` names (`$SYSTEMD_VARLINK_LISTEN`, for running a service by hand).
+    /// Takes the socket called `varlink`, listening or connected. If there is none, binds the path
+    /// in `listen` (`$SYSTEMD_VARLINK_LISTEN`, for running a service by hand).
     ///
     /// # Errors
-    /// When there is neither, or the path cannot be bound.
+    /// Fails if there is neither, or if the path cannot be bound.
     pub fn take_varlink(&mut self, listen: Option<&Path>) -> io::Result<Endpoint> {
         if let Some(fd) = self.take("varlink") {
             return Ok(if sockopt::socket_acceptconn(&fd)? {

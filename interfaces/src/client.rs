@@ -1,6 +1,6 @@
-//! A varlink client over one connection: one call with one reply, or one call with a stream
-//! of replies; and a subscription that outlives its connection. Every error says which socket and which method. Must never repeat a call
-//! by itself: only a subscription is taken up again.
+//! A varlink client over one connection: one call with one reply, or one call with a stream of
+//! replies; and a subscription that outlives its connection. Every error names the socket and the
+//! method. Must never repeat a call by itself: only a subscription is renewed.
 
 mod subscription;
 
@@ -18,16 +18,16 @@ use varlink::{Reply, Request};
 
 pub use subscription::{Backoff, Followed, Subscription};
 
-/// How long a full socket is tried.
+/// The time for which connecting to a full socket is tried.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause between two attempts.
 const CONNECT_PAUSE: Duration = Duration::from_millis(5);
 
-/// The longest reply that is read, in bytes. A device with 255 ports has a quarter of it, and a
-/// service that was taken over could fill this process's memory with it.
+/// The longest reply that is read, in bytes. The reply for a device with 255 ports takes a quarter
+/// of it. Without a limit a compromised service could fill this process's memory.
 const MAX_REPLY_LEN: u64 = 1024 * 1024;
 
-/// What went wrong with a call, where.
+/// An error of a call, with its socket and method.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", place(.socket, .method))]
 pub struct ClientError {
@@ -35,7 +35,7 @@ pub struct ClientError {
     pub socket: PathBuf,
     /// The full name of the method; empty when connecting failed.
     pub method: String,
-    /// What went wrong.
+    /// The error.
     #[source]
     pub kind: ClientErrorKind,
 }
@@ -47,25 +47,25 @@ fn place(socket: &Path, method: &str) -> String {
     }
 }
 
-/// What went wrong with a call.
+/// The kinds of errors of a call.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientErrorKind {
     /// The socket cannot be connected to, written or read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The service ended the connection before the last reply.
+    /// The service closed the connection before the last reply.
     #[error("the service ended the connection")]
     Disconnected,
-    /// No reply came within the deadline.
+    /// No reply arrived within the deadline.
     #[error("no reply within {0:?}")]
     TimedOut(Duration),
     /// A reply is longer than this client reads.
     #[error("a reply is longer than {MAX_REPLY_LEN} bytes")]
     TooLong,
-    /// The reply is not what the interface says.
+    /// The reply does not match the interface.
     #[error("a reply cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
-    /// The service answered with a varlink error.
+    /// The service replied with a varlink error.
     #[error("{name}{}", .parameters.as_ref().map(|p| format!(" {p}")).unwrap_or_default())]
     Answered {
         /// The error's full name.
@@ -83,16 +83,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the socket at `path`. Waits for up to [`CONNECT_TIMEOUT`] while more connections
-    /// than the socket keeps wait to be accepted.
+    /// Connects to the socket at `path`. If the socket's backlog is full, waits for up to
+    /// [`CONNECT_TIMEOUT`].
     ///
     /// # Errors
-    /// When nothing listens there, or the socket stays full.
+    /// Fails if nothing listens at `path`, or if the backlog stays full.
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let connected = loop {
             match UnixStream::connect(path).await {
-                // `unix(7)`: a connect that does not block answers so for a full backlog.
+                // A non-blocking connect returns EAGAIN if the backlog is full (`unix(7)`).
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
                     tokio::time::sleep(CONNECT_PAUSE).await;
                 }
@@ -115,8 +115,8 @@ impl Client {
     /// Calls `method` and waits for its one reply, for `deadline` at most.
     ///
     /// # Errors
-    /// See [`ClientErrorKind`]. After an error other than
-    /// [`Answered`](ClientErrorKind::Answered) the connection is of no more use.
+    /// See [`ClientErrorKind`]. After an error other than [`Answered`](ClientErrorKind::Answered)
+    /// the connection must not be used again.
     pub async fn call<R: DeserializeOwned>(
         &mut self,
         method: &str,
@@ -135,10 +135,10 @@ impl Client {
         outcome.map_err(|kind| self.error(method, kind))
     }
 
-    /// Calls `method` with the `more` flag. The connection is the stream's from then on.
+    /// Calls `method` with the `more` flag. The stream takes over the connection.
     ///
     /// # Errors
-    /// When the call cannot be sent.
+    /// Fails if the call cannot be sent.
     pub async fn stream(
         mut self,
         method: &'static str,
@@ -169,7 +169,7 @@ impl Client {
         Ok(self.stream.write_all(&message).await?)
     }
 
-    /// The next reply, and whether another one follows.
+    /// Returns the next reply, and true if another reply follows.
     async fn receive<R: DeserializeOwned>(&mut self) -> Result<(R, bool), ClientErrorKind> {
         let mut message = Vec::new();
         (&mut self.stream)
@@ -218,9 +218,9 @@ pub struct Replies {
 }
 
 impl Replies {
-    /// The next reply, or nothing after the last one. Waits without a deadline.
+    /// Returns the next reply, or nothing after the last. Waits without a deadline.
     ///
-    /// Not cancel safe: a future that was dropped may have taken a part of a reply with it.
+    /// Not cancel safe: a dropped future may have consumed a part of a reply.
     ///
     /// # Errors
     /// See [`ClientErrorKind`].
@@ -240,10 +240,10 @@ impl Replies {
         }
     }
 
-    /// The same, for at most `deadline`.
+    /// Returns the next reply as [`Self::next`] does, but waits for at most `deadline`.
     ///
     /// # Errors
-    /// See [`ClientErrorKind`]. After an error there is no other reply.
+    /// See [`ClientErrorKind`]. No reply follows an error.
     pub async fn next_within<R: DeserializeOwned>(
         &mut self,
         deadline: Duration,

@@ -1,17 +1,18 @@
-//! CLOCK_MONOTONIC in µs, as every time between the services is given (`clock_gettime(2)`), and
-//! waiting for one. Must never be read by code that decides: there times are arguments.
+//! CLOCK_MONOTONIC in µs, the unit of every time that the services exchange (`clock_gettime(2)`),
+//! and waiting for such a time. Must never be read by code that decides: such code receives the
+//! time as an argument.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// µs of CLOCK_MONOTONIC.
+/// Returns CLOCK_MONOTONIC in µs.
 #[must_use]
 pub fn now() -> i64 {
     usec(clock_gettime(ClockId::Monotonic))
 }
 
-/// µs of CLOCK_REALTIME, for people.
+/// Returns CLOCK_REALTIME in µs, for display.
 #[must_use]
 pub fn realtime() -> i64 {
     usec(clock_gettime(ClockId::Realtime))
@@ -22,7 +23,7 @@ fn usec(time: Timespec) -> i64 {
     seconds.saturating_add(time.tv_nsec / 1000)
 }
 
-/// Waits until a time in µs of CLOCK_MONOTONIC; for ever when there is none.
+/// Waits until a time in µs of CLOCK_MONOTONIC; for ever if there is none.
 pub async fn until(time: Option<i64>) {
     match time.map(|time| time.saturating_sub(now()).max(0).cast_unsigned()) {
         Some(wait) => tokio::time::sleep(Duration::from_micros(wait)).await,

@@ -1,19 +1,20 @@
-//! The drivers whose RDMA devices another kernel module makes (`drivers/infiniband/hw` in the kernel).
-//! Responsible for their names alone. Must never be asked whether a function can do RDMA: its driver's
-//! name does not tell.
+//! The drivers whose RDMA devices another kernel module makes (`drivers/infiniband/hw` in the
+//! kernel). Responsible for their names alone. Must never be used to decide if a function supports
+//! RDMA: the name of its driver does not show that.
 
-/// A driver of functions, and the module that makes RDMA devices of them.
+/// A driver of functions, and the module that makes RDMA devices from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SplitDriver {
     /// The driver that is bound to the function.
     pub driver: &'static str,
     /// The module that makes its RDMA devices.
     pub module: &'static str,
-    /// Whether no alias leads to the module, so that it has to be loaded by name.
+    /// True if no alias leads to the module, so that it must be loaded by name.
     pub by_name: bool,
 }
 
-/// All of them. A driver whose module has changed from one kernel to another stands there with both.
+/// All split drivers. A driver whose module differs between kernel versions is listed with both
+/// modules.
 pub const SPLIT_DRIVERS: [SplitDriver; 13] = [
     by_alias("mlx5_core", "mlx5_ib"),
     by_alias("mlx4_core", "mlx4_ib"),
@@ -46,7 +47,8 @@ const fn by_name(driver: &'static str, module: &'static str) -> SplitDriver {
     }
 }
 
-/// The modules that may make the RDMA devices of this driver; one kernel has at most one of them.
+/// Returns the modules that may make the RDMA devices of this driver. A kernel has at most one of
+/// them.
 pub fn rdma_modules(driver: &str) -> impl Iterator<Item = &'static str> {
     let split = SPLIT_DRIVERS.iter();
     split
@@ -54,8 +56,9 @@ pub fn rdma_modules(driver: &str) -> impl Iterator<Item = &'static str> {
         .map(|split| split.module)
 }
 
-/// The module of an auxiliary device's driver: the kernel names such a driver after its module, a dot,
-/// and a name in it (`__auxiliary_driver_register` in `drivers/base/auxiliary.c`).
+/// Returns the module of an auxiliary device's driver. The kernel composes the name of such a
+/// driver from its module, a dot, and a name (`__auxiliary_driver_register` in
+/// `drivers/base/auxiliary.c`).
 #[must_use]
 pub fn module_of_auxiliary_driver(driver: &str) -> Option<&str> {
     let (module, _) = driver.split_once('.')?;

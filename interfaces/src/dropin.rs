@@ -1,7 +1,7 @@
-//! Configuration directories as systemd merges them (`systemd.unit(5)`, "drop-in"): files of
-//! all directories in the order of their names, and a name in an earlier directory hides the
-//! same name in a later one. Responsible for finding and reading the files; must never
-//! interpret what they say.
+//! Configuration directories as systemd merges them (`systemd.unit(5)`, "drop-in"): the files of
+//! all directories are in the order of their names, and a name in an earlier directory hides the
+//! same name in a later one. Responsible for finding and reading the files; must never interpret
+//! their contents.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,27 +9,27 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The longest file that is read, in bytes. A longer one is an error and not cut.
+/// The longest file that is read, in bytes. A longer file is an error; it is not truncated.
 pub const MAX_FILE_LEN: u64 = 256 * 1024;
 
-/// One file, and its text or why it could not be read; or a directory that cannot be listed.
+/// One file with its text or read error; or a directory that cannot be listed.
 #[derive(Debug)]
 pub struct DropIn {
-    /// Where it is.
+    /// The path.
     pub path: PathBuf,
-    /// What it says.
+    /// The text, or the error.
     pub text: io::Result<String>,
-    /// Whether a file of the same name in an earlier directory hides it.
+    /// True if a file of the same name in an earlier directory hides it.
     pub hidden: bool,
 }
 
 /// Reads every file whose name ends with `suffix` and does not start with a dot.
 ///
 /// `directories` are in the order of their precedence, usually `/etc`, `/run`, `/usr/lib`. A
-/// directory that does not exist is empty; one that cannot be listed is an entry of its own, with
-/// the error, before all files. Files of one name follow each other in the order of their
-/// directories. A link to `/dev/null` hides its name in the directories after its own, and is not
-/// read.
+/// directory that does not exist counts as empty. A directory that cannot be listed is a separate
+/// entry with the error, before all files. Files of the same name follow each other in the order of
+/// their directories. A link to `/dev/null` hides its name in the directories after its own, and is
+/// not read.
 #[must_use]
 pub fn read(directories: &[PathBuf], suffix: &str) -> Vec<DropIn> {
     let mut read = Vec::new();
@@ -70,7 +70,7 @@ pub fn read_one(path: PathBuf) -> DropIn {
     }
 }
 
-/// The names in a directory.
+/// Returns the names in a directory.
 fn names(directory: &Path, suffix: &str) -> io::Result<Vec<OsString>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,

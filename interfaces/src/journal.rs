@@ -1,6 +1,6 @@
 //! The orchestrator's journal as bytes (`proto/journal.proto`): records framed with their length
-//! and a checksum, and read again up to where a crash has torn them off. Must never take what
-//! the checksum does not bear out, and never believe a length that is not there.
+//! and a checksum, and read back up to the point where a crash cut them off. Must never accept a
+//! record whose checksum does not match, and never trust a length beyond the end of the file.
 
 use std::io::{self, Read};
 
@@ -8,38 +8,38 @@ use prost::Message;
 
 pub use crate::generated::journal::*;
 
-/// What a journal begins with.
+/// The bytes at the start of a journal.
 pub const MAGIC: [u8; 8] = *b"RDMAHPJ1";
-/// The longest record, in bytes: the state with thousands of devices has room.
+/// The longest record, in bytes: enough for the state with thousands of devices.
 pub const MAX_RECORD_LEN: usize = 64 * 1024 * 1024;
 
 const CRC_LEN: usize = 4;
-/// A varint of a length that is allowed has no more bytes.
+/// The most bytes in the varint of a valid length.
 const MOST_VARINT_BYTES: usize = 5;
 
-/// Why a journal ends before its file does.
+/// The reason that reading a journal stops before the end of its file.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read the journal")]
     Io(#[from] io::Error),
-    /// It does not begin as one.
+    /// The file does not begin with the magic bytes.
     #[error("not a journal: it does not begin with RDMAHPJ1")]
     Magic,
-    /// A record's length is none, or its checksum is not that of its bytes.
+    /// The length of a record is invalid, or its checksum does not match its bytes.
     #[error("the record at byte {0} is damaged")]
     Damaged(u64),
-    /// A record's bytes are whole and are no record.
+    /// The bytes of a record are complete but do not decode to a record.
     #[error("the record at byte {0} cannot be decoded")]
     Undecodable(u64, #[source] prost::DecodeError),
 }
 
-/// A record as it stands in a journal.
+/// Returns a record with the framing of a journal.
 #[must_use]
 pub fn encode(record: &Record) -> Vec<u8> {
     let payload = record.encode_to_vec();
     let mut framed = Vec::with_capacity(payload.len() + MOST_VARINT_BYTES + CRC_LEN);
-    // A vector grows as far as is needed.
+    // This cannot fail: a vector grows as needed.
     let _ = prost::encode_length_delimiter(payload.len(), &mut framed);
     framed.extend_from_slice(&payload);
     framed.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
@@ -49,16 +49,16 @@ pub fn encode(record: &Record) -> Vec<u8> {
 /// Reads a journal, record by record.
 pub struct Reader<R> {
     from: R,
-    /// The bytes of everything that was whole.
+    /// The length of the part that was complete, in bytes.
     whole: u64,
     ended: bool,
 }
 
 impl<R: Read> Reader<R> {
-    /// Begins to read.
+    /// Starts reading: checks the magic bytes.
     ///
     /// # Errors
-    /// When it is no journal, or cannot be read.
+    /// Fails if the file is not a journal, or cannot be read.
     pub fn new(mut from: R) -> Result<Self, JournalError> {
         let mut magic = [0; MAGIC.len()];
         match from.read_exact(&mut magic) {
@@ -73,8 +73,8 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// How many bytes of the file are whole records, as far as it was read. What is behind them
-    /// is cut off before a journal is written on.
+    /// Returns the number of bytes, as far as the file was read, that are the magic bytes and
+    /// complete records. The file is cut there before records are appended.
     #[must_use]
     pub fn whole(&self) -> u64 {
         self.whole
@@ -89,7 +89,7 @@ impl<R: Read> Reader<R> {
         if len > MAX_RECORD_LEN {
             return Err(damaged);
         }
-        // As much as is there, and not as much as is promised.
+        // Reads as many bytes as the file has, and does not reserve what the length promises.
         let mut framed = Vec::new();
         (&mut self.from)
             .take((len + CRC_LEN) as u64)
@@ -109,8 +109,8 @@ impl<R: Read> Reader<R> {
         Ok(Some(record))
     }
 
-    /// The next record's length, and of how many bytes that is; nothing at the end, or where it
-    /// is torn off.
+    /// Returns the length of the next record, and the number of bytes that encode it; nothing at
+    /// the end of the file, or if the length is cut off.
     fn length(&mut self) -> Result<Option<(u64, usize)>, JournalError> {
         let mut length = 0;
         for at in 0..MOST_VARINT_BYTES {

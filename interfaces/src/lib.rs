@@ -1,23 +1,23 @@
-//! What the three services of rdma-hotplug share: their varlink contracts, and the one way in
-//! which all of them speak varlink, adopt sockets and log.
+//! The code that the three services of rdma-hotplug share: their varlink contracts, and the one
+//! implementation with which they speak varlink, adopt sockets and log.
 //!
-//! Responsible for the wire and for nothing behind it. Must never depend on a service, decide
-//! what a device needs, or touch a device or a module.
+//! Responsible for the wire and for nothing else. Must never depend on a service, decide what
+//! a device needs, or touch a device or a module.
 //!
 //! In reading order:
 //! - [`detector`], [`loader`], [`orchestrator`]: the contracts, their types generated from
 //!   `interfaces/varlink/*.varlink`.
-//! - [`names`]: names that crossed a boundary, validated once.
+//! - [`names`]: names that cross a boundary, validated once.
 //! - [`server`], [`client`]: varlink over `AF_UNIX` stream sockets.
-//! - [`activation`]: the sockets that the service manager hands over.
-//! - [`clock`]: the time between the services.
+//! - [`activation`]: the sockets that the service manager passes.
+//! - [`clock`]: the time that the services exchange.
 //! - [`dropin`]: configuration directories, as systemd merges them.
 //! - [`journal`]: the orchestrator's journal as bytes.
-//! - [`log`]: where log records go.
+//! - [`log`]: the destination of log records.
 //! - [`netlink`]: numbers in netlink messages.
-//! - [`sandbox`]: what a service takes from itself.
+//! - [`sandbox`]: the restrictions that a service puts on itself.
 //! - [`user`]: user names and their numbers.
-//! - [`lifecycle`]: the service manager, and what it wants.
+//! - [`lifecycle`]: notifications to the service manager, and its signals.
 
 pub mod activation;
 pub mod client;

@@ -1,6 +1,6 @@
-//! A service and its service manager: READY, RELOADING, STOPPING, the watchdog, and the signals
-//! that say what is wanted (`sd_notify(3)`, `systemd.service(5)`). Must never end anything
-//! itself.
+//! The protocol between a service and its service manager: READY, RELOADING, STOPPING, the
+//! watchdog, and the signals that request a stop or a reload (`sd_notify(3)`,
+//! `systemd.service(5)`). Must never end anything itself.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +10,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// As many files as a service ever needs open: its connections, and some of its own.
+/// The most files that a service needs open: its connections, and a few others.
 const MAX_FILES: u64 = 8192;
 
-/// What the service manager, or a person, wants of a service.
+/// A request of the service manager, or of a user, to a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// SIGTERM or SIGINT: end.
@@ -22,7 +22,7 @@ pub enum Wish {
     Reload,
 }
 
-/// The signals that wishes come as, caught from its making on.
+/// The signals that carry such requests, caught from the creation of this value on.
 #[derive(Debug)]
 pub struct Wishes {
     terminate: Signal,
@@ -34,7 +34,7 @@ impl Wishes {
     /// Catches the signals.
     ///
     /// # Errors
-    /// When they cannot be caught.
+    /// Fails if they cannot be caught.
     pub fn catch() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -43,7 +43,7 @@ impl Wishes {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> Wish {
         tokio::select! {
             _ = self.terminate.recv() => Wish::Stop,
@@ -53,21 +53,21 @@ impl Wishes {
     }
 }
 
-/// Whether READY was said.
+/// True if READY was sent.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
-/// Says that the start is complete, and what `systemctl status` should show. Without a service
-/// manager this, like all that follows, says nothing to nobody.
+/// Reports that the start is complete, and the status that `systemctl status` shows. Without a
+/// service manager this function and those below send nothing.
 pub fn ready(status: &str) {
     STARTED.store(true, Ordering::Relaxed);
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Has `reload` read the configuration again, between saying that it begins and that it is
-/// done, and returns what it returns: a status, or nothing where there is nothing to read.
+/// Calls `reload` to read the configuration again, and returns its result: a status, or nothing if
+/// there is no configuration to read. Sends RELOADING before the call and READY after it.
 pub fn reload(reload: impl FnOnce() -> Option<String>) -> Option<String> {
-    // While the service is starting the service manager waits for READY alone, and one that
-    // means the end of a reload would be taken for the end of the start.
+    // While the service starts, the service manager waits for READY only. A READY that ends a
+    // reload would be taken as the end of the start.
     let started = STARTED.load(Ordering::Relaxed);
     if started {
         match NotifyState::monotonic_usec_now() {
@@ -82,18 +82,17 @@ pub fn reload(reload: impl FnOnce() -> Option<String>) -> Option<String> {
     status
 }
 
-/// Says that the end has begun.
+/// Reports that the service is stopping.
 pub fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// Tells the watchdog that the service lives, again and again, as often as it wants to hear it.
-/// Never completes.
+/// Sends keep-alives to the watchdog at the interval that it requires. Never completes.
 pub async fn feed_watchdog() {
     let Some(timeout) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
-    // Half of it, as sd_watchdog_enabled(3) recommends.
+    // Half of the timeout, as sd_watchdog_enabled(3) recommends.
     let mut interval = tokio::time::interval((timeout / 2).max(Duration::from_millis(1)));
     loop {
         interval.tick().await;
@@ -101,9 +100,10 @@ pub async fn feed_watchdog() {
     }
 }
 
-/// Lets this process open as many files as it may, up to what it needs, and says how many.
+/// Raises the limit of open files of this process to what it needs or to the hard limit, and
+/// returns the resulting limit.
 ///
-/// The soft limit is low for programs that use select(2), which none of ours does
+/// The soft limit is low for programs that use select(2), which no service uses
 /// (`systemd.exec(5)`, "Process Properties").
 pub fn raise_file_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);

@@ -1,5 +1,5 @@
-//! The contract of the loader, `org.rdmahotplug.Loader`. Must never mean anything that its
-//! interface file does not say.
+//! The contract of the loader, `org.rdmahotplug.Loader`. Must never hold a meaning that is not in
+//! its interface file.
 
 use crate::Interface;
 pub use crate::generated::loader::*;
@@ -12,13 +12,13 @@ pub const INTERFACE: Interface = Interface {
 
 /// Loads modules by name or alias.
 pub const LOAD: &str = "org.rdmahotplug.Loader.Load";
-/// Says what a load would do.
+/// Shows what a load would do.
 pub const EXPLAIN: &str = "org.rdmahotplug.Loader.Explain";
 /// Lists the modules that the policy names.
 pub const LIST: &str = "org.rdmahotplug.Loader.List";
-/// Says what the loader is doing.
+/// Returns the loads in progress, and the limits.
 pub const DESCRIBE: &str = "org.rdmahotplug.Loader.Describe";
-/// More questions wait for an answer than the service keeps.
+/// More requests wait for a reply than the service keeps.
 pub const TOO_MANY_QUESTIONS: &str = "org.rdmahotplug.Loader.TooManyQuestions";
 /// The policy names no module.
 pub const NO_MODULES: &str = "org.rdmahotplug.Loader.NoModules";
@@ -26,14 +26,14 @@ pub const NO_MODULES: &str = "org.rdmahotplug.Loader.NoModules";
 pub const NO_PLAN: &str = "org.rdmahotplug.Loader.NoPlan";
 
 impl ExplainReply {
-    /// Why an administrator's decision keeps everything from being loaded that was asked about, in a
-    /// sentence; nothing where it does not.
+    /// Returns the reason, as a message, if an administrator's decision keeps all requested modules
+    /// from being loaded; otherwise nothing.
     #[must_use]
     pub fn exclusion(&self) -> Option<String> {
         if self.plans.len() <= 1 && self.denied_by.is_some_and(|by| by != Denier::Policy) {
             return Some(self.message.clone());
         }
-        // The first that is denied may be so by the policy, which does not matter here.
+        // The policy may deny the first module, which does not matter here.
         let first = self.plans.first()?;
         let all = self.plans.iter().all(|plan| plan.blacklisted_by.is_some());
         let source = first.blacklisted_by.as_ref().filter(|_| all)?;
@@ -42,7 +42,7 @@ impl ExplainReply {
 }
 
 impl ModuleResult {
-    /// An answer that says no more than what became of `module`.
+    /// Creates a result that holds only the outcome of `module`.
     #[must_use]
     pub fn new(module: impl Into<String>, outcome: Outcome) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl ModuleResult {
         }
     }
 
-    /// An answer that `module` failed, and why, in a sentence.
+    /// Creates a result that `module` failed, with the reason as a message.
     #[must_use]
     pub fn failed(module: impl Into<String>, why: impl Into<String>) -> Self {
         let mut result = Self::new(module, Outcome::Failed);
@@ -68,7 +68,7 @@ impl ModuleResult {
         result
     }
 
-    /// Whether the administrator has decided that the module is not loaded, and not the policy.
+    /// Returns true if a decision of the administrator, and not the policy, excludes the module.
     #[must_use]
     pub fn is_excluded(&self) -> bool {
         matches!(

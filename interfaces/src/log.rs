@@ -1,6 +1,6 @@
-//! Where log records go: the journal when standard error is connected to it
-//! (`$JOURNAL_STREAM`, `systemd.exec(5)`), so that fields stay fields; otherwise standard
-//! error, for people. Must never be called by anything but a program's `main`.
+//! The destination of log records: the journal if standard error is connected to it
+//! (`$JOURNAL_STREAM`, `systemd.exec(5)`), so that fields stay fields; otherwise standard error,
+//! for people. Must never be called by anything but a program's `main`.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// How the level is changed while the program runs.
+/// The handle that changes the level while the program runs.
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
 /// Starts logging at `level` and above. A second call changes nothing.
@@ -21,7 +21,7 @@ pub fn init(level: LevelFilter) {
     let _ = LEVEL.set(handle);
     let registry = tracing_subscriber::registry().with(level);
     let journal = stderr_is_the_journal().then(tracing_journald::layer);
-    // The first subscriber stays: there is nobody to tell that a second one came too late.
+    // The first subscriber stays. A second call has no way to report its error.
     let _ = match journal {
         Some(Ok(journal)) => registry.with(journal).try_init(),
         _ => {
@@ -33,7 +33,7 @@ pub fn init(level: LevelFilter) {
     };
 }
 
-/// The level as in `syslog(3)`, from 0 to 7: the highest that is logged.
+/// Returns the level as in `syslog(3)`, from 0 to 7: the highest that is logged.
 #[must_use]
 pub fn level() -> u8 {
     let level = LEVEL.get().and_then(reload::Handle::clone_current);
@@ -46,7 +46,7 @@ pub fn level() -> u8 {
     }
 }
 
-/// Sets the level as in `syslog(3)`. Says whether it is one.
+/// Sets the level as in `syslog(3)`. Returns false if `level` is invalid.
 #[must_use]
 pub fn set_level(level: i64) -> bool {
     let filter = match level {
@@ -61,8 +61,9 @@ pub fn set_level(level: i64) -> bool {
         .is_none_or(|handle| handle.reload(filter).is_ok())
 }
 
-/// `$JOURNAL_STREAM` is `DEVICE:INODE` of the stream that the service manager connected; a
-/// program that inherited the variable but writes elsewhere must not take it for its own.
+/// Compares `$JOURNAL_STREAM` with standard error. The variable is `DEVICE:INODE` of the stream
+/// that the service manager connected; a program that inherited the variable but writes elsewhere
+/// must not take that stream for its own.
 fn stderr_is_the_journal() -> bool {
     let Some(stream) = std::env::var_os("JOURNAL_STREAM") else {
         return false;
@@ -81,7 +82,7 @@ impl std::fmt::Display for Chain<'_> {
         let mut cause = self.0.source();
         while let Some(error) = cause {
             let text = error.to_string();
-            // Some errors of libraries say their cause themselves.
+            // Some errors of libraries contain the text of their cause.
             if !said.ends_with(&text) {
                 write!(f, ": {text}")?;
                 said = text;

@@ -1,11 +1,11 @@
-//! Names that cross a boundary, validated once when they do. Everything behind the boundary
-//! may rely on them. Must never read or look up anything.
+//! Names that cross a boundary, validated once when they do. The code behind the boundary may rely
+//! on them. Must never read or look up anything.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a string is not a name of the kind that was wanted.
+/// The reason that a string is not a name of the required kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} is not a {kind}: {reason}")]
 pub struct NameError {
@@ -16,29 +16,31 @@ pub struct NameError {
 
 impl NameError {
     fn new(kind: &'static str, name: &str, reason: &'static str) -> Self {
-        // Whoever logs or answers this must not be made to repeat a megabyte.
+        // The caller logs or returns this error, which must not repeat a megabyte.
         let name = name.chars().take(80).collect();
         Self { kind, name, reason }
     }
 }
 
 /// The name of a kernel module, or an alias of the same form, in the kernel's spelling: `_`
-/// stands for every `-`, as in `modprobe(8)`.
+/// replaces every `-`, as in `modprobe(8)`.
 ///
 /// 1 to 55 of the characters `A-Z a-z 0-9 _ -` (`MODULE_NAME_LEN` in the kernel's
-/// `include/linux/module.h` is 56 with the final NUL). No path, option or pattern is one.
+/// `include/linux/module.h` is 56 with the final NUL), not beginning with `-`. A path, option or
+/// pattern is never valid.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ModuleName(String);
 
 impl ModuleName {
-    /// The most bytes that a name may have.
+    /// The most bytes in a name.
     pub const MAX_LEN: usize = 55;
 
-    /// Checks `name` and gives it the kernel's spelling.
+    /// Checks `name` and converts it to the kernel's spelling.
     ///
     /// # Errors
-    /// When `name` is empty, longer than [`Self::MAX_LEN`] bytes, or has any other character.
+    /// Fails if `name` is empty, longer than [`Self::MAX_LEN`] bytes, begins with `-`, or has any
+    /// other character.
     pub fn parse(name: &str) -> Result<Self, NameError> {
         const KIND: &str = "module name";
         if name.is_empty() {
@@ -58,31 +60,32 @@ impl ModuleName {
         Ok(Self(name.replace('-', "_")))
     }
 
-    /// The name in the kernel's spelling.
+    /// Returns the name in the kernel's spelling.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What a module can be looked up by: its name, an alias, or what the kernel looks for a device's driver
-/// by (`modalias` in sysfs), in the spelling of depmod's indexes: `_` stands for every `-`.
+/// A key with which a module can be looked up: its name, an alias, or the string with which the
+/// kernel looks for a device's driver (`modalias` in sysfs), in the spelling of depmod's indexes:
+/// `_` replaces every `-`.
 ///
-/// 1 to 255 of the characters `A-Z a-z 0-9 _ - : . , = +`, the first of them a letter or digit: it can
-/// stand in a path.
+/// 1 to 255 of the characters `A-Z a-z 0-9 _ - : . , = +`, the first of them a letter, a digit or
+/// `_`: it can be part of a path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ModuleAlias(String);
 
 impl ModuleAlias {
-    /// The most bytes that an alias may have.
+    /// The most bytes in an alias.
     pub const MAX_LEN: usize = 255;
 
-    /// Checks `alias` and gives it the spelling of the indexes.
+    /// Checks `alias` and converts it to the spelling of the indexes.
     ///
     /// # Errors
-    /// When `alias` is empty, longer than [`Self::MAX_LEN`] bytes, begins with another character than a
-    /// letter or digit, or has one that may not stand in it.
+    /// Fails if `alias` is empty, longer than [`Self::MAX_LEN`] bytes, begins with a character
+    /// other than a letter, a digit or `_`, or has any other character.
     pub fn parse(alias: &str) -> Result<Self, NameError> {
         const KIND: &str = "module name or alias";
         if alias.len() > Self::MAX_LEN {
@@ -100,7 +103,7 @@ impl ModuleAlias {
         Ok(Self(alias.replace('-', "_")))
     }
 
-    /// The alias in the spelling of the indexes.
+    /// Returns the alias in the spelling of the indexes.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -109,21 +112,21 @@ impl ModuleAlias {
 
 /// The name of an RDMA device: an entry of `/sys/class/infiniband`.
 ///
-/// 1 to 63 bytes (`IB_DEVICE_NAME_MAX` in `rdma_netlink.h` is 64 with the final NUL), without
-/// `/` and control characters, and neither `.` nor `..`: it can stand in a path.
-/// A blank is unusual, but the kernel takes it.
+/// 1 to 63 bytes (`IB_DEVICE_NAME_MAX` in `rdma_netlink.h` is 64 with the final NUL), without `/`
+/// and control characters, and neither `.` nor `..`: it can be part of a path. A blank is unusual,
+/// but the kernel accepts it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DeviceName(String);
 
 impl DeviceName {
-    /// The most bytes that a name may have.
+    /// The most bytes in a name.
     pub const MAX_LEN: usize = 63;
 
     /// Checks `name`.
     ///
     /// # Errors
-    /// When `name` cannot be an entry of `/sys/class/infiniband`.
+    /// Fails if `name` cannot be an entry of `/sys/class/infiniband`.
     pub fn parse(name: &str) -> Result<Self, NameError> {
         const KIND: &str = "device name";
         if name.is_empty() {
@@ -142,23 +145,23 @@ impl DeviceName {
         Ok(Self(name.to_owned()))
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The name of one systemd unit that can be started: no template without its instance.
+/// The name of a systemd unit that can be started: not a template without its instance.
 ///
-/// 1 to 255 of the characters `A-Z a-z 0-9 : - _ . \ @`, the last of its parts after a dot a type
-/// of unit (`systemd.unit(5)`; systemd's `unit_name_is_valid()`).
+/// 1 to 255 of the characters `A-Z a-z 0-9 : - _ . \ @`. The part after the last dot is a unit type
+/// (`systemd.unit(5)`; systemd's `unit_name_is_valid()`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct UnitName(String);
 
 impl UnitName {
-    /// The most bytes that a name may have.
+    /// The most bytes in a name.
     pub const MAX_LEN: usize = 255;
 
     const TYPES: [&str; 11] = [
@@ -178,7 +181,7 @@ impl UnitName {
     /// Checks `name`.
     ///
     /// # Errors
-    /// When it is no unit's name, or that of a template.
+    /// Fails if `name` is not the name of a unit, or is that of a template.
     pub fn parse(name: &str) -> Result<Self, NameError> {
         let wrong = |reason| Err(NameError::new("unit name", name, reason));
         let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
@@ -203,29 +206,29 @@ impl UnitName {
         Ok(Self(name.to_owned()))
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The number of the last change that a publisher has told. It only grows, by one a change, and
-/// begins anew at 0 when the publisher does.
+/// The number of the last change that a publisher has sent. It only grows, by one with each change,
+/// and starts again at 0 when the publisher restarts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SequenceNumber(i64);
 
 impl SequenceNumber {
-    /// The number before the first change. Where it is the time of the start, in µs of
+    /// Creates the number before the first change. If it is the time of the start, in µs of
     /// CLOCK_MONOTONIC, numbers grow across restarts.
     #[must_use]
     pub fn starting_at(number: i64) -> Self {
         Self(number)
     }
 
-    /// Counts one change, and says its number.
+    /// Counts one change, and returns its number.
     pub fn advance(&mut self) -> Self {
-        // At a change each nanosecond it would take 292 years to stop here.
+        // At one change each nanosecond this would saturate after 292 years.
         self.0 = self.0.saturating_add(1);
         *self
     }
@@ -237,7 +240,7 @@ impl From<SequenceNumber> for i64 {
     }
 }
 
-/// What every validated name can do.
+/// Implements the conversions that every validated name has.
 macro_rules! name {
     ($name:ident) => {
         impl TryFrom<String> for $name {

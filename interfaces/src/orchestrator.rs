@@ -12,41 +12,41 @@ pub const INTERFACE: Interface = Interface {
 
 /// Lists the RDMA devices with their status.
 pub const LIST: &str = "org.rdmahotplug.Orchestrator.List";
-/// Follows the status of the RDMA devices.
+/// Subscribes to the status of the RDMA devices.
 pub const SUBSCRIBE_STATUS: &str = "org.rdmahotplug.Orchestrator.SubscribeStatus";
-/// The state of the whole.
+/// Returns the overall state.
 pub const DESCRIBE: &str = "org.rdmahotplug.Orchestrator.Describe";
-/// No device matches, or there is none at all.
+/// No device matches, or there are no devices.
 pub const NO_SUCH_DEVICE: &str = "org.rdmahotplug.Orchestrator.NoSuchDevice";
-/// Says why a device is as it is.
+/// Explains the status of a device.
 pub const EXPLAIN: &str = "org.rdmahotplug.Orchestrator.Explain";
-/// Waits for a device, or for everything to be settled.
+/// Waits for a device, or until everything is settled.
 pub const WAIT: &str = "org.rdmahotplug.Orchestrator.Wait";
-/// Compares what is wanted with what is.
+/// Compares the desired state with the actual state.
 pub const RECONCILE: &str = "org.rdmahotplug.Orchestrator.Reconcile";
-/// Loads and starts nothing.
+/// Stops loading modules and starting units until a resume.
 pub const PAUSE: &str = "org.rdmahotplug.Orchestrator.Pause";
 /// Ends a pause.
 pub const RESUME: &str = "org.rdmahotplug.Orchestrator.Resume";
-/// The journal.
+/// Lists the records of the journal.
 pub const LIST_HISTORY: &str = "org.rdmahotplug.Orchestrator.ListHistory";
-/// The time for waiting is over.
+/// The timeout of a wait has expired.
 pub const WAIT_TIMED_OUT: &str = "org.rdmahotplug.Orchestrator.WaitTimedOut";
 /// Nothing is paused.
 pub const NOT_PAUSED: &str = "org.rdmahotplug.Orchestrator.NotPaused";
 /// Lists the functions that have no device yet.
 pub const LIST_FUNCTIONS: &str = "org.rdmahotplug.Orchestrator.ListFunctions";
-/// Says who wants a module, and what became of it.
+/// Shows which devices and functions need a module, and its outcome.
 pub const EXPLAIN_MODULE: &str = "org.rdmahotplug.Orchestrator.ExplainModule";
-/// Says what the loader would do with a module.
+/// Shows what the loader would do with a module.
 pub const PLAN_MODULE: &str = "org.rdmahotplug.Orchestrator.PlanModule";
 /// Lists the modules that the loader's policy names.
 pub const LIST_POLICY: &str = "org.rdmahotplug.Orchestrator.ListPolicy";
-/// The loader cannot be asked, or cannot say.
+/// The loader cannot be reached, or cannot reply.
 pub const LOADER_UNAVAILABLE: &str = "org.rdmahotplug.Orchestrator.LoaderUnavailable";
-/// No function is without a device.
+/// Every function has a device.
 pub const NO_SUCH_FUNCTION: &str = "org.rdmahotplug.Orchestrator.NoSuchFunction";
-/// Nobody wants a module of this name.
+/// No device and no function needs a module of this name.
 pub const NO_SUCH_MODULE: &str = "org.rdmahotplug.Orchestrator.NoSuchModule";
 /// The journal has no such record.
 pub const NO_SUCH_RECORD: &str = "org.rdmahotplug.Orchestrator.NoSuchRecord";

@@ -1,7 +1,7 @@
-//! What a service takes from itself, once it has what it needs: on top of its unit's sandbox, and
-//! where it runs without one. Which system calls are left is written in a file of `deploy/seccomp`,
-//! one line a call with its reason, from which the unit's `SystemCallFilter=` is made as well.
-//! Nothing here can be taken back. Must never leave more than the file says.
+//! The restrictions that a service puts on itself after its start: in addition to its unit's
+//! sandbox, and also if it runs without one. A file of `deploy/seccomp` lists the system calls that
+//! stay allowed, one per line with its reason; the unit's `SystemCallFilter=` is generated from the
+//! same file. No restriction can be lifted again. Must never allow more than the file lists.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,11 +18,11 @@ use seccompiler::{
 };
 use syscalls::Sysno;
 
-/// The number of ENOSYS and EPERM, as `errno(3)` has them on every Linux.
+/// The numbers of ENOSYS and EPERM (`errno(3)`) on every architecture that seccompiler supports.
 const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;
 
-/// Why a file of system calls cannot be used.
+/// The reason that a file of system calls cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// A line is not `PARTS: CALL [CONDITION] # REASON`.
@@ -31,52 +31,53 @@ pub enum SandboxError {
     /// A condition is not `ARGUMENT=VALUE`, `ARGUMENT&MASK=VALUE` or `ENOSYS`.
     #[error("line {0}: {1:?} is not like ARGUMENT=VALUE, ARGUMENT&MASK=VALUE or ENOSYS")]
     Condition(usize, String),
-    /// The filter cannot be made for this processor.
+    /// The filter cannot be built for this processor.
     #[error("the filter cannot be made")]
     Backend(#[from] seccompiler::BackendError),
     /// The kernel refuses the filter.
     #[error("the kernel refuses the filter")]
     Apply(#[source] seccompiler::Error),
-    /// The kernel has Landlock and refuses.
+    /// The kernel has Landlock and rejects the rules.
     #[error("the kernel refuses the rules for files")]
     Landlock(#[from] landlock::RulesetError),
 }
 
-/// When a system call is allowed.
+/// The condition under which a system call is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// Whatever its arguments.
+    /// Allowed with any arguments.
     Always,
-    /// When this argument, from 0, under this mask has this value. The lower 32 bits count.
+    /// Allowed if this argument, counted from 0, has this value under this mask. Only the lower 32
+    /// bits are compared.
     Argument {
-        /// Which argument.
+        /// The number of the argument.
         argument: u8,
-        /// Which of its bits.
+        /// The mask.
         mask: u32,
-        /// What they are.
+        /// The value under the mask.
         value: u32,
     },
-    /// Never; it is answered as by a kernel that does not have it.
+    /// Never allowed; it fails as on a kernel that does not have the call.
     Missing,
 }
 
 /// One line of a file of system calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// The parts of the program that need it.
+    /// The parts of the program that need the call.
     pub parts: Vec<String>,
     /// The name of the call.
     pub call: String,
-    /// When it is allowed.
+    /// The condition under which it is allowed.
     pub condition: Condition,
-    /// What it is needed for.
+    /// The reason that it is needed.
     pub reason: String,
 }
 
-/// Reads a file of system calls. Empty lines and those that begin with `#` say nothing.
+/// Reads a file of system calls. Empty lines and lines that begin with `#` are ignored.
 ///
 /// # Errors
-/// When a line is invalid.
+/// Fails if a line is invalid.
 pub fn parse(text: &str) -> Result<Vec<Line>, SandboxError> {
     let lines = (1..).zip(text.lines().map(str::trim));
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
@@ -133,11 +134,11 @@ fn number(text: &str) -> Option<u32> {
     }
 }
 
-/// Leaves the system calls that `part` needs by the file `text`, on all threads. Every other one
-/// fails with `EPERM`.
+/// Allows only the system calls that `part` needs according to the file `text`, on all threads.
+/// Every other call fails with `EPERM`.
 ///
 /// # Errors
-/// When the file is invalid, or the kernel refuses.
+/// Fails if the file is invalid, or if the kernel refuses the filter.
 pub fn restrict_system_calls(text: &str, part: &str) -> Result<(), SandboxError> {
     for program in filters(text, part)? {
         seccompiler::apply_filter_all_threads(&program).map_err(SandboxError::Apply)?;
@@ -145,11 +146,11 @@ pub fn restrict_system_calls(text: &str, part: &str) -> Result<(), SandboxError>
     Ok(())
 }
 
-/// The filters of [`restrict_system_calls`], in the order in which they are applied. Of the
-/// verdicts of several filters the strictest counts (`seccomp(2)`).
+/// Returns the filters of [`restrict_system_calls`], in the order in which they are applied. The
+/// strictest verdict of all filters takes effect (`seccomp(2)`).
 ///
 /// # Errors
-/// When the file is invalid, or a filter cannot be made for this processor.
+/// Fails if the file is invalid, or if a filter cannot be built for this processor.
 pub fn filters(text: &str, part: &str) -> Result<Vec<BpfProgram>, SandboxError> {
     let lines = parse(text)?;
     let (mut allowed, mut missing) = (BTreeMap::new(), BTreeMap::new());
@@ -210,12 +211,13 @@ fn program(
     Ok(SeccompFilter::new(rules, otherwise, matched, architecture)?.try_into()?)
 }
 
-/// Leaves nothing of the file system but reading `readable` and what is below, and writing below
-/// `writable`. What is not there is left out, and so is what may stand above it. A kernel without
-/// Landlock is left as it is. Connecting to sockets is not restricted (`landlock(7)`).
+/// Restricts access to the file system to reading `readable` and below, and writing below
+/// `writable`. A path that does not exist is skipped, and no parent directory is allowed in its
+/// place. A kernel without Landlock applies no restriction. Connecting to sockets is not restricted
+/// (`landlock(7)`).
 ///
 /// # Errors
-/// When the kernel has Landlock and refuses.
+/// Fails if the kernel has Landlock and rejects the rules.
 pub fn restrict_files<'p>(
     readable: impl IntoIterator<Item = &'p Path>,
     writable: impl IntoIterator<Item = &'p Path>,
@@ -242,7 +244,8 @@ fn reading(path: &Path) -> BitFlags<AccessFs> {
     }
 }
 
-/// Files that are made, written, renamed and removed in one directory. No link, node or directory.
+/// Returns the rights to create, write, rename and remove files in one directory. Links, device
+/// nodes and directories cannot be made.
 fn writing() -> BitFlags<AccessFs> {
     AccessFs::ReadFile
         | AccessFs::ReadDir
@@ -252,7 +255,7 @@ fn writing() -> BitFlags<AccessFs> {
         | AccessFs::RemoveFile
 }
 
-/// As [`io::Error`], for a service's own error type.
+/// Wraps the error in an [`io::Error`], for a service's own error type.
 impl From<SandboxError> for io::Error {
     fn from(error: SandboxError) -> Self {
         Self::other(error)
@@ -310,7 +313,7 @@ insert: clone3 ENOSYS        # clone is used instead
         }
     }
 
-    /// Runs `test` on a thread that has only these calls, and these files.
+    /// Runs `test` on a thread that is restricted to these calls and these files.
     fn restricted<T: Send>(
         files: (&[&Path], &[&Path]),
         calls: Option<&str>,

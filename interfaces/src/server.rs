@@ -1,10 +1,11 @@
-//! The varlink server of all three services: accepts connections, reads calls, answers what
-//! is wrong with them, and hands the rest to a [`Service`].
+//! The varlink server of all three services: accepts connections, reads calls, replies to invalid
+//! calls with an error, and passes the others to a [`Service`].
 //!
-//! One task a connection, so that a slow call or a reader that has stalled costs only itself. What
-//! peers hold is counted ([`Limits`]), and what the service manager wants comes before whatever they
-//! do. Every ill-formed call is answered; only an ill-formed message, or a limit, ends its
-//! connection, after an answer that says why. Must never know what a method means.
+//! Each connection has its own task, so that a slow call or a stalled reader affects only itself.
+//! The resources that peers hold are counted ([`Limits`]), and requests of the service manager have
+//! priority over anything that peers do. Every ill-formed call receives a reply; only an ill-formed
+//! message, or a limit, ends its connection, after a reply that gives the reason. Must never
+//! interpret a method.
 
 mod call;
 mod error;
@@ -40,57 +41,57 @@ use message::{Gone, Malformed, MessageReader};
 use origin::Origins;
 pub use peer::{Authorisation, Peer};
 
-/// How long accepting pauses when the process is out of file descriptors. Connections wait in
-/// the socket's backlog meanwhile.
+/// The time for which accepting pauses if the process is out of file descriptors. Connections wait
+/// in the socket's backlog for that time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long calls under way may take when the service stops. The loader gives loads in flight 3 s, and
-/// then an answer.
+/// The time that calls in progress have when the service stops. The loader gives loads in flight
+/// 3 s, and then replies.
 pub const STOP_TIMEOUT: Duration = Duration::from_millis(3500);
 
-/// What stands behind a socket.
+/// The implementation behind a socket.
 pub trait Service: Send + Sync + 'static {
     /// The program's name, for `GetInfo`.
     const PRODUCT: &'static str;
-    /// The interface that is served, beside `org.varlink.service` and `io.systemd.service`.
+    /// The interface that is served, in addition to `org.varlink.service` and `io.systemd.service`.
     const INTERFACE: Interface;
 
-    /// Answers one call of a method of [`Self::INTERFACE`].
+    /// Handles one call of a method of [`Self::INTERFACE`].
     ///
-    /// Runs until it returns or the peer is gone, whichever comes first: it must bear being
-    /// dropped at any `.await`.
+    /// Runs until it returns or the peer disconnects, whichever happens first: it must tolerate
+    /// being dropped at any `.await`.
     fn call(&self, call: &mut Call<'_>) -> impl Future<Output = Result<(), CallError>> + Send;
 
-    /// Reads the configuration again and says what `systemctl status` should show; nothing
-    /// where there is no configuration.
+    /// Reads the configuration again and returns the status for `systemctl status`; nothing if
+    /// there is no configuration.
     fn reload(&self) -> Option<String> {
         None
     }
 
-    /// Whether something is under way that an idle exit would break off.
+    /// Returns true if work is in progress that an idle exit would interrupt.
     fn is_busy(&self) -> bool {
         false
     }
 }
 
-/// Who is served, and how much of it.
+/// The peers that are served, and their limits.
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// How much the service takes from its peers.
+    /// The limits on the resources that peers hold.
     pub limits: Limits,
-    /// The users that have a place of their own, beside root and the service's own user.
+    /// The users that have reserved capacity, in addition to root and the service's own user.
     pub peers: Vec<u32>,
-    /// A netlink socket of the family sock-diag from outside of the service's user namespace, by which
-    /// the users that the namespace does not map are told apart.
+    /// A sock-diag netlink socket from outside of the service's user namespace. It distinguishes
+    /// the users that the namespace does not map.
     pub sock_diag: Option<OwnedFd>,
 }
 
-/// Serves `endpoint` until the process is told to stop, no peer has been connected for `idle`,
-/// or, for a connected socket, the peer is gone. Calls that are under way at the end are
-/// answered if that takes no longer than [`STOP_TIMEOUT`]; subscriptions are ended.
+/// Serves `endpoint` until the process receives a stop signal, no peer has been connected for
+/// `idle`, or, with a connected socket, the peer disconnects. Calls in progress at the end receive
+/// their replies if that takes no longer than [`STOP_TIMEOUT`]; subscriptions are ended.
 ///
 /// # Errors
-/// When the socket cannot be used at all.
+/// Fails if the socket cannot be used at all.
 pub async fn serve<S: Service>(
     endpoint: Endpoint,
     service: Arc<S>,
@@ -114,8 +115,9 @@ pub async fn serve<S: Service>(
             let mut connections = JoinSet::new();
             let listener = UnixListener::from_std(listener)?;
             tokio::select! {
-                // What the service manager wants comes before anything that a peer does: this task
-                // may go on only so often before it yields, and a flood uses all of that up.
+                // Requests of the service manager have priority over anything that a peer does:
+                // tokio limits what this task does before it must yield, and a flood uses up that
+                // budget.
                 biased;
                 () = server.until_stop(wishes) => {}
                 () = lifecycle::feed_watchdog() => {}
@@ -135,7 +137,7 @@ pub async fn serve<S: Service>(
     }
 }
 
-/// What the connections of one service share.
+/// The state that the connections of one service share.
 struct Server<S> {
     service: Arc<S>,
     /// The service's own user and its configured peers.
@@ -143,13 +145,13 @@ struct Server<S> {
     origins: Option<Origins>,
     accounts: Arc<Accounts>,
     refusals: Arc<Pace>,
-    /// Held by the one peer without a place of its own whose call is being answered.
+    /// Held by the one peer without reserved capacity whose call is being handled.
     turn: Semaphore,
     stopping: watch::Sender<bool>,
 }
 
 impl<S: Service> Server<S> {
-    /// A server in a process that may open `files` files.
+    /// Creates a server in a process that may open `files` files.
     fn new(service: Arc<S>, files: usize, admission: Admission) -> Self {
         let Admission {
             mut limits,
@@ -157,8 +159,8 @@ impl<S: Service> Server<S> {
             sock_diag,
         } = admission;
         privileged.push(rustix::process::geteuid().as_raw());
-        // A quarter stays for what a call may have to open, as in sd-varlink. The places of those
-        // who have their own count first.
+        // A quarter stays free for the files that a call may have to open, as in sd-varlink. The
+        // reserved capacity is subtracted first.
         let files = files as u64 / 4 * 3;
         let own = limits.get(Limit::ConnectionsPrivileged).min(files / 2);
         limits.set(Limit::ConnectionsPrivileged, own);
@@ -175,7 +177,7 @@ impl<S: Service> Server<S> {
         }
     }
 
-    /// Completes when the process is to stop. Reloads when it is to reload.
+    /// Completes when the process must stop. Reloads on request.
     async fn until_stop(&self, wishes: &mut Wishes) {
         loop {
             match wishes.next().await {
@@ -196,12 +198,13 @@ impl<S: Service> Server<S> {
         loop {
             tokio::select! {
                 biased;
-                // First, or a flood of connections would keep what has ended of them in memory.
+                // This is first: otherwise a flood of connections would keep the ended ones in
+                // memory.
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         exhausted = false;
-                        // What a connection takes is counted before it has a task.
+                        // A connection is counted before it has a task.
                         if let Some((context, connection)) = self.admit(&stream) {
                             let server = Arc::clone(self);
                             connections.spawn(async move {
@@ -225,7 +228,7 @@ impl<S: Service> Server<S> {
         }
     }
 
-    /// Sees who has connected and counts the connection; refuses it when there are too many.
+    /// Identifies the peer and counts the connection; refuses it if there are too many.
     fn admit(&self, stream: &UnixStream) -> Option<(call::Context, Hold)> {
         let peer = match stream.peer_cred() {
             Ok(credentials) => {
@@ -258,14 +261,14 @@ impl<S: Service> Server<S> {
         }
     }
 
-    /// Answers the calls of the one connection that this process was started for.
+    /// Handles the calls of the one connection that this process was started for.
     async fn serve_one(&self, stream: UnixStream) {
         if let Some((context, _counted)) = self.admit(&stream) {
             self.calls(stream, context).await;
         }
     }
 
-    /// Answers the calls of one connection, one after the other, until it ends.
+    /// Handles the calls of one connection, one after the other, until it ends.
     async fn calls(&self, stream: UnixStream, context: call::Context) {
         let peer = context.peer;
         let (read, mut write) = stream.into_split();
@@ -282,9 +285,9 @@ impl<S: Service> Server<S> {
             let turn = self.turn(peer).await;
             let answered = self.answer(message, &context, &mut messages, &mut write);
             tokio::pin!(answered);
-            // The turn is over with the first step: a call that waits keeps no other waiting.
+            // The turn ends after the first poll: a call that waits does not delay the other peers.
             let first = poll_fn(|cx| Poll::Ready(answered.as_mut().poll(cx))).await;
-            // The others' turn: a long pipeline must not keep them waiting.
+            // Other tasks run now: a long pipeline must not delay them.
             tokio::task::yield_now().await;
             drop(turn);
             let goes_on = match first {
@@ -297,8 +300,8 @@ impl<S: Service> Server<S> {
         }
     }
 
-    /// Waits until a peer may go on. Those with a place of their own may at once; of the others
-    /// one at a time, so that between two of them there is time for the former.
+    /// Waits until a peer may continue. Peers with reserved capacity continue at once. The other
+    /// peers continue one at a time, so that the privileged peers can run between two of them.
     async fn turn(&self, peer: Peer) -> Option<SemaphorePermit<'_>> {
         match peer.privileged {
             true => None,
@@ -306,7 +309,7 @@ impl<S: Service> Server<S> {
         }
     }
 
-    /// Answers one message; says whether the connection goes on.
+    /// Handles one message; returns true if the connection continues.
     async fn answer(
         &self,
         message: Result<Option<Vec<u8>>, Malformed>,
@@ -345,7 +348,7 @@ impl<S: Service> Server<S> {
             }
         };
         let outcome = tokio::select! {
-            // Most calls are answered at once, and need no look at the peer.
+            // Most calls complete at once, without a check that the peer is still connected.
             biased;
             outcome = self.dispatch(&mut call) => outcome,
             gone = messages.gone() => match gone {

@@ -1,11 +1,11 @@
-//! User names and their numbers, as `passwd(5)` has them. Only files are read: a service that starts
+//! User names and their numbers, as in `passwd(5)`. Only files are read: a service that starts
 //! before sysinit.target cannot wait for a name service. Must never decide what a user may do.
 
 use std::fs;
 use std::path::Path;
 
-/// The number of `user`, a number itself or a name in the file `passwd`. Nothing where neither is
-/// known.
+/// Returns the number of `user`, which is a number itself or a name in the file `passwd`. Returns
+/// nothing if the name is unknown.
 #[must_use]
 pub fn uid(user: &str, passwd: &Path) -> Option<u32> {
     uid_in(user, &fs::read_to_string(passwd).unwrap_or_default())

@@ -1,5 +1,5 @@
-//! The `.varlink` files are the source of truth: they parse, and `src/generated` is what
-//! `varlink_generator` makes of them. Run with `REGENERATE=1` to write the files anew.
+//! The tests that the `.varlink` files are the source of truth: they parse, and `src/generated` is
+//! the output of `varlink_generator`. Run with `REGENERATE=1` to write the files again.
 
 #![allow(
     clippy::unwrap_used,
@@ -62,7 +62,7 @@ fn the_generated_journal_is_fresh() {
     assert_fresh(&crate_dir().join("src/generated/journal.rs"), &fresh);
 }
 
-/// Compares a file with what it is made of, or writes it anew where that is wanted.
+/// Compares a file with the output of its source, or writes it again if `REGENERATE` is set.
 fn assert_fresh(path: &Path, fresh: &str) {
     if std::env::var_os("REGENERATE").is_some() {
         fs::write(path, fresh).unwrap();
@@ -75,10 +75,10 @@ fn assert_fresh(path: &Path, fresh: &str) {
     );
 }
 
-/// The wire types of one interface: what `varlink_generator` makes, without its client and
-/// server (which `interfaces::server` and `interfaces::client` replace), with Rust's names
-/// inside and the contract's names on the wire, absent fields left out, and arguments that
-/// refuse fields they do not know.
+/// Generates the wire types of one interface: the output of `varlink_generator`, without its client
+/// and server (which `interfaces::server` and `interfaces::client` replace), with Rust's names
+/// inside and the contract's names on the wire, absent fields left out, and arguments that reject
+/// unknown fields.
 fn generate(interface: &str) -> String {
     let mut made = Vec::new();
     varlink_generator::generate(&mut idl(interface).as_bytes(), &mut made, false).unwrap();
@@ -105,7 +105,7 @@ fn generate(interface: &str) -> String {
     )
 }
 
-/// Empty structs and the generator's own plumbing carry nothing over the wire.
+/// Returns false for the generator's own types, which are not sent over the wire.
 fn wire_type(name: &str) -> bool {
     !matches!(
         name,
@@ -145,7 +145,7 @@ fn wire_struct(mut item: syn::ItemStruct) -> Item {
     Item::Struct(item)
 }
 
-/// The type, and its values as text: a person reads the words of the contract.
+/// Returns the type, and its values as text: users read the words of the contract.
 fn wire_enum(mut item: syn::ItemEnum) -> Vec<Item> {
     item.attrs = vec![derives(true)];
     let mut words: Vec<syn::Arm> = Vec::new();
@@ -167,7 +167,7 @@ fn wire_enum(mut item: syn::ItemEnum) -> Vec<Item> {
     vec![Item::Enum(item), display]
 }
 
-/// `List_Args` is `ListArgs` in Rust.
+/// A visitor that renames types: `List_Args` is `ListArgs` in Rust.
 struct RustTypeNames;
 
 impl VisitMut for RustTypeNames {
@@ -183,7 +183,8 @@ fn plain(ident: &proc_macro2::Ident) -> String {
     ident.to_string().trim_start_matches("r#").to_owned()
 }
 
-/// `nodeGUID` is `node_guid`: a capital starts a word unless it stands inside a run of them.
+/// Converts `nodeGUID` to `node_guid`: a capital starts a word unless it is inside a run of
+/// capitals.
 fn snake_case(name: &str) -> String {
     let mut snake = String::new();
     let mut last_upper = false;

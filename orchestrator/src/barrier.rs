@@ -1,6 +1,7 @@
-//! The barrier that every wait begins with: the detector looks once more, and what it says because of
-//! that is taken in. Responsible for any number of waits asking the detector by one call at a time.
-//! Must never let a wait go on before what the kernel had announced is known.
+//! The barrier at the start of every wait: the detector scans again, and the orchestrator takes in
+//! the resulting records. Responsible for serving any number of waits with one call to the detector
+//! at a time. Must never let a wait continue before all changes that the kernel had announced are
+//! known.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,13 +11,16 @@ use interfaces::detector::{self, SynchronizeArgs, SynchronizeReply};
 use interfaces::log::Chain;
 use tokio::sync::{mpsc, oneshot};
 
-/// How long the detector may take. A device that does not answer costs it a second or two.
+/// The time the detector may take to reply. A device that does not respond delays it by a second or
+/// two.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A wait that begins: gets the number of the detector's event that it has to see.
+/// A wait that begins. It receives the sequence number of the detector's event that it must
+/// observe.
 pub type Begun = oneshot::Sender<i64>;
 
-/// Asks the detector at `socket` for each wait of `begun`, as often as it takes.
+/// Calls the detector at `socket` for the waits from `begun`, and repeats a failed call until it
+/// succeeds.
 pub async fn synchronize(socket: PathBuf, mut begun: mpsc::Receiver<Begun>) {
     let mut backoff = Backoff::default();
     while let Some(first) = begun.recv().await {
@@ -30,7 +34,7 @@ pub async fn synchronize(socket: PathBuf, mut begun: mpsc::Receiver<Begun>) {
                 Ok(sequence) => {
                     backoff.reset();
                     for wait in waiting.drain(..) {
-                        // The caller may be gone.
+                        // The caller may have disconnected.
                         let _ = wait.send(sequence);
                     }
                 }

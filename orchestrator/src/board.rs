@@ -1,5 +1,6 @@
-//! The status of every device and of every function without one, as it is listed and told to
-//! subscribers. Pure. Must never hold anything that the machine has not put there.
+//! The status table: the status of every device, and of every function without a device, as it is
+//! listed and sent to subscribers. Pure. Must never hold anything that the machine has not put
+//! there.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +8,13 @@ use interfaces::names::SequenceNumber;
 use interfaces::orchestrator::{Action, Device, Function, SubscribeStatusReply};
 use interfaces::server::Snapshot;
 
-/// What there is, by index and by name.
+/// The status of all devices, by index, and of all functions, by name.
 #[derive(Debug, Default)]
 pub struct Board {
     devices: BTreeMap<i64, Device>,
     functions: BTreeMap<String, Function>,
     sequence: SequenceNumber,
-    /// Whether this is all that there is: before the detector's first answer it is not known.
+    /// True if the table is complete. It is not before the detector's first snapshot has ended.
     known: bool,
     settled: bool,
 }
@@ -35,25 +36,25 @@ impl Board {
         self.functions.values()
     }
 
-    /// Takes over that this is all that there is. For those who subscribed before, their snapshot ends
-    /// with this.
+    /// Marks the table as complete. Returns the event that ends the snapshot of earlier
+    /// subscribers.
     pub fn set_known(&mut self) -> Option<SubscribeStatusReply> {
         let before = std::mem::replace(&mut self.known, true);
         (!before).then(|| self.mark(Action::Ready))
     }
 
-    /// Whether nothing is under way any more.
+    /// Returns true if no work is pending.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.settled
     }
 
-    /// Takes over whether that is so.
+    /// Sets the result of [`Self::is_settled`].
     pub fn set_settled(&mut self, settled: bool) {
         self.settled = settled;
     }
 
-    /// Puts a device up, or its new status in the place of the old one.
+    /// Adds a device, or replaces its status.
     pub fn put(&mut self, device: Device) -> Option<SubscribeStatusReply> {
         let action = match self.devices.get(&device.index) {
             None => Action::Add,
@@ -66,14 +67,14 @@ impl Board {
         Some(told)
     }
 
-    /// Takes a device down.
+    /// Removes a device.
     pub fn remove(&mut self, index: i64) -> Option<SubscribeStatusReply> {
         let device = self.devices.remove(&index)?;
         self.sequence.advance();
         Some(self.of_device(Action::Remove, &device))
     }
 
-    /// Puts a function up, or its new status in the place of the old one.
+    /// Adds a function, or replaces its status.
     pub fn put_function(&mut self, function: Function) -> Option<SubscribeStatusReply> {
         let action = match self.functions.get(&function.name) {
             None => Action::Add,
@@ -86,7 +87,7 @@ impl Board {
         Some(told)
     }
 
-    /// Takes a function down.
+    /// Removes a function.
     pub fn remove_function(&mut self, name: &str) -> Option<SubscribeStatusReply> {
         let function = self.functions.remove(name)?;
         self.sequence.advance();

@@ -1,36 +1,36 @@
-//! How much of the detector's records is taken: its user may be taken over, and what it says is kept
-//! in memory, in the journal and for every subscriber. A record out of bounds is refused with a
-//! sentence; the device, function or module that it is about stays as it was. Pure. Must never
-//! change a record.
+//! The limits for the detector's records. An attacker may control the detector's user, and the
+//! records are kept in memory and in the journal and are sent to every subscriber. A record that
+//! exceeds a limit is refused with a message, and its device or function stays unchanged. Pure.
+//! Must never change a record.
 
 use interfaces::detector::{Device, Function};
 use serde::{Deserialize, Serialize};
 
-/// The most devices: more virtual functions than any machine has.
+/// The maximum number of devices: more virtual functions than any host has.
 const MAX_DEVICES: usize = 4096;
-/// The most functions without a device.
+/// The maximum number of functions without a device.
 pub const MAX_FUNCTIONS: usize = 4096;
-/// The most ports of a device (`rdma_is_port_valid()`: port numbers have eight bits).
+/// The maximum number of ports of a device (`rdma_is_port_valid()`: port numbers have eight bits).
 const MAX_PORTS: usize = 255;
-/// The most bytes of one text of a record. Sysfs gives no more than a page.
+/// The maximum size of a function's name in bytes. A sysfs attribute has at most one page.
 const MAX_TEXT: usize = 4096;
-/// The most bytes of one record, encoded: 255 ports with room.
+/// The maximum size of one encoded record in bytes: 255 ports, and a reserve.
 const MAX_RECORD: usize = 256 << 10;
-/// The most bytes of all records. A device with one port has about one kilobyte.
+/// The maximum size of all records in bytes. A device with one port has about one kilobyte.
 const MAX_ALL: usize = 8 << 20;
-/// The most texts of one list.
+/// The maximum number of entries in one list.
 const MAX_LIST: usize = 64;
 
-/// How much of the records is held, in bytes.
+/// The size of the records that are held, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
-    /// All of them.
+    /// The size of all records.
     pub all: usize,
 }
 
-/// How many bytes a record has, encoded.
+/// Returns the size of the encoded record in bytes.
 pub fn len(record: &impl Serialize) -> usize {
-    /// Counts what it is given.
+    /// A writer that only counts bytes.
     struct Count(usize);
     impl std::io::Write for Count {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -42,14 +42,14 @@ pub fn len(record: &impl Serialize) -> usize {
         }
     }
     let mut count = Count(0);
-    // A type that is made from an interface file can always be encoded.
+    // A type that is generated from an interface file can always be encoded.
     let _ = serde_json::to_writer(&mut count, record);
     count.0
 }
 
 impl Held {
-    /// Takes a record of `len` bytes in the place of one of `before` bytes, among `others` of its
-    /// kind and up to `most` of them.
+    /// Accounts for a record of `len` bytes that replaces one of `before` bytes. There are `others`
+    /// other records of its kind, and at most `most` are allowed.
     fn take(
         &mut self,
         (len, before): (usize, usize),
@@ -74,16 +74,17 @@ impl Held {
         Ok(())
     }
 
-    /// Notes that a record has `len` bytes in the place of `before`; 0 for one that is not there.
+    /// Accounts for a record of `len` bytes that replaces one of `before` bytes; 0 stands for no
+    /// record.
     pub fn change(&mut self, before: usize, len: usize) {
         self.all = self.all.saturating_sub(before).saturating_add(len);
     }
 
-    /// Whether a device is taken, in the place of a record of `before` bytes where it is known, and
-    /// beside `others`.
+    /// Checks the limits for a device and accounts for it. `before` is the size of its current
+    /// record, if it has one, and `others` the number of other devices.
     ///
     /// # Errors
-    /// A sentence, when it is out of bounds.
+    /// Returns a message if the device exceeds a limit.
     pub fn device(
         &mut self,
         device: &Device,
@@ -114,10 +115,10 @@ impl Held {
         )
     }
 
-    /// Whether a function is taken, as [`Self::device`] has it.
+    /// Checks the limits for a function and accounts for it, like [`Self::device`].
     ///
     /// # Errors
-    /// A sentence, when it is out of bounds.
+    /// Returns a message if the function exceeds a limit.
     pub fn function(
         &mut self,
         function: &Function,
@@ -138,7 +139,7 @@ impl Held {
     }
 }
 
-/// The beginning of a name that may hold anything, for a log.
+/// Returns the beginning of a name that may contain any characters, escaped for a log.
 fn printable(name: &str) -> String {
     const MAX_CHARS: usize = 80;
     let begins: String = name.chars().take(MAX_CHARS).collect();
@@ -192,7 +193,7 @@ mod tests {
             taken += 1;
         }
         assert_eq!(taken, MAX_ALL / each);
-        // A known one may change, and one that is gone makes room.
+        // A known device may change, and the removal of a device frees its share.
         assert!(held.device(&large, Some(each), 1).is_ok());
         held.change(each, 0);
         assert!(held.device(&large, None, taken).is_ok());

@@ -1,8 +1,8 @@
-//! PID 1 over the system bus: jobs for our targets and what became of them, and the states of these
-//! targets (`org.freedesktop.systemd1(5)`). A connection is made when a target is wanted, and a lost
-//! bus is taken up again. Responsible for reporting the outcome of every job that it asked for.
-//! Must never ask for a unit that this package does not ship, decide which is wanted, or keep the
-//! bus's messages waiting for a call.
+//! PID 1 over the system bus: jobs for our targets, their outcomes, and the states of these targets
+//! (`org.freedesktop.systemd1(5)`). Connects when a target is needed, and connects again when the
+//! bus is lost. Responsible for reporting the outcome of every job that it requested. Must never
+//! request a unit that this package does not ship, decide which unit is needed, or delay the bus's
+//! messages for a call.
 
 mod call;
 mod hanging;
@@ -34,45 +34,46 @@ use call::{
 };
 use queue::Queue;
 
-/// The most messages that wait for being looked at.
+/// The most messages that wait to be processed.
 const QUEUE_LEN: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 
-/// The most calls that are under way at once: dbus-daemon lets a connection wait for 128 replies.
+/// The most calls in progress at once: dbus-daemon lets a connection wait for 128 replies.
 const MAX_CALLS: usize = 16;
 /// The most inquiries that wait.
 pub const MAX_INQUIRIES: usize = 16;
-/// A connection counts as a good one when it lasted for so long.
+/// The time after which a connection counts as a good one.
 const LASTED: Duration = Duration::from_secs(5);
 
-/// A job that the service manager is to be asked for.
+/// A job to request from the service manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// The target.
     pub unit: UnitName,
-    /// Whether to start or to stop it.
+    /// The verb: start or stop.
     pub verb: Verb,
 }
 
-/// A caller wants to know which units hang on targets. Without an answer that is not known.
+/// A caller's query for the units that hang on targets. Without a reply they are not known.
 #[derive(Debug)]
 pub struct Inquiry {
     /// The targets.
     pub targets: Vec<UnitName>,
-    /// Where the answer goes. The caller may be gone.
+    /// The sender of the reply. The caller may have disconnected.
     pub to: oneshot::Sender<Vec<HangingUnit>>,
 }
 
-/// Where the questions to the service manager come from.
+/// The sources of the requests to the service manager.
 #[derive(Debug)]
 pub struct Questions {
-    /// Of the machine.
+    /// The jobs that the machine requests.
     pub asks: UnboundedReceiver<Ask>,
-    /// Of callers.
+    /// The inquiries of callers.
     pub inquired: Receiver<Inquiry>,
 }
 
-/// Follows the service manager, on the bus at `address`, for ever: asks it the `questions`, and
-/// reports to `events`. Connects as soon as it is `needed`.
+/// Follows the service manager on the bus at `address`: sends it the requests from `questions`, and
+/// reports to `events`. Connects as soon as `needed` is true. Returns when the other end of
+/// `needed` or of the requests is closed.
 pub async fn follow(
     address: String,
     mut needed: watch::Receiver<bool>,
@@ -105,7 +106,8 @@ pub async fn follow(
                     Err(e) => tracing::warn!("the service manager is lost: {}", Chain(&e)),
                 }
             }
-            // Before sysinit.target there is none: said once, and tried again.
+            // Before sysinit.target there is no bus. This is logged once, and the connection tried
+            // again.
             Err(e) if !std::mem::replace(&mut said, true) => {
                 tracing::info!("the service manager cannot be asked yet: {}", Chain(&e));
             }
@@ -116,8 +118,8 @@ pub async fn follow(
 }
 
 impl Questions {
-    /// Waits for `end`. What is asked until then has no answer: the machine asks again for jobs when
-    /// it knows the targets.
+    /// Waits for `end`. Drops the requests that arrive until then: the machine requests jobs again
+    /// when it knows the targets.
     async fn drop_until<T>(&mut self, end: impl Future<Output = T>) -> T {
         tokio::pin!(end);
         loop {
@@ -138,25 +140,25 @@ struct Bus {
     owner: zbus::proxy::OwnerChangedStream<'static>,
     queue: Queue,
     calls: JoinSet<Answered>,
-    /// One at a time.
+    /// The inquiry in progress, one at a time.
     inquiry: JoinSet<()>,
-    /// The jobs that run, by their paths.
+    /// The running jobs, by their object paths.
     running: BTreeMap<String, Ask>,
-    /// How jobs ended whose start was not answered yet, by their paths.
+    /// The results of jobs that ended before the reply to their call, by their object paths.
     early: BTreeMap<String, String>,
-    /// What was reported of each target last.
+    /// The last reported state of each target.
     reported: BTreeMap<UnitName, UnitActivity>,
 }
 
 impl Bus {
-    /// Connects, and says which of our targets are there.
+    /// Connects, and returns the targets of ours that are loaded, with their states.
     async fn connect(address: &str) -> zbus::Result<(Self, Vec<(UnitName, UnitActivity)>)> {
         let connection = zbus::connection::Builder::address(address).build().await?;
         let manager = ManagerProxy::builder(&connection)
             .cache_properties(CacheProperties::No)
             .build()
             .await?;
-        // Before Subscribe and before the list, so that no change is missed.
+        // Done before Subscribe and before the list, so that no change is missed.
         let jobs = manager.receive_job_removed().await?;
         let reloads = manager.receive_reloading().await?;
         let rule = MatchRule::builder()
@@ -194,7 +196,7 @@ impl Bus {
         Ok((bus, known))
     }
 
-    /// Until the bus is lost; without an error when nothing is asked any more.
+    /// Serves until the bus is lost. Returns without an error when no more requests can arrive.
     async fn serve(
         mut self,
         questions: &mut Questions,
@@ -220,7 +222,7 @@ impl Bus {
                     None => return Err(disconnected()),
                 },
                 reloading = self.reloads.next() => match reloading {
-                    // It reports the beginning, too.
+                    // The signal reports the start of a reload, too.
                     Some(reloading) if reloading.args()?.active => {}
                     Some(_) => drop(events.send(Event::UnitFilesRead)),
                     None => return Err(disconnected()),
@@ -229,7 +231,7 @@ impl Bus {
                     Some(message) => self.changed(&message?, events),
                     None => return Err(disconnected()),
                 },
-                // After daemon-reexec it knows no subscription of ours.
+                // After daemon-reexec the service manager no longer has our subscription.
                 owner = self.owner.next() => match owner {
                     Some(Some(_)) | None => return Err(disconnected()),
                     Some(None) => {}
@@ -245,7 +247,7 @@ impl Bus {
         }
     }
 
-    /// Whether a target is as a job would have it.
+    /// Returns true if a target is already in the state that a job would lead to.
     fn is_so(&self, ask: &Ask) -> bool {
         match self.reported.get(&ask.unit) {
             Some(UnitActivity::Active) => ask.verb == Verb::Start,
@@ -254,8 +256,8 @@ impl Bus {
         }
     }
 
-    /// Asks what is not asked yet. Calls are tasks of their own: what comes in meanwhile is looked
-    /// at, and no queue fills.
+    /// Makes the calls for the queued jobs. Each call is a separate task: incoming messages are
+    /// processed at the same time, and no queue fills up.
     fn call(&mut self) {
         while self.calls.len() < MAX_CALLS
             && let Some(ask) = self.queue.next()
@@ -316,13 +318,13 @@ impl Bus {
         let Some(activity) = state.map(|state| activity(&state)) else {
             return;
         };
-        // Every change of any property comes with all that may have changed.
+        // A signal for any property carries all properties that may have changed.
         let before = self.reported.get(&unit).copied();
         if before.unwrap_or(UnitActivity::Inactive) == activity {
             return;
         }
         match activity {
-            // One that is gone leaves nothing behind.
+            // An inactive target needs no entry.
             UnitActivity::Inactive => drop(self.reported.remove(&unit)),
             _ => drop(self.reported.insert(unit.clone(), activity)),
         }
@@ -330,12 +332,12 @@ impl Bus {
     }
 }
 
-/// Reports what became of a job.
+/// Reports the outcome of a job.
 fn report(events: &UnboundedSender<Event>, Ask { unit, verb }: Ask, outcome: JobOutcome) {
     let _ = events.send(Event::Job(unit, verb, outcome));
 }
 
-/// A job's result, as `JobRemoved` has it.
+/// Converts the result of a job in `JobRemoved`.
 fn outcome_of(result: &str) -> JobOutcome {
     match result {
         "done" => JobOutcome::Done,

@@ -1,6 +1,6 @@
-//! The command `rdma-hotplug`: asks the services and prints what they say. Its texts are made by
-//! pure files; what is printed is printed here. Must never do anything that a varlink client
-//! could not do.
+//! The command `rdma-hotplug`: queries the services and prints the replies. Pure files make its
+//! texts; this file prints them, and `wait` its progress. Must never do anything that a varlink
+//! client could not do.
 
 pub mod arguments;
 pub mod ask;
@@ -39,28 +39,28 @@ use arguments::{Arguments, Command, RulesCommand};
 use ask::Services;
 use style::Style;
 
-/// Why a question has no answer.
+/// An error of the command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A service cannot be asked, or answers with an error.
+    /// A service cannot be reached, or replies with an error.
     #[error(transparent)]
     Service(#[from] ClientError),
-    /// Nothing is called so.
+    /// No device, function or wanted module has this name.
     #[error("no device, function or wanted module is called {0:?}")]
     NotFound(String),
-    /// A name is none.
+    /// A name is invalid.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// What was waited for did not come in time.
+    /// The wait has timed out. The texts name what is still missing.
     #[error("not in time; still waiting for {}", .0.join("; "))]
     TimedOut(Vec<String>),
-    /// Some modules were not loaded; they were named.
+    /// Some modules were not loaded; the output names them.
     #[error("not everything was loaded")]
     NotLoaded,
-    /// Some rules files are invalid; they were named.
+    /// Some rules files are invalid; the output names them.
     #[error("not every file can be used")]
     InvalidRules,
-    /// A rules file to replay with is wrong.
+    /// A rules file for a replay is invalid.
     #[error(transparent)]
     Rules(#[from] RulesError),
     /// A journal cannot be replayed.
@@ -69,13 +69,13 @@ pub enum Error {
     /// A journal's records cannot be replayed.
     #[error("cannot replay")]
     Replay(#[from] journal::replay::ReplayError),
-    /// A file cannot be read, or nothing can be printed.
+    /// A file cannot be read, or the output cannot be written.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl Error {
-    /// The exit status, as `--help` lists them.
+    /// Returns the exit status, as `--help` lists it.
     fn status(&self) -> u8 {
         match self {
             Self::TimedOut(_) => 3,
@@ -106,7 +106,7 @@ pub fn main() -> ExitCode {
         .and_then(|runtime| runtime.block_on(run(arguments)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        // A reader that has had enough is no failure.
+        // A reader that closes the pipe early is not a failure.
         Err(Error::Io(e)) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
             let said = match &e {
@@ -181,7 +181,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     }
 }
 
-/// The script that completes the command in a shell.
+/// Returns the script that completes the command in a shell.
 fn completions(shell: Shell) -> String {
     let generate = |name: &'static str| {
         let mut text = Vec::new();
@@ -190,8 +190,8 @@ fn completions(shell: Shell) -> String {
         String::from_utf8_lossy(&text).into_owned()
     };
     match shell {
-        // What clap_complete 4.6 writes for bash takes a hyphen in the name of a command for the
-        // border between two, and then completes nothing behind a subcommand.
+        // The bash script of clap_complete 4.6 takes a hyphen in the name of a command for the
+        // border between two commands, and then completes nothing after a subcommand.
         Shell::Bash => {
             let text = generate("rdma_hotplug");
             text.replace("default rdma_hotplug\n", "default rdma-hotplug\n")
@@ -200,11 +200,11 @@ fn completions(shell: Shell) -> String {
     }
 }
 
-/// How answers are printed.
+/// The form of the output.
 pub(crate) struct Out {
     json: bool,
     style: Style,
-    /// Whether the locale has no characters beyond ASCII.
+    /// True if the locale is not UTF-8: the output is ASCII then.
     ascii: bool,
 }
 
@@ -227,15 +227,15 @@ impl Out {
     }
 }
 
-/// Whether the user and the terminal take colour: `NO_COLOR` (no-color.org), and `TERM`
+/// Returns true if the user and the terminal accept colour: `NO_COLOR` (no-color.org), and `TERM`
 /// (`environ(7)`).
 fn takes_colour() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Whether the locale's characters are those of UTF-8: the first variable that is set decides
-/// (`locale(7)`).
+/// Returns true if the locale's characters are those of UTF-8: the first variable that is set
+/// decides (`locale(7)`).
 fn is_utf8() -> bool {
     let variables = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter();
     let mut set = variables.filter_map(|name| std::env::var(name).ok());
@@ -244,7 +244,8 @@ fn is_utf8() -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-/// How many columns a terminal has; 80 where there is none.
+/// Returns the number of columns of the terminal; 80 if there is no terminal or it has less than
+/// 40.
 fn columns() -> usize {
     let size = rustix::termios::tcgetwinsize(io::stdout());
     match size.map(|size| usize::from(size.ws_col)) {
@@ -255,7 +256,7 @@ fn columns() -> usize {
 
 /// Follows the orchestrator, or the detector, until the connection ends.
 async fn monitor(services: &Services, out: &Out, devices: bool) -> Result<(), Error> {
-    // A service that does not answer is told from one that has nothing to tell.
+    // Distinguishes a service that does not respond from one that has nothing to report.
     let socket = match devices {
         true => &services.detector,
         false => &services.orchestrator,
@@ -285,7 +286,7 @@ fn now() -> jiff::ZonedDateTime {
     jiff::ZonedDateTime::now()
 }
 
-/// A journal with the rules of its time, or with those of other directories beside them.
+/// Replays a journal, with the rules that it records or with those of other directories.
 fn replayed(
     file: &Path,
     rules: &[std::path::PathBuf],
@@ -293,7 +294,7 @@ fn replayed(
 ) -> Result<Vec<replay::Row>, Error> {
     let mut records = Vec::new();
     for record in journal::read(file)? {
-        // What a crash has torn off is not there.
+        // A record that a crash has cut off ends the journal.
         let Ok(record) = record else { break };
         records.push(record);
     }
@@ -311,7 +312,7 @@ fn replayed(
     Ok(replay::rows(&steps))
 }
 
-/// Checks files of rules, and says what was found.
+/// Checks rules files, and prints the result.
 async fn check_rules(services: &Services, out: &Out, command: RulesCommand) -> Result<(), Error> {
     let RulesCommand::Check {
         files,
@@ -321,7 +322,7 @@ async fn check_rules(services: &Services, out: &Out, command: RulesCommand) -> R
     let of = |sources| Rules::read(&sources, &Rules::default());
     let rules = match files.as_slice() {
         [] => vec![of(read_rules(&rules, &lists))],
-        // Each by itself: two files of one name would hide each other.
+        // Each file is checked by itself: two files of the same name would mask each other.
         files => {
             let files = files.iter();
             files
@@ -337,11 +338,11 @@ async fn check_rules(services: &Services, out: &Out, command: RulesCommand) -> R
     }
 }
 
-/// Has a list of rdma-core loaded, and says what became of each module.
+/// Loads the modules of one of rdma-core's lists, and prints the result of each module.
 async fn load(services: &Services, out: &Out, list: &str, lists: &Path) -> Result<(), Error> {
     let results = services.load(list, lists).await?;
     out.print(&results, |style| status::render_results(&results, style))?;
-    // As for systemd-modules-load, what the administrator has excluded is no failure.
+    // As for systemd-modules-load, a module that the administrator has excluded is not a failure.
     let failed = |result: &ModuleResult| match result.outcome {
         Outcome::Failed | Outcome::Unknown => true,
         Outcome::Denied => !result.is_excluded(),
@@ -354,7 +355,7 @@ async fn load(services: &Services, out: &Out, list: &str, lists: &Path) -> Resul
 }
 
 impl Services {
-    /// The history, of one device where one is named.
+    /// Returns the history, or only that of one device if it is named.
     async fn history(
         &self,
         device: Option<&str>,

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use clap::Parser;
 
-/// Where rules files are, in the order of their precedence.
+/// The directories of rules files, in order of precedence.
 pub const RULES: [&str; 3] = [
     "/etc/rdma-hotplug/rules.d",
     "/run/rdma-hotplug/rules.d",
     "/usr/lib/rdma-hotplug/rules.d",
 ];
-/// Where rdma-core's lists of modules are.
+/// The directory of rdma-core's lists of modules.
 pub const LISTS: &str = "/etc/rdma/modules";
 
 /// Turns RDMA device events into module loads and systemd units, as

@@ -1,6 +1,6 @@
-//! Whether an administrator keeps the drivers of functions from being loaded: the loader is asked by what
-//! the kernel looks for a driver by, one function at a time. Must never have a driver loaded: that is
-//! udev's, or a rule's.
+//! The drivers of functions that an administrator keeps from being loaded. The loader is queried
+//! with the modalias that the kernel searches a driver for, one function at a time. Must never load
+//! a driver: udev or a rule does that.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +15,10 @@ use crate::bounds::MAX_FUNCTIONS;
 use crate::machine::Event;
 use crate::policy::Policy;
 
-/// What a driver is looked for by, and when that was asked last.
+/// The modalias of a function, and the time of the last request for it.
 type Open = (ModuleAlias, Instant);
 
-/// The functions whose drivers are not known yet.
+/// The functions whose drivers the loader has not reported on yet.
 pub struct Drivers {
     open: Mutex<BTreeMap<String, Open>>,
     more: Notify,
@@ -26,7 +26,7 @@ pub struct Drivers {
 }
 
 impl Drivers {
-    /// Of no function. Nothing is asked yet.
+    /// Creates an empty set of functions. Sends no query yet.
     #[must_use]
     pub fn new(policy: Arc<Policy>) -> Self {
         Self {
@@ -36,17 +36,18 @@ impl Drivers {
         }
     }
 
-    /// Has the loader asked for a function's driver, in the place of what is to be asked for it.
+    /// Requests a query to the loader for a function's driver. It replaces a pending query for the
+    /// same function.
     pub fn ask(&self, function: String, modalias: ModuleAlias) {
         let mut open = self.open();
-        // While the loader does not answer, others may come and go without an end.
+        // While the loader does not reply, functions may be added and removed without limit.
         if open.len() < MAX_FUNCTIONS || open.contains_key(&function) {
             open.insert(function, (modalias, Instant::now()));
             self.more.notify_one();
         }
     }
 
-    /// Asks the loader for ever, and tells `events` its answers.
+    /// Queries the loader until `events` is closed, and sends the results there.
     pub async fn follow(self: Arc<Self>, events: UnboundedSender<Event>) {
         let mut backoff = Backoff::default();
         while !events.is_closed() {
@@ -78,7 +79,7 @@ impl Drivers {
         }
     }
 
-    /// Not where it was asked again meanwhile.
+    /// Removes a query that has its result, unless a newer query has replaced it.
     fn answered(&self, function: &str, answered: &Open) {
         let mut open = self.open();
         if open.get(function) == Some(answered) {

@@ -1,6 +1,6 @@
-//! The flag files that path units watch. Before the bus is there nobody without privilege can
-//! ask PID 1 for anything; so it starts the targets for RDMA hardware by itself, when it sees a
-//! file (`systemd.path(5)`). Must never wait for a job.
+//! The flag files that path units watch. Until the bus is up, an unprivileged process cannot send
+//! requests to PID 1. PID 1 therefore starts the targets for RDMA hardware itself when a flag file
+//! appears (`systemd.path(5)`). Must never wait for a job.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +15,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// The flags in the runtime directory. Nothing is written yet.
+    /// Creates the flags in the runtime directory. Writes nothing yet.
     #[must_use]
     pub fn new(runtime_directory: &Path) -> Self {
         Self {
@@ -23,11 +23,11 @@ impl Flags {
         }
     }
 
-    /// Has PID 1 start the flag's target; or lets it be stopped, for while the file is there PID 1
-    /// starts it again.
+    /// Creates the flag file, so that PID 1 starts the flag's target; or removes it, so that the
+    /// target can be stopped. While the file exists, PID 1 starts the target again.
     ///
     /// # Errors
-    /// When the file cannot be made or removed; the error names it.
+    /// Fails if the file cannot be created or removed; the error names the file.
     pub fn set(&self, flag: Flag, up: bool) -> io::Result<()> {
         let path = self.directory.join(file_name(flag));
         let outcome = match up {

@@ -1,8 +1,9 @@
-//! The journal on disk: `journal`, and before it `journal.1`. Every event is written before it is
-//! decided on and every decision before it is carried out, so that whatever the moment of a
-//! crash, what is there says how far things were. Bounded: a full file becomes `journal.1`, and
-//! a new one begins with a checkpoint. Must never keep the orchestrator from its work: where
-//! nothing can be written, that is logged once and nothing is.
+//! The journal on disk: the file `journal`, and the previous one, `journal.1`. An event is written
+//! before the machine decides on it, and a decision before it is carried out, so that after a crash
+//! at any moment the journal shows how far the work had got. Its size is bounded: a full file
+//! becomes `journal.1`, and a new file begins with a checkpoint. Must never keep the orchestrator
+//! from its work: if the journal cannot be written, the error is logged once and the orchestrator
+//! continues without it.
 
 pub mod replay;
 pub mod story;
@@ -18,25 +19,26 @@ use interfaces::log::Chain;
 use crate::machine::Machine;
 use replay::ReplayError;
 
-/// So many bytes of records stand behind a checkpoint, or as many as the checkpoint itself has
-/// where that is more: each is read again when the orchestrator starts. There are two files.
+/// The maximum size of the records behind a checkpoint, in bytes. If the checkpoint is larger, its
+/// size is the maximum. The orchestrator reads all of these records again when it starts. There are
+/// two files.
 const MAX_LEN: u64 = 1024 * 1024;
 
-/// How long after one could not be begun the next file is tried, in µs.
+/// The time until the orchestrator tries again to begin a file, in µs.
 const RETRY: i64 = 60_000_000;
 
 const NAME: &str = "journal";
 const BEFORE: &str = "journal.1";
-/// A new file until it has its checkpoint.
+/// The name of a new file until its checkpoint is written.
 const NEW: &str = "journal.new";
 
-/// Why there is no state to go on with.
+/// A reason why there is no state to continue from.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file cannot be opened or is no journal.
+    /// The file cannot be opened, or it is not a journal.
     #[error("{}", .0.display())]
     File(PathBuf, #[source] JournalError),
-    /// What stands in it cannot be replayed.
+    /// The records of the file cannot be replayed.
     #[error("{}", .0.display())]
     Replay(PathBuf, #[source] ReplayError),
 }
@@ -47,26 +49,26 @@ pub struct Journal {
     directory: PathBuf,
     file: Option<File>,
     len: u64,
-    /// How many bytes of that the checkpoint has.
+    /// The number of those bytes up to the end of the checkpoint.
     checkpoint: u64,
-    /// When a file was tried to begin last, in µs of CLOCK_MONOTONIC.
+    /// The time of the last attempt to begin a file, in µs of CLOCK_MONOTONIC.
     tried_at: i64,
-    /// Whether nothing can be written, which was said.
+    /// True if the last write failed, and the error has been logged.
     broken: bool,
 }
 
-/// When something is, in µs.
+/// A point in time, in µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
-    /// Of CLOCK_MONOTONIC: what decides.
+    /// The time of CLOCK_MONOTONIC, on which decisions are based.
     pub monotonic: i64,
-    /// Of CLOCK_REALTIME: for people.
+    /// The time of CLOCK_REALTIME, which is shown to users.
     pub realtime: i64,
 }
 
 impl Journal {
-    /// Opens the journal in `directory`, to be written on, with the machine as the last record
-    /// leaves it. Without one, [`Self::begin`] has to be called before anything is written.
+    /// Opens the journal in `directory` for writing, and returns the machine in its state after the
+    /// last record. If there is none, [`Self::begin`] must be called before anything is written.
     #[must_use]
     pub fn open(directory: &Path) -> (Self, Option<Machine>) {
         let mut journal = Self {
@@ -81,8 +83,9 @@ impl Journal {
         (journal, machine)
     }
 
-    /// What is kept of a journal that this program cannot go on from, as one that another version wrote:
-    /// nothing but a pause, which a person began and has not ended. The detector tells the devices again.
+    /// Reads what is kept of a journal that this program cannot continue from, such as that of
+    /// another version: only a pause, which a user began and has not ended. The detector sends the
+    /// devices again.
     fn begin_again(&self, why: &Error) -> Option<Machine> {
         let why = Chain(why);
         let records = read(&self.directory.join(NAME)).ok();
@@ -99,7 +102,7 @@ impl Journal {
         let path = self.directory.join(NAME);
         let new = self.directory.join(NEW);
         let failed = |e: io::Error| Error::File(path.clone(), e.into());
-        // A rotation ended between its two renames.
+        // A rotation was interrupted between its two renames.
         if !path.exists() && new.exists() {
             fs::rename(&new, &path).map_err(failed)?;
         }
@@ -109,11 +112,11 @@ impl Journal {
         let mut reader = read(&path)?;
         let machine = replay::resume(reader.by_ref().map_while(Result::ok));
         let machine = machine.map_err(|e| Error::Replay(path.clone(), e))?;
-        // What is behind the last whole record would hide all that is written.
+        // An incomplete record at the end would hide all records that are written behind it.
         let mut file = File::options().write(true).open(&path).map_err(failed)?;
         file.set_len(reader.whole()).map_err(failed)?;
         file.seek(SeekFrom::End(0)).map_err(failed)?;
-        // Without its checkpoint nothing behind it would be of use.
+        // Records behind a missing checkpoint cannot be replayed.
         if machine.is_some() {
             self.len = reader.whole();
             self.file = Some(file);
@@ -121,8 +124,8 @@ impl Journal {
         Ok(machine)
     }
 
-    /// Begins a file whose first record is a checkpoint of `machine`. What there was becomes the
-    /// one before it.
+    /// Begins a file whose first record is a checkpoint of `machine`. The current file becomes the
+    /// previous one.
     pub fn begin(&mut self, machine: &Machine, times: Times) {
         self.tried_at = times.monotonic;
         let began = self.try_begin(machine, times);
@@ -147,7 +150,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes records.
+    /// Appends records.
     pub fn append(&mut self, times: Times, records: impl IntoIterator<Item = What>) {
         let Some(file) = &mut self.file else {
             return;
@@ -161,14 +164,14 @@ impl Journal {
         self.log(written);
     }
 
-    /// Whether there is a file to write on.
+    /// Returns true if a file is open for writing.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.file.is_some()
     }
 
-    /// Whether it is time for a new file: this one has grown as far as it may, or there has been
-    /// none for a while. `now` is in µs of CLOCK_MONOTONIC.
+    /// Returns true if a new file should be begun: the current file has reached its maximum size,
+    /// or the last attempt to begin one failed some time ago. `now` is in µs of CLOCK_MONOTONIC.
     #[must_use]
     pub fn is_due(&self, now: i64) -> bool {
         match self.file {
@@ -177,8 +180,8 @@ impl Journal {
         }
     }
 
-    /// A half written record would hide all behind it: from the first failure on nothing is
-    /// written until a new file is begun.
+    /// Closes the file and logs the error, if there is one. An incomplete record would hide all
+    /// records behind it, so that after a failure nothing is written until a new file is begun.
     fn log(&mut self, outcome: io::Result<()>) {
         let broken = outcome.is_err();
         if let Err(e) = outcome {
@@ -191,17 +194,17 @@ impl Journal {
     }
 }
 
-/// Every record of the journal in `directory`, the oldest first, read as it is asked for.
+/// Returns all records of the journal in `directory`, the oldest first. Reads them lazily.
 pub fn history(directory: &Path) -> impl Iterator<Item = Record> {
     let files = [BEFORE, NAME].map(|name| directory.join(name));
     let read = files.into_iter().filter_map(|path| read(&path).ok());
     read.flat_map(|records| records.map_while(Result::ok))
 }
 
-/// The records of one file, as far as they are whole.
+/// Returns the records of one file, up to the first incomplete one.
 ///
 /// # Errors
-/// When it cannot be opened or is no journal.
+/// Fails if the file cannot be opened or is not a journal.
 pub fn read(path: &Path) -> Result<Reader<BufReader<File>>, Error> {
     let opened = File::open(path).map_err(JournalError::from);
     opened

@@ -1,26 +1,26 @@
-//! The orchestrator: turns RDMA device events into module loads and systemd units, and says
-//! what was done, why, and what is still missing.
+//! The orchestrator. It turns RDMA device events into module loads and systemd units, and reports
+//! its actions, their reasons, and what is missing.
 //!
-//! Responsible for what each device should have and for having it done by others. Must never
-//! touch a device or a module itself, hold one device's work back for another's, or wait for a
-//! job that is ordered after itself.
+//! Responsible for deciding which modules and targets each device needs, and for requesting them
+//! from the loader and the service manager. Must never touch a device or a module itself, delay the
+//! work for one device because of another, or wait for a job that is ordered after this service.
 //!
 //! In reading order:
-//! - [`rules`]: which modules and roles a device should have (pure).
+//! - [`rules`]: the modules and roles that a device should have (pure).
 //! - [`targets`]: the names of the targets that stand for a device (pure).
-//! - [`bounds`]: how much of the detector's records is taken (pure).
+//! - [`bounds`]: the limits on the detector's records (pure).
 //! - [`machine`]: events in, actions out (pure).
-//! - [`journal`]: what happened and what was decided, on disk; its replay is pure.
-//! - [`board`]: the status of every device, as subscribers see it (pure).
+//! - [`journal`]: the record of events and decisions on disk; its replay is pure.
+//! - [`board`]: the status table, as subscribers see it (pure).
 //! - [`peers`]: the detector and the loader, over varlink.
-//! - [`barrier`]: where a wait begins: the detector looks once more.
-//! - [`policy`]: what the loader says of modules, for everyone.
-//! - [`drivers`]: what it says of the drivers of functions.
+//! - [`barrier`]: the barrier at the start of a wait: a new scan by the detector.
+//! - [`policy`]: the loader's plans and policy, for all users.
+//! - [`drivers`]: the exclusions of drivers of functions, as the loader reports them.
 //! - [`mounts`]: file systems that are mounted over modules and rules.
-//! - [`jobs`], [`bus`]: what PID 1 is asked for, by flag files and over the bus.
-//! - [`run`]: the loop that carries actions out.
+//! - [`jobs`], [`bus`]: requests to PID 1, through flag files and over the bus.
+//! - [`run`]: the decision loop, and the executor of its actions.
 //! - [`server`]: the varlink methods.
-//! - [`command`]: what the command `rdma-hotplug` prints (pure).
+//! - [`command`]: the command `rdma-hotplug`; the files that make its texts are pure.
 //! - [`config`]: the command line.
 
 #![forbid(unsafe_code)]
@@ -48,8 +48,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing::level_filters::LevelFilter;
 
-/// The exit status that has the service manager start the program again: `EX_TEMPFAIL` of
-/// `sysexits.h`. The unit names it.
+/// The exit status that makes the service manager start the program again: `EX_TEMPFAIL` of
+/// `sysexits.h`. The unit file lists it.
 const START_AGAIN: u8 = 75;
 
 /// Runs the program with the arguments and descriptors of this process.

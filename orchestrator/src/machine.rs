@@ -1,7 +1,7 @@
-//! The decisions: events in, actions out. Pure: no clock, no file, no socket; what happened and
-//! when is told to it, and what it wants done is returned. What is wanted is compared with what
-//! is, whatever the order in which both came. Must never wait, and must never let one device's
-//! modules hold back another's.
+//! The machine: a function from events to actions. It compares the targets and modules that the
+//! rules demand with those that exist, independently of the order of events. Pure: it has no clock,
+//! file or socket; events and the time are its inputs, and actions are its results. Must never
+//! wait, and must never let the modules of one device delay those of another.
 
 mod device;
 mod event;
@@ -27,35 +27,38 @@ use functions::Functions;
 use module::{Again, Module};
 use target::Target;
 
-/// How long things may take, in µs.
+/// The timeouts, in µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patience {
-    /// The start, until it is complete whatever is missing.
+    /// The maximum time of the start. Then it is complete, even if devices are not ready.
     pub start: i64,
-    /// A function in one state, until it is stuck.
+    /// The maximum time of a function in one state. Then it is stuck.
     pub function: i64,
-    /// At the start, a function after something of it has changed: udev or a driver may be at work.
+    /// At the start, the time to wait for a function after a change: udev or a driver may be at
+    /// work.
     pub driver: i64,
 }
 
-/// When a flag that could not be written is tried again, in µs.
+/// The time until the write of a flag is retried, in µs.
 const FLAG_RETRY: i64 = 5_000_000;
 
-/// How long after a change on disk modules are looked at again, in µs: systemd's path unit misses what
-/// changes while the service that it starts is running (`path_spec_check_good()` in `src/core/path.c`).
+/// The time from a change on disk to a second request for modules, in µs: systemd's path unit
+/// misses changes while the service that it starts is running (`path_spec_check_good()` in
+/// `src/core/path.c`).
 const SECOND_LOOK: i64 = 2_000_000;
 
-/// Who wants a module.
+/// A device or function that wants a module.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Subject {
     Device(i64),
     Function(String),
 }
 
-/// What is to be done when a time has come.
+/// An operation that a timer triggers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Timer {
-    /// Modules are looked at a second time after a change. Before what is tried again at that time.
+    /// The second request after a change on disk. The variant is first, so that it runs before
+    /// retries that are due at the same time.
     Installed,
     Start,
     Function(String),
@@ -64,7 +67,7 @@ enum Timer {
     Flag(Flag),
 }
 
-/// The state of the whole.
+/// The state of the machine.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Machine {
     #[serde(with = "saved_rules")]
@@ -74,30 +77,30 @@ pub struct Machine {
     functions: Functions,
     modules: BTreeMap<ModuleName, Module>,
     targets: BTreeMap<UnitName, Target>,
-    /// How much of the detector's records is held.
+    /// The size of the detector's records that are held.
     held: Held,
-    /// The devices that each flag stands for.
+    /// The devices of each flag.
     flagged: BTreeMap<Flag, BTreeSet<i64>>,
-    /// The flags that are up.
+    /// The flags that are set.
     announced: BTreeSet<Flag>,
-    /// A sentence for each flag that could not be written or removed.
+    /// A message for each flag that could not be written or removed.
     flag_errors: BTreeMap<Flag, String>,
-    /// Devices that a module is missing an answer for.
+    /// The devices that wait for a result for one of their modules.
     unsettled: BTreeSet<i64>,
     timers: BTreeSet<(i64, Timer)>,
-    /// Whether the devices are known: a snapshot has ended.
+    /// True if the devices are known: a snapshot has ended.
     complete: bool,
-    /// Whether the detector has told everything, and is there to tell of changes.
+    /// True if the detector's snapshot has ended and the connection still exists.
     connected: bool,
     service_manager: bool,
     started: bool,
     settled: bool,
-    /// Why nothing is loaded or started at present.
+    /// The reason of the pause, if there is one. In a pause nothing is loaded or started.
     paused: Option<String>,
-    /// Devices whose status may be another one after this step.
+    /// The devices whose status may have changed in this step.
     #[serde(skip)]
     touched: BTreeSet<i64>,
-    /// Targets that may need a job after this step.
+    /// The targets that may need a job after this step.
     #[serde(skip)]
     driven: BTreeSet<UnitName>,
 }
@@ -117,13 +120,13 @@ mod saved_rules {
 }
 
 impl Machine {
-    /// A machine that knows nothing.
+    /// Returns a machine without any state.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One that knows nothing, in a pause for this reason.
+    /// Returns a machine without any state, in a pause with this reason.
     #[must_use]
     pub fn in_pause(reason: String) -> Self {
         Self {
@@ -132,13 +135,13 @@ impl Machine {
         }
     }
 
-    /// When an [`Event::Deadline`] is due, in µs, as things are now.
+    /// Returns the time of the next [`Event::Deadline`], in µs.
     #[must_use]
     pub fn next_deadline(&self) -> Option<i64> {
         self.timers.first().map(|(time, _)| *time)
     }
 
-    /// What of an event can mean anything: modules come and go that no device here should have.
+    /// Filters an event: removes modules that no device or function here wants.
     #[must_use]
     pub fn concerning(&self, event: Event) -> Option<Event> {
         match event {
@@ -153,13 +156,13 @@ impl Machine {
         }
     }
 
-    /// Whether a wanted module is known by this name.
+    /// Returns true if the name belongs to a wanted module.
     fn is_known_by(&self, name: &ModuleName) -> bool {
         !self.stands_for(name).is_empty()
     }
 
-    /// Why a record of the detector is not taken, in a sentence; nothing of one that is, and of any
-    /// other event. What is refused is not to be told to [`Self::step`].
+    /// Returns a message if a record of the detector exceeds a limit, and nothing for all other
+    /// events. A refused event must not be passed to [`Self::step`].
     #[must_use]
     pub fn refusal(&self, event: &Event) -> Option<String> {
         let mut held = self.held;
@@ -179,7 +182,7 @@ impl Machine {
         .err()
     }
 
-    /// Decides. `now` is in µs of CLOCK_MONOTONIC.
+    /// Processes an event and returns the actions. `now` is in µs of CLOCK_MONOTONIC.
     pub fn step(&mut self, event: Event, now: i64) -> Vec<Action> {
         let mut actions = Vec::new();
         self.take(event, now, &mut actions);
@@ -207,7 +210,7 @@ impl Machine {
             Event::ModuleGone(name) => self.module_gone(&name, actions),
             Event::ModulesThere(names) => self.modules_there(&names, actions),
             Event::SnapshotEnds => self.snapshot_ends(actions),
-            // What was known stays until the detector is back and says otherwise.
+            // The state stays until the detector is connected again and reports changes.
             Event::DetectorLost => self.connected = false,
             Event::Module(result) => self.answered(&result, now, actions),
             Event::Driver {
@@ -235,7 +238,7 @@ impl Machine {
         }
     }
 
-    /// A new process: nothing that the last one asked for is known to be answered, and the
+    /// Handles the start of a process. No request of the previous process will get a reply, and the
     /// service manager waits for READY again.
     fn begin(&mut self, patience: Patience, now: i64, actions: &mut Vec<Action>) {
         self.patience = patience;
@@ -247,27 +250,27 @@ impl Machine {
         let end = now.saturating_add(self.patience.start);
         self.timers.insert((end, Timer::Start));
         self.targets_unknown();
-        // What was decided last may not have been carried out.
+        // The last decisions may not have been carried out.
         let announced = self.announced.iter();
         actions.extend(announced.map(|flag| Action::SetFlag(*flag, true)));
         for module in self.modules.values_mut() {
             module.ask_again |= std::mem::take(&mut module.in_flight);
         }
-        // One that was kept for its answer alone gets none.
+        // A module that was kept only for a pending result will not get one.
         self.modules
             .retain(|_, module| !module.wanted_by.is_empty());
-        // What was not there may have come, and what forbade it may have gone, without being noticed.
+        // A missing module may have been installed, and a denial removed, without an event.
         self.ask_everyone(Again::Missing, actions);
         self.ask_drivers(actions);
         self.touch_everyone();
     }
 
-    /// Asks for what somebody wants and nobody has asked for, and for what `again` says.
+    /// Requests the wanted modules that were not requested yet, and those that `again` selects.
     fn ask_everyone(&mut self, again: Again, actions: &mut Vec<Action>) {
         if self.paused.is_some() {
             return;
         }
-        // What the loader looks at now may be what there was before.
+        // The pending result may describe the state before the change.
         let in_flight = self.modules.values_mut().filter(|module| module.in_flight);
         for module in in_flight.filter(|_| matches!(again, Again::Missing | Again::All)) {
             module.ask_again = true;
@@ -280,7 +283,7 @@ impl Machine {
         }
     }
 
-    /// Something of modules has changed on disk: asks for what is not live.
+    /// Handles a change of modules on disk: requests the modules that are not live.
     fn ask_for_what_changed(&mut self, actions: &mut Vec<Action>) {
         self.ask_everyone(Again::Missing, actions);
         self.ask_drivers(actions);
@@ -290,8 +293,8 @@ impl Machine {
         self.touched.extend(self.devices.keys());
     }
 
-    /// Asks for those modules of a device or function that nobody has asked for yet, and for what
-    /// `again` says.
+    /// Requests the modules of a device or function that were not requested yet, and those that
+    /// `again` selects.
     fn ask(&mut self, subject: &Subject, again: Again, actions: &mut Vec<Action>) {
         if self.paused.is_some() {
             return;
@@ -335,7 +338,7 @@ impl Machine {
         if !std::mem::replace(&mut self.complete, true) {
             actions.push(Action::Known);
             self.drive_every_target();
-            // An orchestrator before this one may have announced what is gone.
+            // A previous orchestrator may have set the flag of hardware that was removed.
             for flag in Flag::ALL {
                 if !self.announced.contains(&flag) && !self.flagged.contains_key(&flag) {
                     actions.push(Action::SetFlag(flag, false));
@@ -344,14 +347,14 @@ impl Machine {
         }
     }
 
-    /// Has the targets of a device looked at: it may be so far that they can be started.
+    /// Marks the targets of a device for a check: its modules may allow their start now.
     fn follow_device(&mut self, index: i64) {
         let device = self.devices.get(&index);
         let claims = device.iter().flat_map(|device| &device.claims);
         self.driven.extend(claims.map(|claim| claim.name.clone()));
     }
 
-    /// A flag could not be written or removed: it is tried again.
+    /// Records that a flag could not be written or removed, and schedules a retry.
     fn flag_failed(&mut self, flag: Flag, why: String, now: i64) {
         self.flag_errors.insert(flag, why);
         let retry = now.saturating_add(FLAG_RETRY);
@@ -380,11 +383,11 @@ impl Machine {
 
     fn retry(&mut self, name: &ModuleName, time: i64, actions: &mut Vec<Action>) {
         let (wanting, again) = match self.modules.get_mut(name) {
-            // Not where it was answered since.
+            // A result since then has replaced the retry.
             Some(module) if module.retry_at == Some(time) => {
                 module.retry_at = None;
                 let again = match module.state {
-                    // Why nothing is known is said until something is.
+                    // The state stays unknown, with its reason, until there is a result.
                     ModuleState::Unknown => Again::Unknown,
                     _ => {
                         module.state = ModuleState::Pending;
@@ -414,8 +417,8 @@ impl Machine {
         self.ask_everyone(Again::No, actions);
     }
 
-    /// Compares everything anew. What was answered stays until there is another answer: a device
-    /// that is ready is so meanwhile.
+    /// Compares everything again. A result stays until it is replaced, so that a ready device stays
+    /// ready.
     fn reconcile(&mut self, actions: &mut Vec<Action>) {
         for module in self.modules.values_mut() {
             module.forget_attempts();
@@ -428,11 +431,11 @@ impl Machine {
 
     fn resume(&mut self, actions: &mut Vec<Action>) {
         self.paused = None;
-        // Whatever was done meanwhile.
+        // The system may have changed during the pause.
         self.reconcile(actions);
     }
 
-    /// Says what has become of the whole after a step.
+    /// Updates the settled state after a step, and completes the start if nothing holds it.
     fn settle(&mut self, now: i64, actions: &mut Vec<Action>) {
         let unsettled = !self.unsettled.is_empty();
         let open = |module: &Module| module.in_flight || module.state == ModuleState::Unknown;
@@ -441,14 +444,14 @@ impl Machine {
         let (known, patience) = (self.known(), self.patience);
         let functions = self.functions.values().all(|f| f.is_settled(known));
         let settled = self.connected && !loading && !job && functions;
-        // Not the jobs: many of them are ordered after the start itself.
+        // Jobs do not count: many of them are ordered after the start itself.
         let holds = |f: &Function| f.holds_start(known, now, patience);
         let holds = self.functions.values().any(holds);
         if settled != self.settled {
             self.settled = settled;
             actions.push(Action::Settled(settled));
         }
-        // Nothing is done in a pause that could be waited for.
+        // In a pause there is nothing to wait for.
         let waits = (unsettled || holds) && self.paused.is_none();
         if self.complete && !waits {
             self.start(actions);
@@ -474,7 +477,7 @@ impl Machine {
     }
 }
 
-/// The keys of what a snapshot has not shown.
+/// Returns the keys of the entries that the snapshot did not contain.
 fn unconfirmed<'m, K: Clone + 'm, V: 'm>(
     all: impl Iterator<Item = (&'m K, &'m V)>,
     is: impl Fn(&V) -> bool,

@@ -1,4 +1,4 @@
-//! The program `rdma-orchestrator`. Everything is in the library, where tests reach it.
+//! The program `rdma-orchestrator`. All code is in the library, where tests reach it.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
-//! Mounts over the trees that modules, what decides about them, and rules come from: systemd-sysext(8)
-//! and systemd-confext(8) lay a file system over `/usr` and `/etc` of a running system, and no
-//! inotify(7) watch reports that. Responsible for noticing it. Must never read what is mounted.
+//! Mounts over the directories of modules, of modprobe's configuration, and of rules.
+//! systemd-sysext(8) and systemd-confext(8) mount a file system over `/usr` and `/etc` of a running
+//! system, and no inotify(7) watch reports that. Responsible for noticing it. Must never read what
+//! is mounted.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,10 +14,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
 use tokio::sync::watch;
 
-/// A mount at one of these, or below it, changes what may be loaded.
+/// A mount at or below one of these changes which modules may be loaded.
 const TREES: [&str; 3] = ["/etc", "/lib", "/usr"];
-/// How long after a change the mounts are compared: a refresh unmounts and mounts, and on a machine
-/// with containers mounts of others come all the time.
+/// The delay between a change and the comparison of the mounts. A refresh unmounts and mounts, and
+/// on a host with containers unrelated mounts change all the time.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The mounts of this process over [`TREES`].
@@ -26,21 +27,21 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Opens `/proc/self/mountinfo`, and notes the mounts of now.
+    /// Opens `/proc/self/mountinfo`, and records the current mounts.
     ///
     /// # Errors
-    /// When the file cannot be opened or read.
+    /// Fails if the file cannot be opened or read.
     pub fn open() -> io::Result<Self> {
         let mut table = File::open("/proc/self/mountinfo")?;
         let known = read(&mut table)?;
         Ok(Self { table, known })
     }
 
-    /// Starts a thread that waits for other mounts. What is returned changes with them. The thread ends
-    /// with the process.
+    /// Starts a thread that waits for changes of the mounts, and returns a receiver that is
+    /// notified of each change. The thread ends with the process.
     ///
     /// # Errors
-    /// When the thread cannot be made.
+    /// Fails if the thread cannot be created.
     pub fn follow(mut self) -> io::Result<watch::Receiver<()>> {
         let (changed, changes) = watch::channel(());
         let follow = move || {
@@ -58,7 +59,7 @@ impl Mounts {
         Ok(changes)
     }
 
-    /// Waits until the mounts are other ones than those that are known.
+    /// Waits until the mounts differ from the cached ones.
     fn change(&mut self) -> io::Result<()> {
         loop {
             wait(&self.table)?;
@@ -71,10 +72,10 @@ impl Mounts {
     }
 }
 
-/// Waits for a change, and until it is over.
+/// Waits for a change, and for [`PAUSE`] after it.
 fn wait(table: &File) -> io::Result<()> {
-    // proc_pid_mountinfo(5): a change is an exceptional condition of the open file, until the next
-    // poll(2).
+    // proc_pid_mountinfo(5): a change marks the open file with an exceptional condition, until the
+    // next poll(2).
     let mut fds = [PollFd::new(table, PollFlags::PRI)];
     retry_on_intr(|| poll(&mut fds, None))?;
     thread::sleep(PAUSE);
@@ -88,7 +89,7 @@ fn read(file: &mut File) -> io::Result<Vec<String>> {
     Ok(over_trees(&String::from_utf8_lossy(&table)))
 }
 
-/// The lines of a table that are about [`TREES`]. The fifth field is the mount point.
+/// Returns the lines of a mount table that are about [`TREES`]. The fifth field is the mount point.
 fn over_trees(table: &str) -> Vec<String> {
     let is_over = |line: &&str| {
         let point = line.split(' ').nth(4).map(Path::new);
@@ -97,12 +98,12 @@ fn over_trees(table: &str) -> Vec<String> {
     table.lines().filter(is_over).map(str::to_owned).collect()
 }
 
-/// Files and directories as they were at some time. Landlock's rules hold these, and not what is
-/// mounted over them later.
+/// Paths, with the files and directories that they led to at one time. Landlock rules apply to
+/// those, and not to what is mounted over them later.
 pub struct Places(Vec<(PathBuf, Option<(u64, u64)>)>);
 
 impl Places {
-    /// What these paths lead to now.
+    /// Records the file or directory that each path leads to now.
     pub fn now(paths: impl Iterator<Item = PathBuf>) -> Self {
         let place = |path: PathBuf| {
             let found = inode(&path);
@@ -111,19 +112,19 @@ impl Places {
         Self(paths.map(place).collect())
     }
 
-    /// The paths.
+    /// Returns the paths.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.0.iter().map(|(path, _)| path.as_path())
     }
 
-    /// Whether a path leads elsewhere now.
+    /// Returns true if a path leads to another file or directory now.
     #[must_use]
     pub fn are_outdated(&self) -> bool {
         self.0.iter().any(|(path, found)| inode(path) != *found)
     }
 }
 
-/// The device and the inode of what a path leads to.
+/// Returns the device and inode numbers of the file that a path leads to.
 fn inode(path: &Path) -> Option<(u64, u64)> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))

@@ -1,6 +1,6 @@
-//! The detector and the loader, over varlink. Both may be restarted at any time: a lost
-//! connection is taken up again, after a pause that grows. Must never decide anything: what
-//! they say goes to the machine as it is.
+//! The detector and the loader, over varlink. Either may restart at any time: a lost connection is
+//! made again, after a pause that grows. Must never decide anything: their records and results go
+//! to the machine unchanged.
 
 use std::path::{Path, PathBuf};
 
@@ -14,10 +14,10 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::machine::Event;
 use crate::run::Message;
 
-/// The most modules that the loader takes in one call.
+/// The most modules that the loader accepts in one call.
 const MODULES_PER_CALL: usize = 64;
 
-/// Follows the detector for ever and tells `messages` what it says.
+/// Follows the detector until `messages` is closed, and sends its records there.
 pub async fn follow_detector(socket: PathBuf, messages: UnboundedSender<Message>) {
     let arguments = SubscribeDevicesArgs {};
     let mut subscription = Subscription::new(socket, detector::SUBSCRIBE_DEVICES, &arguments);
@@ -26,7 +26,7 @@ pub async fn follow_detector(socket: PathBuf, messages: UnboundedSender<Message>
     let mut complete = false;
     while !messages.is_closed() {
         let message = match subscription.next::<SubscribeDevicesReply>().await {
-            // Who accepts and says nothing is not there yet.
+            // A peer that accepts and sends nothing does not count as connected yet.
             Followed::Begins => {
                 answered = false;
                 complete = false;
@@ -46,7 +46,8 @@ pub async fn follow_detector(socket: PathBuf, messages: UnboundedSender<Message>
                 Message::Detector(event(reply), heard)
             }
             Followed::Lost(e) => {
-                // Once a loss: while it cannot be reached every attempt fails alike.
+                // Logged once per loss: while the detector cannot be reached, every attempt fails
+                // the same way.
                 if std::mem::take(&mut connected) {
                     tracing::warn!("the detector cannot be followed: {}", Chain(&e));
                 }
@@ -57,16 +58,17 @@ pub async fn follow_detector(socket: PathBuf, messages: UnboundedSender<Message>
     }
 }
 
-/// The most names of modules that are believed, many times what a kernel has.
+/// The most module names that are accepted, many times the number in a kernel.
 const MOST_MODULES: usize = 4096;
 
-/// The kernel's names of modules, where they can be believed.
+/// Returns an event with the kernel's module names, or `None` if there are too many. Leaves out
+/// invalid names.
 fn modules(names: &[String]) -> Option<Event> {
     let parsed = names.iter().filter_map(|name| ModuleName::parse(name).ok());
     (names.len() <= MOST_MODULES).then(|| Event::ModulesThere(parsed.collect()))
 }
 
-/// A reply that lacks what its action needs says nothing.
+/// Converts a reply into an event. Returns `None` for a reply that lacks what its action needs.
 fn event(reply: SubscribeDevicesReply) -> Option<Event> {
     match reply.action {
         Action::Add | Action::Change => match (reply.device, reply.function) {
@@ -87,13 +89,13 @@ fn event(reply: SubscribeDevicesReply) -> Option<Event> {
     }
 }
 
-/// The kernel's name of a module, which can be any.
+/// Parses the kernel's name of a module, which may be any string.
 fn module(name: Option<String>) -> Option<ModuleName> {
     ModuleName::parse(&name?).ok()
 }
 
-/// Has `modules` loaded and tells `events` the answer for each, however often the loader has to
-/// be asked.
+/// Loads `modules` through the loader and sends the result of each to `events`. Calls the loader
+/// until each module has a result.
 pub async fn load(
     socket: PathBuf,
     mut modules: Vec<ModuleName>,
@@ -120,7 +122,7 @@ pub async fn load(
     }
 }
 
-/// One call. Takes every module that got its answer out of `modules`.
+/// Makes one call. Removes each module that has a result from `modules`.
 async fn load_once(
     socket: &Path,
     modules: &mut Vec<ModuleName>,
@@ -144,13 +146,14 @@ async fn load_once(
         }
     }
     if modules.len() == before {
-        // An answer without a result for anything would be asked for without an end.
+        // A reply without any result would be requested again without end.
         return Err(disconnected(socket, loader::LOAD));
     }
     Ok(())
 }
 
-/// Whether asking again cannot help. Others may hold all connections for a while.
+/// Returns true if a retry cannot help. It can help against `TooManyConnections`: other clients may
+/// hold all connections for a while.
 fn is_final(kind: &ClientErrorKind) -> bool {
     const FULL: &str = "org.rdmahotplug.Loader.TooManyConnections";
     matches!(kind, ClientErrorKind::Answered { name, .. } if name != FULL)

@@ -1,6 +1,6 @@
-//! What the loader says of modules and of itself, for every user who asks: its own socket admits root
-//! and this service alone. Answers are kept for a second, and one question is asked at a time. Must never
-//! have anything loaded, and never judge a module itself.
+//! The loader's plans, policy and state, for all users: the loader's own socket admits only root
+//! and this service. Results are kept for a second, and callers' queries are sent one at a time.
+//! Must never load anything, and never judge a module itself.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,40 +15,40 @@ use interfaces::orchestrator::Loading;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-/// How long an answer is good.
+/// The time a result stays valid.
 const KEPT: Duration = Duration::from_secs(1);
-/// The most answers that are kept. A plan has some kilobytes.
+/// The most results that are kept. A plan has a few kilobytes.
 const MAX_KEPT: usize = 64;
-/// How long the loader may take. It plans from disk, which may be busy.
+/// The time the loader may take to reply. It plans from disk, which may be busy.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The most modules of a policy that are listed.
 const MAX_LISTED: usize = 4096;
 
-/// An answer, or a sentence that says why it is missing.
+/// A result, or a message that says why it is missing.
 type Answer = Result<Arc<[Value]>, String>;
 
-/// What the loader is asked.
+/// A query to the loader.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Question {
-    /// What it would do with a module.
+    /// The plan for a module.
     Plan(ModuleAlias),
-    /// Which modules its policy names.
+    /// The modules that its policy names.
     List,
-    /// What it is doing.
+    /// The loader's state.
     Describe,
 }
 
-/// What the loader has said.
+/// The loader's recent results.
 pub struct Policy {
     socket: PathBuf,
-    /// Answers, and when their questions were begun.
+    /// The results, and the start times of their queries.
     kept: Mutex<BTreeMap<Question, (Instant, Answer)>>,
-    /// Held while the loader is asked for a caller.
+    /// Held while the loader is queried for a caller.
     asking: Semaphore,
 }
 
 impl Policy {
-    /// What the loader at `socket` says. Nothing is asked yet.
+    /// Creates an empty cache for the loader at `socket`. Sends no query yet.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
         Self {
@@ -58,27 +58,27 @@ impl Policy {
         }
     }
 
-    /// What the loader would do with a module, as its `Explain` replies.
+    /// Returns the loader's plan for a module, as its `Explain` replies.
     ///
     /// # Errors
-    /// A sentence, when the loader cannot be asked or cannot say.
+    /// Fails with a message if the loader cannot be queried or has no result.
     pub async fn plan(&self, module: ModuleAlias) -> Result<Value, String> {
         first(self.answer(Question::Plan(module)).await)
     }
 
-    /// Why an administrator keeps the drivers of this modalias from being loaded; nothing where no
-    /// line does. An answer to a question from before `since` does not count: what it came from may have
-    /// changed.
+    /// Returns the reason why an administrator keeps the drivers of this modalias from being
+    /// loaded, or `None` if no configuration line does. The result of a query from before `since`
+    /// does not count: its inputs may have changed.
     ///
     /// # Errors
-    /// A sentence, when the loader cannot be asked or cannot say.
+    /// Fails with a message if the loader cannot be queried or has no result.
     pub async fn exclusion(
         &self,
         modalias: ModuleAlias,
         since: Instant,
     ) -> Result<Option<String>, String> {
         let of = Question::Plan(modalias);
-        // Not in the turn of callers, of whom there may be many.
+        // This query does not wait behind those of callers, which may be many.
         let kept = self.kept(&of, Some(since)).filter(Result::is_ok);
         let answer = match kept {
             Some(answer) => answer,
@@ -90,15 +90,16 @@ impl Policy {
         Ok(reply.exclusion())
     }
 
-    /// The modules that the policy names, as the loader's `List` replies.
+    /// Returns the modules that the policy names, as the loader's `List` replies.
     ///
     /// # Errors
-    /// A sentence, when the loader cannot be asked or cannot say.
+    /// Fails with a message if the loader cannot be queried or has no result.
     pub async fn list(&self) -> Result<Arc<[Value]>, String> {
         self.answer(Question::List).await
     }
 
-    /// What the kernel is loading, the longest first; nothing where the loader does not answer.
+    /// Returns the modules that the kernel is loading, the longest first; nothing if the loader
+    /// does not reply.
     pub async fn loading(&self) -> Vec<Loading> {
         let described = self.answer(Question::Describe).await;
         let described = described.unwrap_or_default();
@@ -113,7 +114,7 @@ impl Policy {
         loading.collect()
     }
 
-    /// An answer for a caller, one at a time.
+    /// Returns a result for a caller. Queries the loader for one caller at a time.
     async fn answer(&self, of: Question) -> Answer {
         if let Some(answer) = self.kept(&of, kept_since()) {
             return answer;
@@ -121,7 +122,7 @@ impl Policy {
         let Ok(_asking) = self.asking.acquire().await else {
             return Err("the orchestrator stops".to_owned());
         };
-        // The caller before may have asked for the same.
+        // The previous caller may have requested the same.
         match self.kept(&of, kept_since()) {
             Some(answer) => answer,
             None => self.ask_now(of).await,
@@ -148,7 +149,7 @@ impl Policy {
                     module: module.to_string(),
                 };
                 let plan = match client.call(loader::EXPLAIN, &args, TIMEOUT).await {
-                    // It may start again, to read what has come since: the next one can say.
+                    // The loader may restart to read new files: the next instance can reply.
                     Err(e) if is_no_plan(&e) => {
                         let mut client = Client::connect(&self.socket).await?;
                         client.call(loader::EXPLAIN, &args, TIMEOUT).await?
@@ -189,7 +190,7 @@ impl Policy {
     }
 }
 
-/// Since when answers are good for those who take one that is kept.
+/// Returns the earliest start of a query whose kept result is still valid.
 fn kept_since() -> Option<Instant> {
     Instant::now().checked_sub(KEPT)
 }
@@ -203,7 +204,7 @@ fn is_no_plan(error: &ClientError) -> bool {
     matches!(&error.kind, ClientErrorKind::Answered { name, .. } if name == loader::NO_PLAN)
 }
 
-/// What a person reads. The loader's own sentence says more than the name of its error.
+/// Returns the message for the user. The loader's own message says more than the name of its error.
 fn sentence(error: &ClientError) -> String {
     if let ClientErrorKind::Answered { name, parameters } = &error.kind
         && name == loader::NO_PLAN

@@ -1,6 +1,7 @@
-//! Rules: which modules and roles a device should have, and which modules a function needs before
-//! there is a device. Pure: files come in as text. Must never let an invalid file take another file
-//! down: its last good version stays, or the file counts that it would hide.
+//! The rules: the modules and roles that a device should have, and the modules that a function
+//! needs before there is a device. Pure: files are passed as text. Must never let an invalid file
+//! disable another file: its last good version stays in use, or the file that it would hide is
+//! used.
 
 mod file;
 mod list;
@@ -23,46 +24,46 @@ pub use selector::{Selector, kind_name, protocol_name};
 
 use crate::targets::Role;
 
-/// One file as it was read: its text, or why there is none.
+/// A file as it was read: its text, or an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What it says, or a sentence that says why it cannot be read.
+    /// The text of the file, or a message if it cannot be read.
     pub text: Result<String, String>,
 }
 
-/// Every file that rules come from.
+/// All sources of rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources {
-    /// Rules files, in the order of their names, and those of one name in the order of their
-    /// precedence: only the first of them that can be used counts. A directory that cannot be listed
-    /// is a source, too.
+    /// The rules files, in the order of their names. Files with the same name are in the order of
+    /// their precedence: only the first usable one of them is in use. A directory that cannot be
+    /// listed is a source, too.
     pub rules: Vec<Source>,
     /// rdma-core's lists, in the order of their names.
     pub lists: Vec<Source>,
 }
 
-/// All rules, and what is wrong with the files that are not in use.
+/// The rules, and the errors of the files that are not in use.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     rules: Vec<Rule>,
     functions: Vec<Rule>,
-    /// rdma-core's lists, by their names without the suffix.
+    /// The rdma-core lists, by their names without the suffix.
     lists: BTreeMap<String, List>,
-    /// What is in use: of a bad file its last good version.
+    /// The sources in use: of an invalid file its last good version.
     in_use: Sources,
     errors: Vec<RulesError>,
 }
 
-/// One of rdma-core's lists of modules.
+/// A list of modules of rdma-core.
 #[derive(Clone, Debug)]
 struct List {
     file: Arc<Path>,
     modules: Vec<ModuleName>,
 }
 
-/// One rule, for devices or for functions, and where it stands.
+/// A rule, for devices or for functions, and its location.
 #[derive(Clone, Debug)]
 pub struct Rule {
     file: Arc<Path>,
@@ -70,12 +71,12 @@ pub struct Rule {
     text: file::RuleText,
 }
 
-/// What a function needs, as the rules say.
+/// The modules that a function needs by the rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WantedByFunction {
     /// The modules.
     pub modules: Vec<WantedModule>,
-    /// The file that says that it is left alone, and needs nothing.
+    /// The file that excludes the function from management, so that it needs no modules.
     pub unmanaged: Option<Arc<Path>>,
 }
 
@@ -84,27 +85,27 @@ pub struct WantedByFunction {
 pub struct WantedModule {
     /// The module.
     pub name: ModuleName,
-    /// The file that says so: a rules file, or one of rdma-core's lists.
+    /// The file that requests it: a rules file, or an rdma-core list.
     pub file: Arc<Path>,
-    /// Whether it is put back when somebody unloads it.
+    /// The module is loaded again if it is unloaded.
     pub restore: bool,
 }
 
-/// What one device should have.
+/// The modules and roles that a device should have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
     /// The modules, each once, in the order of the rules.
     pub modules: Vec<WantedModule>,
     /// The roles, each once, in the order of the rules.
     pub roles: Vec<Role>,
-    /// A rule says that the device is left alone.
+    /// A rule excludes the device from management.
     pub unmanaged: bool,
 }
 
 impl Rules {
-    /// The rules of these files. An invalid file is refused as a whole; where `before` has a
-    /// version of it in use, that one stays, and otherwise it hides no other. Of a directory that
-    /// cannot be listed any more the files in use stay.
+    /// Reads the rules of these files. An invalid file is refused as a whole. If a version of it is
+    /// in use in `before`, that version stays in use; otherwise the file hides no other file. If a
+    /// directory can no longer be listed, its files that are in use stay.
     #[must_use]
     pub fn read(sources: &Sources, before: &Self) -> Self {
         let mut rules = Self::default();
@@ -129,7 +130,7 @@ impl Rules {
         rules
     }
 
-    /// Takes a file, or its last version; says whether one of them can be used.
+    /// Adds the rules of a file, or of its last version. Returns true if one of them can be used.
     fn take_rules(&mut self, source: &Source, last: Option<&Source>) -> bool {
         let parsed = source
             .text
@@ -181,8 +182,7 @@ impl Rules {
         }
     }
 
-    /// How many files are in use, and what is wrong with the first that is not, for `systemctl
-    /// status`.
+    /// Returns the number of files in use and the first error, for `systemctl status`.
     #[must_use]
     pub fn summary(&self) -> String {
         let used = self.in_use.rules.len();
@@ -196,7 +196,7 @@ impl Rules {
         }
     }
 
-    /// What `device` should have.
+    /// Returns the modules and roles that `device` should have.
     #[must_use]
     pub fn wanted(&self, device: &Device) -> Wants {
         let mut wants = Wants::default();
@@ -220,7 +220,7 @@ impl Rules {
         wants
     }
 
-    /// The modules that `function` needs, as the rules say.
+    /// Returns the modules that `function` needs by the rules.
     #[must_use]
     pub fn wanted_by_function(&self, function: &Function) -> WantedByFunction {
         let mut wanted = WantedByFunction::default();
@@ -239,7 +239,8 @@ impl Rules {
         wanted
     }
 
-    /// The modules of a rule, and the file that names them: rdma-core's list where it is there.
+    /// Returns the modules of a rule and the file that names them: the rdma-core list, if it
+    /// exists.
     #[must_use]
     pub fn modules_of<'r>(&'r self, rule: &'r Rule) -> (&'r Arc<Path>, &'r [ModuleName]) {
         match self.list_of(rule) {
@@ -248,7 +249,7 @@ impl Rules {
         }
     }
 
-    /// rdma-core's list that a rule leaves its modules to, where that list is there.
+    /// Returns the rdma-core list that replaces the modules of a rule, if it exists.
     #[must_use]
     pub fn list_file(&self, rule: &Rule) -> Option<&Path> {
         Some(&*self.list_of(rule)?.file)
@@ -258,45 +259,45 @@ impl Rules {
         self.lists.get(rule.text.list.as_deref()?)
     }
 
-    /// All rules for devices, in their order.
+    /// Returns all rules for devices, in their order.
     #[must_use]
     pub fn for_devices(&self) -> &[Rule] {
         &self.rules
     }
 
-    /// All rules for functions, in their order.
+    /// Returns all rules for functions, in their order.
     #[must_use]
     pub fn for_functions(&self) -> &[Rule] {
         &self.functions
     }
 
-    /// The rules that select `device`, in their order.
+    /// Returns the rules that select `device`, in their order.
     pub fn selecting(&self, device: &Device) -> impl Iterator<Item = &Rule> {
         let rules = self.rules.iter();
         rules.filter(|rule| rule.text.selector.selects(device))
     }
 
-    /// The files in use, in their order.
+    /// Returns the files in use, in their order.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let sources = self.in_use.rules.iter().chain(&self.in_use.lists);
         sources.map(|source| source.path.as_path())
     }
 
-    /// The files in use, as they were read.
+    /// Returns the files in use, as they were read.
     #[must_use]
     pub fn in_use(&self) -> &Sources {
         &self.in_use
     }
 
-    /// What is wrong with the files that are not in use, or with a version of them.
+    /// Returns the errors of files that are not in use, or of versions that are not.
     #[must_use]
     pub fn errors(&self) -> &[RulesError] {
         &self.errors
     }
 }
 
-/// The sources in the order of their names. In the place of a directory that cannot be listed are those
-/// of its files that are in use.
+/// Returns the sources in the order of their names. A directory that cannot be listed is replaced
+/// with its files that are in use.
 fn with_kept<'s>(
     sources: &'s [Source],
     in_use: &'s [Source],
@@ -305,7 +306,7 @@ fn with_kept<'s>(
     let mut all = Vec::new();
     for source in sources {
         match (&source.text, source.path.extension()) {
-            // Every file that is looked for has one.
+            // All files have such a suffix, so that this is a directory.
             (Err(why), extension) if !extension.is_some_and(is_suffix) => {
                 let files = in_use.iter();
                 let files = files.filter(|file| file.path.parent() == Some(&source.path));
@@ -317,7 +318,7 @@ fn with_kept<'s>(
             _ => all.push(source),
         }
     }
-    // Stable: what is kept stays before what it hides.
+    // The sort is stable: a file that was kept stays before the files that it hides.
     all.sort_by_key(|source| source.path.file_name());
     all
 }
@@ -326,7 +327,7 @@ fn is_suffix(extension: &OsStr) -> bool {
     extension == "toml" || extension == "conf"
 }
 
-/// What of rules is kept in a journal: the files, and what was wrong with them.
+/// The part of the rules that the journal keeps: the files, and their errors.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SavedRules {
     in_use: Sources,
@@ -351,43 +352,43 @@ impl From<SavedRules> for Rules {
 }
 
 impl Rule {
-    /// The file that it stands in.
+    /// Returns the file of the rule.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Its number among the rules of its kind in that file, from 1.
+    /// Returns the number of the rule among those of its kind in the file, from 1.
     #[must_use]
     pub fn number(&self) -> usize {
         self.number
     }
 
-    /// The line that it begins at, from 1.
+    /// Returns the first line of the rule, from 1.
     #[must_use]
     pub fn line(&self) -> usize {
         self.text.line
     }
 
-    /// What it selects by.
+    /// Returns the selector.
     #[must_use]
     pub fn selector(&self) -> &Selector {
         &self.text.selector
     }
 
-    /// Whether its modules are put back when they are unloaded.
+    /// Returns true if its modules are loaded again when they are unloaded.
     #[must_use]
     pub fn restores(&self) -> bool {
         self.text.restore
     }
 
-    /// The roles that it gives.
+    /// Returns the roles of the rule.
     #[must_use]
     pub fn roles(&self) -> &[Role] {
         &self.text.roles
     }
 
-    /// Whether it leaves a device to be managed.
+    /// Returns false if the rule excludes a device or function from management.
     #[must_use]
     pub fn manages(&self) -> bool {
         self.text.manage

@@ -1,5 +1,6 @@
-//! The loop: events to the journal and to the machine, its decisions to the journal and to the
-//! world. Must never decide anything, and never wait for what an action leads to.
+//! The decision loop: it passes events to the journal and to the machine, and the machine's
+//! decisions to the journal and to the executor. Must never decide anything itself, and never wait
+//! for the outcome of an action.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,20 +32,20 @@ use crate::policy::Policy;
 use crate::rules::{Source, Sources};
 use crate::server::{Orchestrator, Published};
 
-/// The system calls that are left, one line a call.
+/// The allowed system calls, one per line.
 const CALLS: &str = include_str!("../../deploy/seccomp/rdma-orchestrator.calls");
 
-/// Where links in directories of rules may lead, to a package's files or to nothing: every user may
-/// read there.
+/// The places that links in directories of rules may lead to: a package's files, or `/dev/null`.
+/// All users may read them.
 const LINKED: [&str; 3] = ["/etc", "/usr", "/dev/null"];
 
-/// Why the orchestrator cannot go on.
+/// The reason why the orchestrator cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The sockets that were passed, or should have been, cannot be used.
+    /// The sockets that the service manager passes are missing or cannot be used.
     #[error("cannot use the sockets that were passed")]
     Activation(#[source] io::Error),
-    /// What is not needed cannot be given up.
+    /// The sandbox cannot be set up.
     #[error("cannot give up what is not needed")]
     Sandbox(#[source] SandboxError),
     /// A limit on the command line is invalid.
@@ -53,38 +54,39 @@ pub enum Error {
     /// The runtime, the signals or the varlink socket failed.
     #[error("cannot run")]
     Runtime(#[source] io::Error),
-    /// A task that makes up the loop has ended, which none should: it panicked.
+    /// A task of the orchestrator has ended. None should: it panicked.
     #[error("a part of the orchestrator has ended: {}", .0.as_ref().map_or_else(String::new, ToString::to_string))]
     Task(Option<JoinError>),
 }
 
-/// How a run ends that nothing went wrong in.
+/// The end of a run without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The service manager or a signal stopped the process.
     Stopped,
-    /// Other file systems are mounted over the rules, which this process may not read. A start can.
+    /// Other file systems are mounted over the rules. This process may not read them; a new one
+    /// can.
     Outdated,
 }
 
-/// What the loop is told.
+/// A message to the decision loop.
 #[derive(Debug)]
 pub enum Message {
-    /// Something happened.
+    /// An event for the machine.
     Event(Event),
-    /// The detector has said something, and all up to this number; no number while that is not all
-    /// that there is.
+    /// An event of the detector, if its record makes one, and the sequence number up to which its
+    /// events have arrived; no number while a snapshot is incomplete.
     Detector(Option<Event>, Option<i64>),
-    /// A caller wants to know something. The permit is of those that may wait to be answered.
+    /// A request of a caller. The permit limits the number of requests that wait for a reply.
     Question(Question, Option<OwnedSemaphorePermit>),
 }
 
-/// What only the machine knows.
+/// A request that only the machine can answer.
 #[derive(Debug)]
 pub enum Question {
-    /// The state of the whole.
+    /// The state of the service as a whole.
     Describe(oneshot::Sender<DescribeReply>),
-    /// One device, by its name, its index or both.
+    /// The explanation of one device, by its name, its index or both.
     Explain(
         Option<String>,
         Option<i64>,
@@ -92,12 +94,12 @@ pub enum Question {
     ),
     /// The targets that stand for a device, by its name, its index or both.
     Targets(Option<String>, Option<i64>, oneshot::Sender<Vec<UnitName>>),
-    /// One module.
+    /// The explanation of one module.
     ExplainModule(ModuleName, oneshot::Sender<Option<ExplainModuleReply>>),
 }
 
 impl Question {
-    /// Whether the caller is gone.
+    /// Returns true if the caller has disconnected.
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Describe(to) => to.is_closed(),
@@ -108,7 +110,7 @@ impl Question {
     }
 }
 
-/// Runs the orchestrator until a signal stops it, or until it has to start again.
+/// Runs the orchestrator until a signal stops it, or until it must start again.
 ///
 /// # Errors
 /// See [`Error`].
@@ -117,7 +119,8 @@ pub fn main(config: &Config) -> Result<End, Error> {
     let endpoint = inherited
         .take_varlink(config.listen.as_deref())
         .map_err(Error::Activation)?;
-    // Its own user is the only one beside root that changes anything, and has its place as such.
+    // Besides root, only the service's own user may change anything, and it has reserved capacity
+    // as such.
     let admission = Admission {
         limits: Limits::parse(&config.limits).map_err(Error::Limits)?,
         peers: Vec::new(),
@@ -138,7 +141,7 @@ async fn run(
     rules: Sources,
 ) -> Result<End, Error> {
     let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
-    // Before there is another thread: what it takes away is taken from one thread and its children.
+    // Done before another thread starts: the sandbox restricts the calling thread and its children.
     let rules_and_lists = config.rules.iter().chain([&config.lists]);
     let linked = LINKED.iter().map(Path::new);
     let readable = rules_and_lists
@@ -152,8 +155,8 @@ async fn run(
     let (messages, queue) = unbounded_channel();
     let published = Arc::new(Published::default());
     let policy = Arc::new(Policy::new(config.loader.clone()));
-    // Started by a client for itself alone, it says what it is and does nothing: the machine's
-    // orchestrator is another one.
+    // A process that a client started for itself alone describes itself and does nothing else: the
+    // host's orchestrator is another process.
     let mut tasks = JoinSet::new();
     let (inquiries, inquired) = channel(bus::MAX_INQUIRIES);
     let (waits, begun) = channel(1);
@@ -180,22 +183,22 @@ async fn run(
         served = server::serve(endpoint, service, &mut wishes, None, admission) => {
             served.map(|()| End::Stopped).map_err(Error::Runtime)
         }
-        // None of them ends as long as this one goes on: whoever restarts the process helps.
+        // No task ends while the process runs. If one does, only a restart of the process helps.
         Some(ended) = tasks.join_next() => Err(Error::Task(ended.err())),
         () = outdated => Ok(End::Outdated),
     }
 }
 
-/// Has every module that is not live asked for again when a file system is mounted over the trees that
-/// modules come from. Completes when what is `readable` lies under such a mount, but not before the
-/// start is complete: whatever waits for that would fail.
+/// Requests every module that is not live again when a file system is mounted over the trees that
+/// modules come from. Completes when such a mount hides a path of `readable`, but not before the
+/// start is complete: units that wait for the start would fail.
 async fn follow_mounts(
     mut mounts: watch::Receiver<()>,
     readable: Places,
     messages: UnboundedSender<Message>,
     mut started: watch::Receiver<bool>,
 ) {
-    // The thread has said why it cannot go on.
+    // The thread has logged why it cannot continue.
     while mounts.changed().await.is_ok() {
         tracing::info!("file systems were mounted over or unmounted from /usr or /etc");
         let _ = messages.send(Message::Event(Event::ModulesInstalled));
@@ -207,12 +210,12 @@ async fn follow_mounts(
     std::future::pending::<()>().await;
 }
 
-/// What the loop and the server share.
+/// The state that the decision loop and the server share.
 struct World {
     published: Arc<Published>,
     messages: UnboundedSender<Message>,
     policy: Arc<Policy>,
-    /// Set when the start is complete.
+    /// Set to true when the start is complete.
     started: watch::Sender<bool>,
 }
 
@@ -265,7 +268,7 @@ fn follow_the_world(
     tasks.spawn(mind.decide(queue, patience(config), rules));
 }
 
-/// A directory, or the nearest one above it that is there: it may be made later.
+/// Returns the directory, or its nearest ancestor that exists: the directory may be created later.
 fn nearest(path: &Path) -> Option<&Path> {
     path.ancestors().find(|path| path.is_dir())
 }
@@ -287,8 +290,8 @@ async fn forward(mut happened: UnboundedReceiver<Event>, messages: UnboundedSend
     }
 }
 
-/// Reads the rules of `directories`, and rdma-core's lists in `lists`. What cannot be read is a source
-/// with the error in it.
+/// Reads the rules of `directories`, and rdma-core's lists in `lists`. A file that cannot be read
+/// becomes a source that contains the error.
 #[must_use]
 pub fn read_rules(directories: &[PathBuf], lists: &Path) -> Sources {
     Sources {
@@ -297,7 +300,7 @@ pub fn read_rules(directories: &[PathBuf], lists: &Path) -> Sources {
     }
 }
 
-/// The same with one file in the place of directories.
+/// Reads the rules of one file, and rdma-core's lists in `lists`.
 #[must_use]
 pub fn read_rules_file(file: &Path, lists: &Path) -> Sources {
     Sources {
@@ -314,7 +317,7 @@ fn sources(files: Vec<DropIn>) -> Vec<Source> {
     files.into_iter().map(source).collect()
 }
 
-/// The machine, with its memory and its hands.
+/// The decision loop: the machine, its journal and its executor.
 struct Mind {
     machine: Machine,
     journal: Journal,
@@ -322,7 +325,8 @@ struct Mind {
     refused: Refused,
 }
 
-/// Records of the detector that were refused. Nothing else is kept of them.
+/// The number of the detector's records that were refused, and the last reason. Nothing else is
+/// kept of them.
 #[derive(Default)]
 struct Refused {
     count: i64,
@@ -401,7 +405,7 @@ impl Mind {
     }
 
     fn answer(&self, question: Question) {
-        // The work for a call ends with its connection.
+        // No work is done for a caller that has disconnected.
         if question.is_abandoned() {
             return;
         }
@@ -424,7 +428,7 @@ impl Mind {
     }
 }
 
-/// What actions need.
+/// The executor: the channels, sockets and files that actions need.
 struct Hands {
     loader: PathBuf,
     flags: Flags,

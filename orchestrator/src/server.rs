@@ -1,5 +1,6 @@
-//! The orchestrator's varlink methods. Lists and waits are answered from what is published, all
-//! else is asked of the machine. Must never decide anything.
+//! The orchestrator's varlink methods. Lists and waits are served from the published status, the
+//! history from the journal, plans and the policy from the loader, and everything else from the
+//! machine. Must never decide anything.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,16 +31,17 @@ use crate::policy::Policy;
 use crate::rules::Rules;
 use crate::run::{Message, Question, read_rules};
 
-/// What callers can see without asking the machine.
+/// The state that callers see without a request to the machine.
 #[derive(Default)]
 pub struct Published {
     board: Feed<Board>,
-    /// The number up to which the detector's events are taken in; nothing while they are not all known.
+    /// The sequence number up to which the detector's events are taken in; `None` while a snapshot
+    /// is incomplete.
     heard: watch::Sender<Option<i64>>,
 }
 
 impl Published {
-    /// Shows a device's status.
+    /// Publishes a device's status.
     pub fn put(&self, device: Device) {
         self.board.update(|board| {
             let says = |device: &Device| (device.state, device.waiting_for.clone());
@@ -55,7 +57,7 @@ impl Published {
         });
     }
 
-    /// Shows a device no longer.
+    /// Removes a device's status.
     pub fn remove(&self, index: i64) {
         self.board.update(|board| {
             let event = board.remove(index);
@@ -67,7 +69,7 @@ impl Published {
         });
     }
 
-    /// Shows a function's status.
+    /// Publishes a function's status.
     pub fn put_function(&self, function: Function) {
         self.board.update(|board| {
             let name = function.name.clone();
@@ -80,7 +82,7 @@ impl Published {
         });
     }
 
-    /// Whether a module was asked for, and not answered.
+    /// Returns true if a module was requested and has no result yet.
     fn is_loading(&self) -> bool {
         let pending = |modules: &[Module]| {
             let mut states = modules.iter().map(|module| module.state);
@@ -92,24 +94,24 @@ impl Published {
         })
     }
 
-    /// Shows a function no longer.
+    /// Removes a function's status.
     pub fn remove_function(&self, name: &str) {
         self.board
             .update(|board| board.remove_function(name).into_iter().collect());
     }
 
-    /// Shows up to which number the detector's events are taken in.
+    /// Publishes the sequence number up to which the detector's events are taken in.
     pub fn heard(&self, heard: Option<i64>) {
         self.heard.send_replace(heard);
     }
 
-    /// Shows that what is shown is all that there is.
+    /// Publishes that the status of all devices is known.
     pub fn known(&self) {
         self.board
             .update(|board| board.set_known().into_iter().collect());
     }
 
-    /// Shows whether everything is settled.
+    /// Publishes whether everything is settled.
     pub fn settled(&self, settled: bool) {
         self.board.update(|board| {
             board.set_settled(settled);
@@ -118,7 +120,7 @@ impl Published {
     }
 }
 
-/// `org.rdmahotplug.Orchestrator`.
+/// The service `org.rdmahotplug.Orchestrator`.
 pub struct Orchestrator {
     published: Arc<Published>,
     messages: UnboundedSender<Message>,
@@ -128,20 +130,21 @@ pub struct Orchestrator {
     rules: Vec<PathBuf>,
     lists: PathBuf,
     runtime_directory: PathBuf,
-    /// Of questions of callers without a place of their own.
+    /// The permits for the requests of callers without reserved capacity.
     questions: Arc<Semaphore>,
 }
 
-/// What is missing while it is not known which devices there are.
+/// The missing item that a wait reports while the devices are not known.
 const DETECTOR: &str = "the detector's answer";
-/// How long the service manager may take to say what hangs on a target.
+/// The time the service manager may take to list the units that hang on targets.
 const INQUIRY_TIMEOUT: Duration = Duration::from_secs(2);
-/// The most questions of callers without a place of their own that wait for the machine.
+/// The most requests of callers without reserved capacity that wait for the machine.
 const MAX_QUESTIONS: usize = 64;
 
 impl Orchestrator {
-    /// Serves what is published and what the loader says of its `policy`, sends what is wanted to `messages`, asks the service manager by
-    /// `inquiries`, and the detector by `waits`.
+    /// Creates the service. It serves the status in `published` and the loader's results from
+    /// `policy`, sends requests and events to `messages`, and queries the service manager through
+    /// `inquiries` and the detector through `waits`.
     #[must_use]
     pub fn new(
         published: Arc<Published>,
@@ -213,7 +216,7 @@ impl Orchestrator {
         call.reply(&reply).await
     }
 
-    /// The units that hang on `targets`; nothing where the service manager cannot be asked.
+    /// Returns the units that hang on `targets`; `None` if the service manager cannot be queried.
     async fn hanging(&self, targets: Vec<UnitName>) -> Option<Vec<HangingUnit>> {
         let (to, answer) = oneshot::channel();
         self.inquiries.try_send(Inquiry { targets, to }).ok()?;
@@ -247,7 +250,7 @@ impl Orchestrator {
         let end = timeout.map(|timeout| Instant::now() + timeout);
         let board = &self.published.board;
         loop {
-            // Who does not wait gets what is known.
+            // A caller that does not wait gets the state that is known.
             if timeout != Some(Duration::ZERO) {
                 match before(end, self.synchronize(call)).await {
                     Some(synchronized) => synchronized?,
@@ -257,7 +260,8 @@ impl Orchestrator {
             let is_at_once = board.read(|board| wait.check(board)).is_some();
             let found = board.until(call, |board| wait.check(board));
             match before(end, found).await {
-                // A module that was loaded meanwhile makes nodes: another barrier, and they are known.
+                // A module that was loaded during the wait creates device nodes. A second barrier
+                // makes them known.
                 Some(Ok(_)) if !is_at_once && wait.name.is_none() => {}
                 Some(found) => return call.reply(&WaitReply { device: found? }).await,
                 None => {
@@ -268,7 +272,7 @@ impl Orchestrator {
         }
     }
 
-    /// Waits until everything is taken in that the kernel had announced before the call.
+    /// Waits until all changes that the kernel had announced before the call are taken in.
     async fn synchronize(&self, call: &Call<'_>) -> Result<(), CallError> {
         let stopped = |_| CallError::stopped();
         let barrier = async {
@@ -297,14 +301,15 @@ impl Orchestrator {
             let told = journal::history(&self.runtime_directory).filter_map(|r| story::tell(&r));
             told.filter(move |record| index.is_none() || record.index == index)
         };
-        // Read once to be counted and once to be sent: nothing is held for a peer that does not
-        // read. A new file that is begun between the two is seen only the second time.
+        // The journal is read once to be counted and once to be sent: nothing is held for a peer
+        // that does not read. A new file that is begun between the two is seen only the second
+        // time.
         let mut skipped = 0;
         if let Some(limit) = limit {
             let mut count = 0_usize;
             for _ in records() {
                 count += 1;
-                // The others' turn, from time to time.
+                // Other tasks get a turn from time to time.
                 if count.is_multiple_of(64) {
                     tokio::task::yield_now().await;
                 }
@@ -317,7 +322,7 @@ impl Orchestrator {
         call.reply_each(next, false, none).await
     }
 
-    /// Asks the machine.
+    /// Sends a request to the machine, and returns its reply.
     async fn ask<T>(
         &self,
         peer: Peer,
@@ -339,7 +344,7 @@ impl Orchestrator {
         self.ask(peer, Question::Describe).await
     }
 
-    /// Has the machine do what was asked for, and waits until it has taken that in.
+    /// Sends an event to the machine, and waits until the machine has taken it in.
     async fn want(&self, call: &Call<'_>, event: Event) -> Result<(), CallError> {
         tracing::info!(peer.pid = call.peer().pid, "{}", call.method());
         let _ = self.messages.send(Message::Event(event));
@@ -347,7 +352,7 @@ impl Orchestrator {
     }
 }
 
-/// The outcome of `future`, or nothing when the end comes before it.
+/// Returns the output of `future`, or `None` if `end` passes first.
 async fn before<T>(end: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
     match end {
         Some(end) => tokio::time::timeout_at(end, future).await.ok(),
@@ -368,9 +373,9 @@ fn is(device: &Device, name: Option<&str>, index: Option<i64>) -> bool {
     name.is_none_or(|name| device.name == name) && index.is_none_or(|i| device.index == i)
 }
 
-/// What one call of `Wait` waits for.
+/// The arguments of one call of `Wait`.
 struct Wait<'w> {
-    /// The device, or everything.
+    /// The name of the device; `None` for everything.
     name: Option<&'w str>,
     conditions: &'w [Condition],
 }
@@ -380,7 +385,7 @@ impl<'w> Wait<'w> {
         if let Some(name) = &arguments.name {
             DeviceName::parse(name).map_err(|_| CallError::invalid_parameter("name"))?;
         } else if arguments.conditions.is_some() {
-            // Of which device?
+            // Conditions apply only to a device.
             return Err(CallError::invalid_parameter("conditions"));
         }
         Ok(Self {
@@ -392,7 +397,8 @@ impl<'w> Wait<'w> {
         })
     }
 
-    /// The device, or nothing where everything was waited for, once it is as it should be.
+    /// Checks the wait against the status table. Returns the device once it meets the conditions;
+    /// without a name, returns no device once everything is settled.
     fn check(&self, board: &Board) -> Option<Option<Device>> {
         let Some(name) = self.name else {
             return board.is_settled().then_some(None);
@@ -410,7 +416,7 @@ impl<'w> Wait<'w> {
         self.conditions.iter().filter(move |wanted| !is_met(wanted))
     }
 
-    /// A sentence for each thing that is missing.
+    /// Returns a message for each missing item.
     fn missing(&self, board: &Board) -> Vec<String> {
         let devices: Vec<&Device> = board
             .devices()
@@ -469,7 +475,7 @@ impl Service for Orchestrator {
             orchestrator::DESCRIBE => {
                 let DescribeArgs {} = call.arguments()?;
                 let limits = call.limits().into_iter().map(Into::into);
-                // A loader that is not there is not started only to say that it does nothing.
+                // A stopped loader is not started only to report that it loads nothing.
                 let loading = match self.published.is_loading() {
                     true => self.policy.loading().await,
                     false => Vec::new(),
@@ -509,7 +515,7 @@ impl Service for Orchestrator {
             orchestrator::WAIT => self.wait(call).await,
             orchestrator::RECONCILE => {
                 let ReconcileArgs { only_missing } = call.arguments()?;
-                // A unit of ours asks when modules were installed.
+                // A unit of ours makes this call when modules were installed.
                 let own = rustix::process::geteuid().as_raw();
                 call.peer().is_root_or(Some(own)).granted()?;
                 let event = match only_missing {

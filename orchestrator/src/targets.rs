@@ -1,6 +1,7 @@
 //! The names of the targets that stand for RDMA hardware: a device, a port, a role. Their templates
-//! are files of this package, and units of others hang on them by `WantedBy=`, `PartOf=` and
-//! `Upholds=` (`systemd.unit(5)`). Pure. Must never name a unit that this package does not ship.
+//! are files of this package. Units of other packages attach to them with `WantedBy=`, `PartOf=`
+//! and `Upholds=` (`systemd.unit(5)`). Pure. Must never name a unit that this package does not
+//! ship.
 
 use std::fmt::Write;
 
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Flag;
 
-/// What the names of our targets match, as the service manager's `ListUnitsByPatterns` takes it.
+/// The patterns that the names of our targets match, as the service manager's `ListUnitsByPatterns`
+/// accepts them.
 pub const PATTERNS: [&str; 5] = [
     "rdma-hotplug-hardware.target",
     "rdma-hotplug@*.target",
@@ -19,8 +21,8 @@ pub const PATTERNS: [&str; 5] = [
     "rdma-role@*.target",
 ];
 
-/// A role that rules give to devices: 1 to 64 of the characters `A-Z a-z 0-9 _`. There is no `-`,
-/// which `%I` of a unit would show as `/` (`systemd.unit(5)`, "Specifiers").
+/// A role that rules give to devices: 1 to 64 of the characters `A-Z a-z 0-9 _`. `-` is not
+/// allowed: `%I` of a unit would show it as `/` (`systemd.unit(5)`, "Specifiers").
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Role(String);
@@ -29,10 +31,10 @@ impl Role {
     /// The most characters that a role may have.
     const MAX_LEN: usize = 64;
 
-    /// Checks `name`.
+    /// Parses the name of a role.
     ///
     /// # Errors
-    /// A sentence that says what a role is.
+    /// Fails with a message that says what a role is.
     pub fn parse(name: &str) -> Result<Self, String> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
         match (1..=Self::MAX_LEN).contains(&name.len()) && name.chars().all(allowed) {
@@ -44,7 +46,7 @@ impl Role {
         }
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -54,16 +56,17 @@ impl Role {
 /// A target that stands for a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// Its name.
+    /// The name of the target.
     pub name: UnitName,
-    /// Whether it stands for that device alone.
+    /// True if it stands for that device alone.
     pub of_one: bool,
-    /// The flag that has PID 1 start it.
+    /// The flag that makes PID 1 start it.
     pub flag: Option<Flag>,
 }
 
-/// The targets of a device with these roles: its own, one a port, two a role, and those of its
-/// `flags`. One whose name is too long is left out, and a sentence says so.
+/// Returns the targets of a device with these roles: its own target, one for each port, two for
+/// each role, and those of its `flags`. Leaves out a target whose name is too long, and returns a
+/// message for it.
 #[must_use]
 pub fn of_device(
     device: &Device,
@@ -100,13 +103,13 @@ fn unnamed(error: &NameError) -> String {
     format!("no target can be named for it: {error}")
 }
 
-/// The target that PID 1 starts when it sees a flag.
+/// Returns the target that PID 1 starts when it sees a flag.
 #[must_use]
 pub fn of_flag(flag: Flag) -> Option<UnitName> {
     UnitName::parse(&flag.target()).ok()
 }
 
-/// Whether a unit of that name is one of ours.
+/// Returns true if a unit of this name is one of our targets.
 #[must_use]
 pub fn is_ours(name: &str) -> bool {
     PATTERNS
@@ -120,8 +123,8 @@ pub fn is_ours(name: &str) -> bool {
         })
 }
 
-/// Whether a target of ours stands for one device, one port, or one device's role: an instance that
-/// is a device's name, or has one behind a colon. All others stand for any number of devices.
+/// Returns true if a target of ours stands for one device, one port, or one role of one device: its
+/// instance contains the name of a device. All others stand for any number of devices.
 #[must_use]
 pub fn is_of_one(name: &UnitName) -> bool {
     let name = name.as_str();
@@ -130,7 +133,7 @@ pub fn is_of_one(name: &UnitName) -> bool {
         || (name.starts_with("rdma-role@") && name.contains(':'))
 }
 
-/// A string as it stands in a unit's name (`systemd.unit(5)`, "String Escaping for Inclusion in
+/// Escapes a string for the name of a unit (`systemd.unit(5)`, "String Escaping for Inclusion in
 /// Unit Names").
 fn escape(text: &str) -> String {
     let mut escaped = String::new();
@@ -139,7 +142,7 @@ fn escape(text: &str) -> String {
             b'/' => escaped.push('-'),
             b'.' if at > 0 => escaped.push('.'),
             b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b':' | b'_' => escaped.push(byte.into()),
-            // A string can always be written to.
+            // Writing to a string cannot fail.
             byte => drop(write!(escaped, "\\x{byte:02x}")),
         }
     }

@@ -1,6 +1,7 @@
-//! The inventory: looks by chance, one after the other, at few devices and functions that come,
-//! change, move and go. Who follows the events knows what the inventory knows, as does who takes
-//! its snapshot; numbers grow with each event; the same look again says nothing.
+//! Fuzz target of the inventory. It feeds random scans of a few devices and functions, which are
+//! added, changed, moved and removed. It checks three things. A subscriber that follows the events,
+//! and one that reads the snapshot, know what the inventory knows. Sequence numbers grow with each
+//! event. The same scan again produces no event.
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,11 +21,11 @@ const PARENTS: [&str; 3] = [
     "devices/pci0000:00/0000:01:00.1",
     "devices/pci0000:00/0000:01:00.1/mlx5_core.rdma.0",
 ];
-/// Longer than a device may be on its way between two network namespaces, in µs.
+/// A time, in µs, longer than a device may take to move between two network namespaces.
 const LONG: i64 = 2_000_000;
 
 fn any_device(input: &mut Unstructured<'_>, index: i64) -> Result<Found> {
-    // As JSON, so that a field which is optional need not be named here.
+    // Built from JSON, so that optional fields need no value here.
     let record: Device = serde_json::from_value(json!({
         "index": index,
         "name": input.choose(&NAMES)?,
@@ -105,7 +106,7 @@ fn any_look(input: &mut Unstructured<'_>, before: &Seen) -> Result<Seen> {
     })
 }
 
-/// What one subscriber knows.
+/// The state that one subscriber knows.
 #[derive(Debug, Default, PartialEq)]
 struct Follower {
     devices: BTreeMap<i64, Device>,
@@ -156,7 +157,7 @@ impl Follower {
     }
 }
 
-/// Looks, and checks the answer for each.
+/// Runs random scans, and checks the events of each.
 fn follow(input: &mut Unstructured<'_>) -> Result<()> {
     let mut inventory = Inventory::default();
     let mut follower = Follower::default();
@@ -166,7 +167,7 @@ fn follow(input: &mut Unstructured<'_>) -> Result<()> {
         now += input.int_in_range(0..=LONG)?;
         seen = any_look(input, &seen)?;
         for event in inventory.replace(&seen, now) {
-            // Nothing but the marks at both ends has the number of the event before it.
+            // Only the marks at both ends repeat the number of the previous event.
             let is_mark = event.action == Action::Ready || event.modules.is_some();
             assert_eq!(event.sequence, sequence + i64::from(!is_mark));
             sequence = event.sequence;
@@ -184,7 +185,7 @@ fn follow(input: &mut Unstructured<'_>) -> Result<()> {
 
         let found = seen.devices.iter().map(|found| &*found.record);
         assert!(found.clone().all(|device| known.contains(&device)));
-        // A device that was not found is kept only where it can be moved.
+        // A device that was not found is kept only in exclusive mode, where it can be moved.
         assert!(seen.exclusive || found.count() == known.len());
 
         seen.modules.clear();

@@ -1,6 +1,6 @@
-//! What `NETLINK_RDMA` sends: any datagram, taken for the answer to request 1 and for a message
-//! of the monitor. Whatever is decoded of it stands in it, and a request is never taken for a
-//! reply to itself.
+//! Fuzz target of the `NETLINK_RDMA` decoder. It decodes any datagram as the reply to request 1 and
+//! as a message of the monitor. It checks that each decoded text is part of the datagram, and that
+//! a request which is decoded as a reply never ends the dump.
 #![no_main]
 
 use detector::nldev::{NldevDevice, NldevPort, NldevSystem, Query, batch, monitored};

@@ -1,5 +1,5 @@
-//! Uevents: any datagram. What is decoded holds no control characters, and a datagram made of it
-//! again is decoded to the same.
+//! Fuzz target of the uevent decoder. It decodes any datagram. It checks that the result holds no
+//! control characters, and that a datagram built from the result decodes to the same result.
 #![no_main]
 
 use detector::pending::Pending;
@@ -34,7 +34,7 @@ fuzz_target!(|datagram: &[u8]| {
         again += &format!("DEVPATH_OLD={old}\0");
     }
     assert_eq!(Uevent::parse(again.as_bytes()), Ok(uevent));
-    // Whatever it says, it is taken in.
+    // The pending set accepts any uevent.
     let mut pending = Pending::default();
     pending.uevent(&uevent);
 });

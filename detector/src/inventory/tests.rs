@@ -1,4 +1,5 @@
-//! What two looks differ in, as events; and that following the events ends where looking ends.
+//! Tests of the events between two scans. A subscriber that follows the events must end with the
+//! state that a scan shows.
 
 use interfaces::detector::Kind;
 
@@ -65,7 +66,7 @@ fn of_modules(events: &[SubscribeDevicesReply]) -> Vec<(Action, &str)> {
         .collect()
 }
 
-/// What came and went while events were lost is told when all modules are looked at.
+/// Modules that were added or removed while events were lost are reported by a scan of all modules.
 #[test]
 fn a_snapshot_has_the_modules_and_a_look_at_all_tells_what_differs() {
     let mut inventory = Inventory::default();
@@ -76,7 +77,7 @@ fn a_snapshot_has_the_modules_and_a_look_at_all_tells_what_differs() {
     let events = inventory.replace(&modules(&[("ib_cm", true), ("xfs", false)], false), 0);
     let changes = [(Action::Add, "ib_cm"), (Action::Remove, "xfs")];
     assert_eq!(of_modules(&events), changes);
-    // One that went and came again between two looks, and one that nobody knew.
+    // The first module was unloaded and loaded again between two scans. The second was unknown.
     let events = inventory.replace(&modules(&[("ib_cm", true), ("zfs", false)], false), 0);
     let both_told = [(Action::Add, "ib_cm"), (Action::Remove, "zfs")];
     assert_eq!(of_modules(&events), both_told);
@@ -144,7 +145,7 @@ fn a_snapshot_ends_with_ready() {
     );
 }
 
-/// A look in which no device is in our network namespace, and nodes belong to `with_nodes`.
+/// Returns a scan without devices in our network namespace, in which nodes belong to `with_nodes`.
 fn seen_elsewhere(with_nodes: &[&str]) -> Seen {
     Seen {
         exclusive: true,
@@ -157,7 +158,7 @@ fn seen_elsewhere(with_nodes: &[&str]) -> Seen {
 fn a_device_that_goes_to_another_network_namespace_and_back_is_never_removed() {
     let mut inventory = Inventory::default();
     inventory.replace(&seen(&[(1, "a")]), 0);
-    // Its nodes are away while it moves.
+    // The nodes are absent during the move.
     assert!(inventory.replace(&seen_elsewhere(&[]), 100).is_empty());
     let moved = inventory.replace(&seen_elsewhere(&["a"]), 200);
     assert_eq!(told(&moved), [(Action::Change, Some("a"), 2)]);

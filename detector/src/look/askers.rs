@@ -1,7 +1,7 @@
-//! Threads that ask the kernel what a device's driver or firmware may have to answer. One asks
-//! everything, in the common case; where it hangs in one question, the next goes on with the
-//! others. Responsible for each question's deadline and for a bound on threads that hang. Must
-//! never wait for one that hangs: it is left alone, and what it is answered at last is kept.
+//! Worker threads for requests to the kernel that a device's driver or firmware may have to answer.
+//! Usually one thread sends all requests. If it hangs in a request, another thread continues with
+//! the rest. Responsible for the deadline of each request, and for a limit on hanging threads. Must
+//! never wait for a hanging thread: the thread is left alone, and its late result is kept.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,47 +16,49 @@ use crate::netlink::RdmaSocket;
 use crate::reading::{Progress, Reading, Step};
 use crate::sysfs::Sysfs;
 
-/// How long, in µs, one question may take before its device counts as not answering.
+/// The time, in µs, that one request may take before its device counts as not responding.
 const DEADLINE: i64 = 1_000_000;
-/// How long the others wait for one question before another thread asks for them. Sixteen devices
-/// that hang delay the others by this each, and by one deadline: less than 2 s in all.
+/// The time that one request may delay the others, before another thread continues with them.
+/// Sixteen hanging devices delay the others by this time each, and by one deadline: less than 2 s
+/// in total.
 const STALL: Duration = Duration::from_millis(50);
-/// The same in µs.
+/// The same time in µs.
 const STALL_USEC: i64 = 50_000;
-/// At most this many threads, those that hang included. Each costs its stack and a buffer.
+/// The maximum number of threads, including hanging ones. Each costs its stack and a buffer.
 const MAX_THREADS: usize = 16;
-/// Questions that nothing waits for are asked while there are less threads than this.
+/// The limit of busy threads for requests that no scan waits for.
 const MAX_APART: usize = 8;
-/// A thread without a question ends after this time, and with it what its allocator keeps.
+/// The time after which a thread without a request exits. Memory that its allocator keeps is freed
+/// then.
 const IDLE: Duration = Duration::from_millis(500);
-/// What reading takes, with room to spare.
+/// The stack size of a thread: more than reading needs.
 const STACK_LEN: usize = 512 * 1024;
 
-/// The number of one question.
+/// The number of one request.
 pub(super) type Ticket = u64;
 
-/// What became of a question.
+/// The outcome of a request.
 pub(super) enum Outcome {
-    /// It was answered.
+    /// The kernel has replied.
     Answered(Answer),
-    /// It is not answered yet. What was learned until then, and the number under which the answer
-    /// may come later.
+    /// The reply is late. Holds the current step, the results so far, and the number of the request
+    /// whose reply may arrive later.
     Silent(Step, Box<Reading>, Ticket),
-    /// It was not asked: too many threads hang.
+    /// The request was not sent: too many threads hang.
     NotAsked,
 }
 
-/// The threads.
+/// The pool of worker threads.
 pub(super) struct Askers(Arc<Shared>);
 
-/// Called when an answer has come that was not waited for any longer.
+/// A callback for a reply that arrives after its deadline.
 type Wake = Box<dyn Fn() + Send + Sync>;
 
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// There is a question, or a socket for one.
+    /// Signalled when there is a request, or a socket for one.
     work: Condvar,
-    /// The last outcome is there.
+    /// Signalled when the last outcome has arrived.
     done: Condvar,
     pub(super) sysfs: Sysfs,
 }
@@ -66,22 +68,22 @@ struct State {
     queue: VecDeque<(Place, Question)>,
     running: Vec<Running>,
     outcomes: Vec<Option<Outcome>>,
-    /// So many outcomes are waited for.
+    /// The number of outcomes that are still missing.
     open: usize,
     threads: usize,
     idle: usize,
-    /// The number of the last question that was begun.
+    /// The number of the last request that was begun.
     last: Ticket,
     late: Vec<(Ticket, Answer)>,
     wake: Option<Wake>,
 }
 
-/// Where an answer belongs.
+/// The destination of a result.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// It is waited for, and has this place among the outcomes.
+    /// A scan waits for the result, which has this position among the outcomes.
     Waited(usize),
-    /// It is not waited for. The question has this number already, where it was given one.
+    /// No scan waits for the result. Holds the number of the request, if it already has one.
     Apart(Option<Ticket>),
 }
 
@@ -94,9 +96,9 @@ struct Running {
 
 /// The sockets that are not in use.
 struct Sockets {
-    /// Whether there is the one that was passed, and no other can be opened.
+    /// True if a socket was passed. No other socket can be opened then.
     passed: bool,
-    /// Whether there is a look, and so they are kept: one that is open keeps ib_core from being
+    /// True during a scan, while sockets are kept open. An open socket keeps ib_core from being
     /// unloaded.
     looking: bool,
     free: Vec<RdmaSocket>,
@@ -129,17 +131,17 @@ impl Askers {
         }))
     }
 
-    /// Has `wake` called when an answer comes late.
+    /// Sets `wake`, which is called when a reply arrives late.
     pub(super) fn waking(&self, wake: impl Fn() + Send + Sync + 'static) {
         self.0.lock().wake = Some(Box::new(wake));
     }
 
-    /// A look begins.
+    /// Begins a scan.
     pub(super) fn begin(&self) {
         self.0.lock().sockets.looking = true;
     }
 
-    /// A look is over: closes the sockets.
+    /// Ends a scan, and closes the sockets.
     pub(super) fn rest(&self) {
         let sockets = &mut self.0.lock().sockets;
         sockets.looking = false;
@@ -150,16 +152,16 @@ impl Askers {
         }
     }
 
-    /// The answers that came when they were not waited for any longer.
+    /// Takes the replies that arrived after their deadlines.
     pub(super) fn late(&self) -> Vec<(Ticket, Answer)> {
         std::mem::take(&mut self.0.lock().late)
     }
 
-    /// Asks all questions, and waits for each answer until its deadline. The outcomes are in the
-    /// order of the questions.
+    /// Sends all requests, and waits for each reply until its deadline. The outcomes are in the
+    /// order of the requests.
     ///
     /// # Errors
-    /// When there can be no thread.
+    /// Fails if no thread can be started.
     pub(super) fn ask(&self, questions: Vec<Question>) -> io::Result<Vec<Outcome>> {
         let mut state = self.0.lock();
         state.open = questions.len();
@@ -194,7 +196,9 @@ impl Askers {
             .collect())
     }
 
-    /// Nothing was begun for `stalled` µs: another thread goes on, or nothing does.
+    /// Continues after no request was begun for `stalled` µs. Wakes or starts another thread. If
+    /// that is not possible and no running request is waited for, drops the remaining requests when
+    /// all threads hang or the deadline has passed.
     fn go_on(&self, state: &mut State, stalled: i64) {
         let waited = state
             .running
@@ -218,8 +222,8 @@ impl Askers {
         }
     }
 
-    /// Asks a question that nothing waits for; its answer comes late. Nothing when too many threads
-    /// are in use.
+    /// Sends a request that no scan waits for; its reply arrives late. Returns `None` if too many
+    /// threads are in use.
     pub(super) fn ask_apart(&self, question: Question) -> Option<Ticket> {
         let mut state = self.0.lock();
         let in_use = state.threads - state.idle;
@@ -252,7 +256,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks one question after the other, until there has been none for some time.
+    /// Processes requests one after the other. Returns after a time without requests.
     fn work(&self) {
         let progress = Arc::new(Progress::default());
         while let Some((ticket, question, socket)) = self.next(&progress) {
@@ -314,7 +318,7 @@ impl Shared {
         }
     }
 
-    /// Takes back a socket that is not used any longer.
+    /// Takes back a socket that is no longer used.
     pub(super) fn free(&self, socket: RdmaSocket) {
         let mut state = self.lock();
         if state.sockets.passed || state.sockets.looking {
@@ -327,8 +331,8 @@ impl Shared {
 }
 
 impl State {
-    /// Whether a thread may begin a question. While another one goes on with them it may not: two
-    /// would only get in each other's way.
+    /// Returns true if a thread may begin a request. It may not while another thread makes
+    /// progress: two threads would only hinder each other.
     fn may_take(&self) -> bool {
         if self.queue.is_empty() || !self.sockets.there_is_one() {
             return false;
@@ -340,7 +344,7 @@ impl State {
         !self.running.iter().any(goes_on)
     }
 
-    /// Notes an outcome; says whether it is the last.
+    /// Stores an outcome. Returns true if it is the last one.
     fn settle(&mut self, place: usize, outcome: Outcome) -> bool {
         if let Some(open @ None) = self.outcomes.get_mut(place) {
             *open = Some(outcome);
@@ -349,7 +353,7 @@ impl State {
         self.open == 0
     }
 
-    /// No longer waits for what has taken too long.
+    /// Stops waiting for requests that have reached their deadline.
     fn give_up(&mut self, now: i64) {
         for at in 0..self.running.len() {
             let Some(running) = self.running.get_mut(at) else {
@@ -370,7 +374,7 @@ impl State {
 }
 
 impl Sockets {
-    /// Whether there is one that is free, or can be opened.
+    /// Returns true if a socket is free or can be opened.
     fn there_is_one(&self) -> bool {
         !self.passed || !self.free.is_empty()
     }

@@ -1,5 +1,5 @@
-//! The part of a look that is at devices: which there are, which are read, and what becomes of one
-//! that does not answer. Must never wait for a device that is known not to answer.
+//! The scan of devices: lists them, selects those to read, and handles devices that do not respond.
+//! Must never wait for a device that is known not to respond.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,31 +21,32 @@ use crate::pending::Pending;
 use crate::reading::{Reading, Step};
 use crate::refusal::Refusal;
 
-/// What the kernel answers for a device that it does not have (`nldev_port_get_dumpit()`).
+/// The kernel's error for a device that does not exist (`nldev_port_get_dumpit()`).
 const EINVAL: i32 = 22;
-/// The same, for one that is about to go.
+/// The kernel's error for a device that is being removed.
 const ENODEV: i32 = 19;
-/// How often is read what changes under a look. What changes after that has an event of its own.
+/// The maximum number of passes in which devices are read, for devices that change during a scan. A
+/// later change has its own event.
 const ROUNDS: u32 = 3;
-/// Asking for one device costs about as much as this many of a list do.
+/// The cost of a request for one device, in entries of the whole list.
 const OF_A_LIST: usize = 2;
-/// Where the list does not answer, this many indexes are asked for at once...
+/// The number of indexes that are requested at once if the list does not respond.
 const INDEXES_AT_ONCE: u32 = 256;
-/// ...and this many in all that no device has.
+/// The maximum number of unused indexes that are requested in total.
 const MOST_UNUSED: u32 = 4096;
-/// Why a device was not read.
+/// The reason for which a device was not read.
 const NO_THREAD: &str = "too many devices do not answer";
 
-/// A device of which something is to be read.
+/// A device to read.
 struct Due {
     index: u32,
-    /// What the kernel's list says of it, when that is not what is known.
+    /// The entry in the kernel's list, if it differs from the cached one.
     told: Option<Told>,
-    /// Whether nothing of it is to be read but the ports, as long as they are the same.
+    /// True if only the ports must be read, unless they have changed.
     ports_alone: bool,
 }
 
-/// What became of asking for one entry of the list.
+/// The result of a request for one list entry.
 enum Asked {
     Listed(Listed),
     Gone,
@@ -53,8 +54,8 @@ enum Asked {
 }
 
 impl Eyes {
-    /// Reads what may be different, and then asks again what was read, until nothing differs: so
-    /// whatever is read of a name was read while it was that device's.
+    /// Reads the devices that may have changed, and then compares them with the kernel's list,
+    /// until nothing differs. So data that was read by a device's name belongs to that device.
     pub(super) fn look_at_devices(
         &mut self,
         pending: &Pending,
@@ -62,7 +63,7 @@ impl Eyes {
     ) -> Result<i64, RequestError> {
         let late = self.take_late(now);
         let system = self.system(now)?;
-        // It stands in every record.
+        // These settings are part of each record.
         let everything = pending.everything || system != self.system;
         self.system = system;
         let named = match everything || pending.is_of_all() {
@@ -96,7 +97,7 @@ impl Eyes {
         Ok(self.askers.ask(questions)?)
     }
 
-    /// Asks one question of `NETLINK_RDMA`; nothing when there is no answer, which is noted.
+    /// Sends one request to `NETLINK_RDMA`. Returns `None` if there is no reply, and records that.
     fn ask_one(
         &mut self,
         query: Query,
@@ -122,12 +123,12 @@ impl Eyes {
         }
     }
 
-    /// Whether something is to be asked: it answers, or its pause is over.
+    /// Returns true if a request may be sent: its subject responds, or its pause is over.
     fn may_ask(&self, subject: Subject, now: i64) -> bool {
         !self.silences.has(subject) || self.silences.due(now).contains(&subject)
     }
 
-    /// How the RDMA core is set up. Kernels before 5.2 do not know the question.
+    /// Reads the settings of the RDMA core. Kernels before 5.2 do not support this request.
     fn system(&mut self, now: i64) -> Result<NldevSystem, RequestError> {
         if !self.may_ask(Subject::System, now) {
             return Ok(self.system);
@@ -150,7 +151,7 @@ impl Eyes {
         }
     }
 
-    /// The kernel's whole list. What is not in it is forgotten.
+    /// Reads the kernel's whole list, and drops all other devices from the cache.
     fn list_all(&mut self, now: i64) -> Result<Vec<Listed>, RequestError> {
         let listed = match self.list(now)? {
             Some(listed) => self.leave_out_refused(listed),
@@ -163,7 +164,7 @@ impl Eyes {
         Ok(listed)
     }
 
-    /// Nothing when the list does not answer.
+    /// Reads the kernel's whole list. Returns `None` if the request gets no usable reply.
     fn list(&mut self, now: i64) -> Result<Option<Vec<Listed>>, RequestError> {
         if !self.may_ask(Subject::List, now) {
             return Ok(None);
@@ -173,7 +174,7 @@ impl Eyes {
                 replies.iter().map(|reply| self.listed(reply)).collect(),
             )),
             Ok(None) => Ok(None),
-            // Where one entry cannot be told from the next, each is asked for by itself.
+            // The entries cannot be separated, so each is requested by its index.
             Err(RequestError::Reply(NldevError::Cut)) => {
                 self.silences.note(Subject::List, None, now);
                 Ok(None)
@@ -182,8 +183,9 @@ impl Eyes {
         }
     }
 
-    /// The list without the question that does not answer: those that are known, and behind them
-    /// as many as sysfs has names for. A device that does not answer either stays as it is known.
+    /// Builds the list without the list request, which does not respond. Requests the cached
+    /// devices, and the indexes after them until each name in sysfs has an index. A device that
+    /// does not respond keeps its cached record.
     fn list_by_index(&mut self, now: i64) -> Result<Vec<Listed>, RequestError> {
         let mut unclaimed = self.sysfs.device_names();
         let mut listed = Vec::new();
@@ -218,7 +220,7 @@ impl Eyes {
             asked = (next..end).collect();
             next = end;
         }
-        // Which name is whose cannot be known where there are two.
+        // With two or more, the names cannot be assigned.
         if let ([index], 1, Some(name)) = (&nameless[..], unclaimed.len(), unclaimed.first())
             && let Ok(name) = DeviceName::parse(name)
         {
@@ -236,7 +238,7 @@ impl Eyes {
         }
     }
 
-    /// A device of which nothing but index and name is known.
+    /// Adds a device of which only the index and name are known.
     fn know_by_name(&mut self, index: u32, name: DeviceName) {
         let device = NldevDevice::named(index, name);
         let told = Told {
@@ -246,9 +248,9 @@ impl Eyes {
         self.keep_silent(&told, Reading::default(), &Step::Entry.to_string());
     }
 
-    /// Of the kernel's list what is pending, asked for by index, where that costs less than the
-    /// whole list. A device that came has the next index; nothing when there is one whose index
-    /// is not found that way.
+    /// Reads the pending entries of the kernel's list by index, if that costs less than the whole
+    /// list. A new device has the next index. Returns `None` if the whole list must be read, for
+    /// example because a new device is not at the next indexes.
     fn list_named(
         &mut self,
         pending: &Pending,
@@ -277,7 +279,7 @@ impl Eyes {
         let missing = self.missing(pending, &listed);
         let (count, missing) = (missing.len(), missing.into_iter().map(str::to_owned));
         let mut missing: BTreeSet<String> = missing.collect();
-        // Whether there is room for more, the whole list says.
+        // The whole list decides which devices exceed the limit.
         if count > 0 && self.known.len() + count >= MAX_DEVICES {
             return Ok(None);
         }
@@ -300,7 +302,7 @@ impl Eyes {
         Ok(Some(self.leave_out_refused(listed)))
     }
 
-    /// The names that are pending and there, and that no device has of which we know.
+    /// Returns the pending names that exist in sysfs and that no listed device has.
     fn missing<'p>(&self, pending: &'p Pending, listed: &[Listed]) -> BTreeSet<&'p str> {
         let here = pending.names.iter().map(String::as_str);
         let mut missing: BTreeSet<&str> = here.filter(|name| self.sysfs.has_device(name)).collect();
@@ -310,8 +312,8 @@ impl Eyes {
         missing
     }
 
-    /// Entries of the kernel's list. A device that does not answer is not asked, and one that is
-    /// gone is forgotten.
+    /// Requests entries of the kernel's list. Sends no request for a device that is known not to
+    /// respond. Drops a removed device from the cache.
     fn ask_for(&mut self, indexes: &[u32], now: i64) -> Result<Vec<Asked>, RequestError> {
         let silent = |index: &u32| self.silences.has(Subject::Device(*index));
         let asked: Vec<u32> = indexes.iter().copied().filter(|i| !silent(i)).collect();
@@ -351,7 +353,7 @@ impl Eyes {
         Ok(entries)
     }
 
-    /// Of what something is to be read.
+    /// Selects the devices to read.
     fn due(&mut self, listed: Vec<Listed>, everything: bool, pending: &Pending) -> Vec<Due> {
         self.follow_renames(&listed);
         let mut due = Vec::new();
@@ -391,7 +393,7 @@ impl Eyes {
         due
     }
 
-    /// The nodes of a device that has another name are read anew, for they tell that name.
+    /// Reads the nodes of renamed devices again, because a node shows its device's name.
     fn follow_renames(&mut self, listed: &[Listed]) {
         let renamed = listed.iter().filter_map(|listed| match listed {
             Listed::Other(told) => {
@@ -404,7 +406,7 @@ impl Eyes {
         self.nodes.read_of(&self.sysfs, &renamed.collect());
     }
 
-    /// Forgets the devices that are not listed.
+    /// Drops the devices that are not listed from the cache.
     fn forget_all_but(&mut self, listed: &[Listed]) {
         let indexes: BTreeSet<u32> = listed.iter().filter_map(Listed::index).collect();
         if indexes.len() != self.known.len() || !self.known.keys().eq(indexes.iter()) {
@@ -413,7 +415,8 @@ impl Eyes {
         self.silences.retain(|index| indexes.contains(&index));
     }
 
-    /// Asks again for those that were read, and says which of them are others by now.
+    /// Requests the list entries of the devices that were read, and returns the devices that have
+    /// changed since.
     fn compare(&mut self, read: &[u32], now: i64) -> Result<Vec<Due>, RequestError> {
         let all = match read.len() * OF_A_LIST > self.known.len() {
             true => self.list(now)?,
@@ -423,7 +426,7 @@ impl Eyes {
             Some(all) => {
                 let read: BTreeSet<u32> = read.iter().copied().collect();
                 self.forget_all_but(&all);
-                // Who came meanwhile has an event of its own.
+                // A new device has its own event.
                 let is_read = |listed: &Listed| matches!(listed, Listed::Other(told) if read.contains(&told.device.index));
                 all.into_iter().filter(is_read).collect()
             }
@@ -440,7 +443,7 @@ impl Eyes {
         Ok(self.due(listed, false, &Pending::default()))
     }
 
-    /// Reads what is due, and says which devices were read anew.
+    /// Reads the selected devices, and returns the indexes of those whose records were rebuilt.
     fn look_at_each(&mut self, due: Vec<Due>, now: i64) -> Result<Vec<u32>, RequestError> {
         let nodes = self.nodes_of_due(&due);
         let due: Vec<(Due, Read)> = due
@@ -465,7 +468,8 @@ impl Eyes {
                 }
                 Outcome::Answered(Answer::Read(reading, Some(e))) => match not_answering(e)? {
                     Some(why) => (*reading, format!("{}{why}", Step::Ports), None),
-                    // Gone since it was listed; its uevent leads to the next look.
+                    // The device was removed after it was listed. Its uevent leads to the next
+                    // scan.
                     None => {
                         self.known.remove(&index);
                         continue;
@@ -483,7 +487,7 @@ impl Eyes {
         Ok(read)
     }
 
-    /// What is to be read of a device that is due; nothing when it is not known any more.
+    /// Builds the read request for a device. Returns `None` if the device is no longer cached.
     fn reading_of(&self, due: &Due) -> Option<Read> {
         let known = self.known.get(&due.index);
         let name = match &due.told {
@@ -516,8 +520,7 @@ impl Eyes {
             .collect()
     }
 
-    /// Takes over what was read of a device; says whether that was more than its ports, which are
-    /// as they were.
+    /// Stores the reading of a device. Returns false if only its unchanged ports were read.
     fn take_over(&mut self, due: Due, reading: Reading, nodes: &DeviceNodes) -> bool {
         for refusal in reading.refused {
             self.refuse(refusal);
@@ -561,7 +564,8 @@ impl Eyes {
         self.known.insert(index, known);
     }
 
-    /// A device has not answered: it is shown as it was, or as far as it was read.
+    /// Records that a device does not respond. It keeps its cached record, or gets one with the
+    /// data that was read.
     fn fall_silent(
         &mut self,
         index: u32,
@@ -604,7 +608,7 @@ impl Eyes {
         self.keep(told.device.index, reply, ports, record, parent);
     }
 
-    /// What the list says of a device that does not answer is shown.
+    /// Updates the record of a device that does not respond from its list entry.
     fn follow_silent(&mut self, listed: Listed) {
         let told = match listed {
             Listed::Other(told) => told,
@@ -624,7 +628,7 @@ impl Eyes {
         self.keep_silent(&told, Reading::default(), &why);
     }
 
-    /// The readings that came when they were not waited for any longer, by their devices.
+    /// Takes the readings that arrived after their deadlines, with the indexes of their devices.
     fn take_late(&mut self, now: i64) -> Vec<(u32, Reading)> {
         let mut readings = Vec::new();
         for (ticket, answer) in self.askers.late() {
@@ -636,15 +640,15 @@ impl Eyes {
                     readings.push((index, *reading));
                 }
                 (Subject::Device(_), _) => self.silences.note(subject, None, now),
-                // It is asked again at once.
+                // The request is sent again at once.
                 (Subject::System | Subject::List, _) => self.silences.end(subject),
             }
         }
         readings
     }
 
-    /// A device that has answered late is known by that, unless it was renamed meanwhile: then it is
-    /// tried again.
+    /// Stores the late readings. If a device was renamed since its reading began, it is tried again
+    /// later.
     fn take_over_late(&mut self, late: Vec<(u32, Reading)>, now: i64) -> i64 {
         let mut reads = 0;
         for (index, reading) in late {
@@ -688,7 +692,7 @@ impl Eyes {
         }
     }
 
-    /// Tries those devices again whose pause is over. Nothing waits for them.
+    /// Tries the devices again whose pauses are over. The scan does not wait for them.
     fn try_again(&mut self, now: i64) {
         for subject in self.silences.due(now) {
             let Subject::Device(index) = subject else {
@@ -714,12 +718,12 @@ impl Eyes {
         Listed::parse(reply, |index| Some(&*self.known.get(&index)?.reply))
     }
 
-    /// One entry that cannot be used must not hide the others' devices.
+    /// Leaves out unusable entries, so that one of them does not hide the other devices.
     fn leave_out_refused(&mut self, listed: Vec<Listed>) -> Vec<Listed> {
         let (usable, refused) = listed::usable(listed, MAX_DEVICES);
         for refused in refused {
             if let Listed::Refused(index, refusal) = refused {
-                // What it was before is not true any more.
+                // The cached record is no longer true.
                 index.and_then(|index| self.known.remove(&index));
                 self.refuse(refusal);
             }
@@ -728,10 +732,11 @@ impl Eyes {
     }
 }
 
-/// Why a device has not answered, behind what was asked; nothing when there is no such device.
+/// Returns the reason why a device does not respond, as a suffix to the request. Returns `None` if
+/// there is no such device.
 ///
 /// # Errors
-/// When that is not the device's fault.
+/// Fails if the device is not the cause.
 fn not_answering(e: RequestError) -> Result<Option<String>, RequestError> {
     match e {
         RequestError::Reply(NldevError::Refused(EINVAL | ENODEV)) => Ok(None),

@@ -1,6 +1,6 @@
-//! What the kernel's list of devices says, compared with what it said last: while the bytes of an
-//! entry are the same, so is the device, and nothing of it is decoded. Pure. Must never leave
-//! the others out because one entry cannot be used.
+//! The entries of the kernel's device list, compared with the previous list. While the bytes of an
+//! entry are the same, the device is the same, and the entry is not decoded. Pure. Must never leave
+//! out other entries because one is unusable.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,25 +8,25 @@ use std::fmt;
 use crate::nldev::{NldevDevice, NldevError, device_index};
 use crate::refusal::Refusal;
 
-/// What the kernel's list says of a device.
+/// A decoded list entry.
 pub(super) struct Told {
     pub(super) device: NldevDevice,
-    /// As it was sent.
+    /// The entry as the kernel sent it.
     pub(super) reply: Box<[u8]>,
 }
 
-/// One entry of the kernel's list.
+/// The comparison of one list entry with the cache.
 pub(super) enum Listed {
-    /// As it is known.
+    /// The entry is the same as the cached one. Holds the device index.
     Same(u32),
-    /// New, or another than it was.
+    /// The entry is new or has changed.
     Other(Told),
-    /// One that cannot be used, of the device with this index where it says one.
+    /// The entry is unusable. Holds the device index, if the entry has one.
     Refused(Option<u32>, Refusal),
 }
 
 impl Listed {
-    /// `known` is what was last sent of the device with an index.
+    /// Compares an entry with the last one for the same index, which `known` returns.
     pub(super) fn parse<'k>(reply: &[u8], known: impl FnOnce(u32) -> Option<&'k [u8]>) -> Self {
         let index = match device_index(reply) {
             Ok(index) => index,
@@ -49,7 +49,7 @@ impl Listed {
         Self::Refused(Some(index), Refusal::at(place, reason))
     }
 
-    /// The device, unless it is left out.
+    /// Returns the index of the device, unless it is left out.
     pub(super) fn index(&self) -> Option<u32> {
         match self {
             Self::Same(index) => Some(*index),
@@ -68,7 +68,8 @@ impl Told {
     }
 }
 
-/// Parts what can be used, each index once and at most `most` of them, from what is left out.
+/// Separates usable entries from those that are left out. Keeps each index once, and at most `most`
+/// entries.
 pub(super) fn usable(listed: Vec<Listed>, most: usize) -> (Vec<Listed>, Vec<Listed>) {
     let mut seen = BTreeSet::new();
     let mut left_out = Vec::new();

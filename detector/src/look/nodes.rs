@@ -1,6 +1,6 @@
-//! The nodes as they were last read, and whose are others by now. Responsible for whose record a
-//! node that came, went or changed its owner makes stale. Must never be asked of a device whose
-//! name may have changed since without being told so.
+//! The cached nodes, and the devices whose nodes have changed. Responsible for marking the record
+//! of a device as stale when a node is added, removed or changes its owner. Must never be queried
+//! for a device that may have been renamed, unless its nodes were read again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,35 +8,35 @@ use crate::node::{self, DeviceNodes, Node};
 use crate::refusal::Refusal;
 use crate::sysfs::Sysfs;
 
-/// The most nodes that are kept: of 4096 devices with one port each there are 12,288.
+/// The maximum number of cached nodes. 4096 devices with one port each have 12,288.
 const MAX_NODES: usize = 65_536;
 
-/// Every node.
+/// All nodes.
 #[derive(Default)]
 pub(super) struct Nodes {
     nodes: BTreeMap<String, Node>,
-    /// The names of the devices whose nodes are others than when their records were read.
+    /// The names of the devices whose nodes have changed since their records were read.
     stale: BTreeSet<String>,
 }
 
 impl Nodes {
-    /// Whether the record of this device was read with other nodes.
+    /// Returns true if the nodes of this device have changed since its record was read.
     pub(super) fn are_others(&self, device: &str) -> bool {
         self.stale.contains(device)
     }
 
-    /// Every stale record was read.
+    /// Records that all stale records were read.
     pub(super) fn are_told(&mut self) {
         self.stale.clear();
     }
 
-    /// The names of the devices that nodes belong to.
+    /// Returns the names of the devices that have nodes.
     pub(super) fn owners(&self) -> BTreeSet<String> {
         let owners = self.nodes.values().map(|node| node.device.clone());
         owners.collect()
     }
 
-    /// Those of the devices with these names.
+    /// Returns the nodes of the devices with these names.
     pub(super) fn of(&self, devices: &BTreeSet<&str>) -> BTreeMap<&str, DeviceNodes> {
         match devices.is_empty() {
             true => BTreeMap::new(),
@@ -44,7 +44,7 @@ impl Nodes {
         }
     }
 
-    /// Reads all of them, and says which were left out.
+    /// Reads all nodes, and returns those that were left out.
     pub(super) fn read_all(&mut self, sysfs: &Sysfs) -> Vec<Refusal> {
         let known = self.nodes.keys().cloned();
         let (names, refused) = sysfs.node_names();
@@ -53,7 +53,7 @@ impl Nodes {
         refused
     }
 
-    /// Reads those that belong to one of these devices, as far as is known.
+    /// Reads the cached nodes of these devices again.
     pub(super) fn read_of(&mut self, sysfs: &Sysfs, devices: &BTreeSet<String>) {
         if devices.is_empty() {
             return;
@@ -64,7 +64,7 @@ impl Nodes {
         self.read(sysfs, &theirs);
     }
 
-    /// Reads those with these names.
+    /// Reads the nodes with these names.
     pub(super) fn read(&mut self, sysfs: &Sysfs, names: &BTreeSet<String>) {
         for name in names {
             let node = sysfs.node(name);
@@ -73,7 +73,7 @@ impl Nodes {
                 let owners = before.iter().chain(&node);
                 self.stale.extend(owners.map(|node| node.device.clone()));
             }
-            // More than this are not of devices that are published.
+            // Nodes beyond the limit do not belong to published devices.
             if self.nodes.len() < MAX_NODES {
                 self.nodes.extend(node.map(|node| (name.clone(), node)));
             }

@@ -1,6 +1,6 @@
-//! One question to the kernel, and its answer. Responsible for the order in which a device is
-//! read: what cannot hang first, so that a device which hangs is known by that. Must never judge
-//! what is answered.
+//! One request to the kernel, and its result. Responsible for the order in which a device is read:
+//! data that cannot hang is read first, so that a hanging device is published with it. Must never
+//! judge a result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,33 +13,33 @@ use crate::nldev::{NldevError, NldevPort, Query};
 use crate::reading::{Progress, Reading, Step};
 use crate::refusal::Refusal;
 
-/// A question.
+/// A request.
 pub(super) enum Question {
-    /// Of `NETLINK_RDMA` alone.
+    /// One `NETLINK_RDMA` request.
     Netlink(Query),
-    /// All of a device.
+    /// The complete reading of one device.
     Read(Read),
 }
 
-/// What is to be read.
+/// The device to read.
 pub(super) struct Read {
     /// The device's index.
     pub(super) index: u32,
-    /// Its name.
+    /// The device's name.
     pub(super) name: DeviceName,
-    /// Nothing but the ports, where they are as these.
+    /// The previous ports. If the ports are the same, nothing else is read.
     pub(super) unless: Option<Arc<[NldevPort]>>,
 }
 
-/// An answer.
+/// A result.
 pub(super) enum Answer {
-    /// What `NETLINK_RDMA` answered.
+    /// The replies of `NETLINK_RDMA`.
     Netlink(Result<Replies, RequestError>),
-    /// What was learned of a device, and why there is no more.
+    /// The reading of a device, and the error that ended it early.
     Read(Box<Reading>, Option<RequestError>),
 }
 
-/// Replies in one piece of memory.
+/// The replies in one buffer.
 #[derive(Default)]
 pub(super) struct Replies {
     bytes: Vec<u8>,
@@ -47,7 +47,7 @@ pub(super) struct Replies {
 }
 
 impl Replies {
-    /// Each reply's attributes.
+    /// Returns the attributes of each reply.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let starts = [0].into_iter().chain(self.ends.iter().copied());
         let replies = starts.zip(&self.ends);
@@ -56,7 +56,7 @@ impl Replies {
 }
 
 impl Question {
-    /// What is asked first.
+    /// Returns the first step of the request.
     pub(super) fn first_step(&self) -> Step {
         match self {
             Self::Netlink(Query::System) => Step::System,
@@ -66,7 +66,7 @@ impl Question {
         }
     }
 
-    /// Asks on this thread, which may hang. Opens a socket if no socket is open.
+    /// Processes the request on this thread, which may hang. Opens a socket if none is passed.
     pub(super) fn ask(
         self,
         shared: &Shared,
@@ -129,7 +129,7 @@ impl Read {
         Ok(())
     }
 
-    /// The ports in the order of their numbers, without those that cannot be used.
+    /// Reads the ports, in the order of their numbers. Leaves out unusable ports.
     fn ports(
         &self,
         socket: &mut RdmaSocket,

@@ -1,21 +1,21 @@
-//! What does not answer, and when it is tried again. Pure: times are arguments, in µs of
-//! CLOCK_MONOTONIC. Must never forget a question that a thread hangs in, for another would hang
-//! in it as well.
+//! The subjects that do not respond, and the times at which they are tried again. Pure: times are
+//! arguments, in µs of CLOCK_MONOTONIC. Must never forget a request in which a thread hangs,
+//! because another thread would hang in the same request.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::askers::Ticket;
 
-/// The first pause after which is tried again what did not answer...
+/// The first pause before a subject is tried again.
 const FIRST_PAUSE: i64 = 2_000_000;
-/// ...and the longest. Each is twice as long as the one before.
+/// The longest pause. Each pause is twice the previous one.
 const LONGEST_PAUSE: i64 = 64_000_000;
 
-/// What may not answer.
+/// A subject that may fail to respond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Subject {
-    /// How the RDMA core is set up.
+    /// The settings of the RDMA core.
     System,
     /// The list of all devices.
     List,
@@ -35,23 +35,24 @@ impl fmt::Display for Subject {
 
 #[derive(Debug)]
 struct Silence {
-    /// The question that a thread hangs in, or that was asked again.
+    /// The request in which a thread hangs, or which was sent again.
     ticket: Option<Ticket>,
     pause: i64,
     next: i64,
 }
 
-/// All that does not answer.
+/// All subjects that do not respond.
 #[derive(Debug, Default)]
 pub(super) struct Silences(BTreeMap<Subject, Silence>);
 
 impl Silences {
-    /// Whether it does not answer.
+    /// Returns true if the subject does not respond.
     pub(super) fn has(&self, subject: Subject) -> bool {
         self.0.contains_key(&subject)
     }
 
-    /// Notes that it has not answered; `ticket` is of the question that may be answered still.
+    /// Records that the subject has not responded. `ticket` is the request that may still get a
+    /// reply.
     pub(super) fn note(&mut self, subject: Subject, ticket: Option<Ticket>, now: i64) {
         let before = self.0.get(&subject).map(|silence| silence.pause);
         let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
@@ -64,12 +65,12 @@ impl Silences {
         self.0.insert(subject, silence);
     }
 
-    /// It answers, or is gone.
+    /// Removes the subject, because it responds or no longer exists.
     pub(super) fn end(&mut self, subject: Subject) {
         self.0.remove(&subject);
     }
 
-    /// Forgets the devices that are not among these.
+    /// Removes the devices for which `is_there` is false.
     pub(super) fn retain(&mut self, is_there: impl Fn(u32) -> bool) {
         self.0.retain(|subject, _| match subject {
             Subject::Device(index) => is_there(*index),
@@ -77,21 +78,22 @@ impl Silences {
         });
     }
 
-    /// What a question was about.
+    /// Returns the subject of a request.
     pub(super) fn of(&self, ticket: Ticket) -> Option<Subject> {
         let mut silences = self.0.iter();
         let asked = silences.find(|(_, silence)| silence.ticket == Some(ticket));
         asked.map(|(subject, _)| *subject)
     }
 
-    /// Notes that it is asked again.
+    /// Records that the request was sent again.
     pub(super) fn asked(&mut self, subject: Subject, ticket: Ticket) {
         if let Some(silence) = self.0.get_mut(&subject) {
             silence.ticket = Some(ticket);
         }
     }
 
-    /// What is to be tried again: its pause is over, and no thread hangs in it.
+    /// Returns the subjects to try again: their pauses are over, and no thread hangs in their
+    /// requests.
     pub(super) fn due(&self, now: i64) -> Vec<Subject> {
         let due = self.0.iter();
         let due = due.filter(|(_, silence)| silence.ticket.is_none() && silence.next <= now);

@@ -1,4 +1,4 @@
-//! What the kernel's replies are decoded to, and that no cut or forged one is believed.
+//! Tests of the decoder of the kernel's replies, including cut and forged ones.
 
 use super::*;
 

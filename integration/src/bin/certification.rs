@@ -1,8 +1,8 @@
-//! The varlink project's certification service, `org.varlink.certification`, behind the server of
-//! the three services: a client of another implementation calls its methods in their order, each
-//! with what the one before has returned. Listens where a service manager or
-//! `$SYSTEMD_VARLINK_LISTEN` says. Must never be installed, and never take a call that differs
-//! from what the interface's text asks for.
+//! The varlink project's certification service, `org.varlink.certification`, on the server of the
+//! three services. A client of a different implementation calls its methods in their order, and
+//! passes to each the values that the previous method returned. Listens on the socket of a service
+//! manager or of `$SYSTEMD_VARLINK_LISTEN`. Must never be installed, and never accept a call that
+//! differs from the interface's text.
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
@@ -18,21 +18,21 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// As the PyPI package `varlink` 31.0.0 ships it.
+/// The interface as the PyPI package `varlink` 31.0.0 ships it.
 const INTERFACE: Interface = Interface {
     name: "org.varlink.certification",
     text: include_str!("org.varlink.certification.varlink"),
 };
 
-/// The methods behind `Start`, in the order in which a client has to call them.
+/// The methods after `Start`, in the order in which a client must call them.
 const STEPS: [&str; 12] = [
     "Test01", "Test02", "Test03", "Test04", "Test05", "Test06", "Test07", "Test08", "Test09",
     "Test10", "Test11", "End",
 ];
-/// How many replies `Test10` has.
+/// The number of replies of `Test10`.
 const REPLIES: usize = 10;
 
-// Arguments as the interface's text has them.
+// The arguments, as in the interface's text.
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -160,7 +160,7 @@ struct Anonymous {
     bar: bool,
 }
 
-/// The type that is called `Interface`.
+/// The type that the interface calls `Interface`.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Nested {
@@ -185,7 +185,7 @@ struct MyType {
     interface: Nested,
 }
 
-// What is returned, and has to come back with the next call.
+// The values that one method returns, and that the client must pass to the next.
 
 fn basic() -> Value {
     json!({"bool": false, "int": 2, "float": PI, "string": "a lot of string"})
@@ -229,7 +229,7 @@ fn replies() -> Vec<String> {
         .collect()
 }
 
-/// The clients that have begun, by their ids, and which of [`STEPS`] each has to take next.
+/// The clients that have started, by their ids, each with the index of its next step in [`STEPS`].
 #[derive(Default)]
 struct Certification {
     clients: Mutex<Clients>,
@@ -255,8 +255,8 @@ impl Certification {
         })
     }
 
-    /// Takes one step of a client: decodes its arguments and compares them with `wants`, to which
-    /// the client's id is added. A client that differs is forgotten, as the interface's own
+    /// Performs one step of a client: decodes the arguments and compares them with `wants`, to
+    /// which it adds the client's id. A client that differs is removed, as the interface's own
     /// servers do it.
     fn step<A>(&self, call: &mut Call<'_>, mut wants: Value) -> Result<(), CallError>
     where
@@ -305,8 +305,8 @@ impl Certification {
         call.reply(&json!({"string": last})).await
     }
 
-    /// A call that has to be oneway. One that is gets no answer, so that this error is for the
-    /// others.
+    /// Handles a call that must be oneway. A oneway call receives no reply, so only other calls
+    /// receive this error.
     fn oneway(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         let replies = replies();
         self.step::<Test11Args>(call, json!({"last_more_replies": replies}))?;

@@ -1,6 +1,6 @@
-//! A detector for guests whose kernel has no RDMA: `detector-stand-in FIFO` serves
-//! org.rdmahotplug.Detector with the devices that lines of the FIFO add and remove, `add INDEX NAME
-//! PROTOCOL...` and `del INDEX`. Must never be installed.
+//! A stand-in for the detector, for guests whose kernel has no RDMA: `detector-stand-in FIFO`
+//! serves org.rdmahotplug.Detector with the devices that lines of the FIFO add and remove:
+//! `add INDEX NAME PROTOCOL...` and `del INDEX`. Must never be installed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,7 +39,7 @@ impl Devices {
         }
     }
 
-    /// Takes a line of the FIFO; nothing of one that says nothing.
+    /// Applies a line of the FIFO; returns nothing if the line has no effect.
     fn take(&mut self, line: &str) -> Option<SubscribeDevicesReply> {
         let mut words = line.split_whitespace();
         let (verb, index) = (words.next()?, words.next()?.parse().ok()?);
@@ -58,7 +58,7 @@ impl Devices {
     }
 }
 
-/// A device with all of its nodes.
+/// Returns a device with all of its nodes.
 fn device<'w>(index: i64, name: &str, protocols: impl Iterator<Item = &'w str>) -> Device {
     let port = |(number, protocol): (i64, &str)| Port {
         number,
@@ -160,7 +160,7 @@ async fn main() -> io::Result<()> {
     let listen = std::env::var_os("SYSTEMD_VARLINK_LISTEN").map(PathBuf::from);
     let endpoint = Inherited::from_environment()?.take_varlink(listen.as_deref())?;
     let feed = Arc::new(Feed::new(Devices::default()));
-    // Open for writing as well, so that it never ends.
+    // The FIFO is open for writing as well, so that it never reaches its end.
     let lines = pipe::OpenOptions::new()
         .read_write(true)
         .open_receiver(&fifo)?;

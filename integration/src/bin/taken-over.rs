@@ -1,7 +1,8 @@
-//! A service that was taken over: `taken-over SERVICE`, in the place of that service's program in its
-//! unit, restricts itself as the program does, and then tries what a thief would. It writes a line
-//! for each attempt, `NAME: done` or `NAME: refused: WHY`. Responsible for having everything that the
-//! program would have by then. Must never judge, or be installed.
+//! A stand-in for a compromised service: `taken-over SERVICE` runs in its unit in the place of the
+//! service's program. It restricts itself as the program does, and then tries what an attacker
+//! would. It writes one line for each attempt, `NAME: done` or `NAME: refused: WHY`. Responsible
+//! for holding everything that the program would hold at that time. Must never judge, or be
+//! installed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -22,7 +23,7 @@ use rustix::process::{Pid, Uid, test_kill_process};
 use rustix::system::{delete_module, finit_module, sethostname};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_thread_uid};
 
-/// Where links in the orchestrator's directories may lead (`orchestrator/src/run.rs`).
+/// The targets that links in the orchestrator's directories may have (`orchestrator/src/run.rs`).
 const LINKED: [&str; 3] = ["/etc", "/usr", "/dev/null"];
 
 #[derive(Clone, Copy, Parser)]
@@ -102,10 +103,11 @@ fn init() -> Result<Pid, Errno> {
     Pid::from_raw(1).ok_or(Errno::INVAL)
 }
 
-/// The attempts, by their names. `null` was opened before anything was restricted.
+/// Makes the attempts and returns their outcomes by name. `null` was opened before the
+/// restrictions.
 fn attempts(null: &File) -> Vec<(&'static str, io::Result<()>)> {
     vec![
-        // What the loader reads for its work, and nobody else of the three.
+        // The loader needs this directory for its work; the other two services do not.
         ("read-modprobe.d", fs::read_dir("/etc/modprobe.d").map(drop)),
         ("read-secret", fs::read("/etc/secret").map(drop)),
         ("list-root", fs::read_dir("/root").map(drop)),
@@ -151,7 +153,7 @@ fn attempts(null: &File) -> Vec<(&'static str, io::Result<()>)> {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Arguments { service } = Arguments::parse();
-    // Taken as the program takes it: what was passed is there for a thief, too.
+    // Taken as the program takes it: an attacker would have the passed descriptors, too.
     let _inherited = Inherited::from_environment()?;
     let null = File::open("/dev/null")?;
     let mut out = io::stdout();

@@ -1,10 +1,10 @@
-//! A witness in the guest, for what the tools of a guest cannot do: `witness follow SOCKET N FILE`
-//! subscribes N times to the detector, takes every event as a subscriber must, and writes what
-//! that comes to into FILE whenever it is told to by SIGUSR1, and at SIGTERM for the last time;
-//! `witness forge` sends what looks like uevents to everyone who listens to the kernel's.
-//! What comes is only kept, with its time, until an account of it is asked for: a witness that
-//! reads a hundred subscriptions as they come is later than what it watches.
-//! Responsible for evidence; must never judge it.
+//! A witness in the guest, for tasks that the guest's own tools cannot do.
+//! `witness follow SOCKET N FILE` subscribes N times to the detector and applies every event as a
+//! subscriber must. It writes the resulting account into FILE on each SIGUSR1, and a last time on
+//! SIGTERM. `witness forge` sends messages that look like uevents to all listeners for the kernel's
+//! uevents. Received data is only stored, with its time, until an account is requested: a witness
+//! that decoded a hundred subscriptions as they arrive would be slower than the service that it
+//! observes. Responsible for evidence; must never judge it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long after a connection was lost the next one is tried.
+/// The pause before the next connection after one was lost.
 const RECONNECT: Duration = Duration::from_millis(50);
 
 #[derive(Parser)]
@@ -47,7 +47,7 @@ struct Reply {
     parameters: Told,
 }
 
-/// What is needed of it; the record stays as it was written.
+/// The required fields of a reply; the device record stays as text.
 #[derive(Clone, Deserialize)]
 struct Told {
     action: Action,
@@ -59,19 +59,19 @@ struct Told {
     modules: Option<Vec<String>>,
 }
 
-/// What one subscriber knows.
+/// The state of one subscriber.
 #[derive(Clone, Default, Serialize)]
 struct Account {
     devices: BTreeMap<i64, Box<RawValue>>,
     functions: BTreeMap<String, Function>,
     events: u64,
     resyncs: u64,
-    /// Times the connection was lost, or there was none to be had.
+    /// The number of times that the connection was lost or could not be made.
     lost: u64,
-    /// Events whose number did not grow, or that said what cannot be.
+    /// Events whose number is lower than the last, and events that are impossible.
     contradictions: Vec<String>,
     sequence: i64,
-    /// When the last event came, in µs of CLOCK_MONOTONIC.
+    /// The time of the last event, in µs of CLOCK_MONOTONIC.
     last_event: i64,
 }
 
@@ -129,12 +129,12 @@ impl Account {
     }
 }
 
-/// What is written.
+/// The account that is written.
 #[derive(Serialize)]
 struct Report<'a> {
-    /// Whether all subscribers know the same.
+    /// True if all subscribers have the same state.
     same: bool,
-    /// What the first one knows.
+    /// The state of the first subscriber.
     first: &'a Account,
     events: u64,
     resyncs: u64,
@@ -159,18 +159,18 @@ fn report<'a>(accounts: &[&'a Account]) -> Option<Report<'a>> {
     })
 }
 
-/// One subscription: what was accounted for, and what came since.
+/// One subscription: its account, and the data received since.
 #[derive(Default)]
 struct Subscriber {
     account: Account,
     unread: Vec<u8>,
 }
 
-/// Replies that were decoded, by their text: what is told to all is decoded once.
+/// Decoded replies by their text: a reply to all subscribers is decoded once.
 type Decoded = HashMap<Vec<u8>, Result<Told, String>>;
 
 impl Subscriber {
-    /// Takes what came into account, but for a reply whose end has not come yet.
+    /// Applies the received replies to the account, except for an incomplete last reply.
     fn read(&mut self, decoded: &mut Decoded) {
         let unread = std::mem::take(&mut self.unread);
         let mut replies = unread.split(|byte| *byte == 0).peekable();
@@ -198,7 +198,7 @@ impl Subscriber {
         }
     }
 
-    /// The connection is another one: everything is told anew.
+    /// Starts a new connection, on which everything is sent again.
     fn begin(&mut self) {
         self.read(&mut Decoded::new());
         self.unread.clear();
@@ -219,7 +219,7 @@ fn with_one<R>(
 
 async fn follow(socket: PathBuf, number: usize, subscribers: Subscribers) {
     loop {
-        // Whatever ends a connection, the next one tells everything anew.
+        // After any end of a connection, everything is sent again on the next.
         let _ = follow_once(&socket, number, &subscribers).await;
         with_one(&subscribers, number, |subscriber| {
             subscriber.account.lost += 1;
@@ -250,7 +250,7 @@ async fn follow_once(
     }
 }
 
-/// Whoever reads the file sees a whole account.
+/// Writes the report atomically: a reader of the file sees a complete account.
 fn write(subscribers: &Subscribers, file: &Path) -> std::io::Result<()> {
     let mut subscribers = subscribers.lock().unwrap_or_else(PoisonError::into_inner);
     let mut decoded = Decoded::new();
@@ -288,7 +288,8 @@ async fn main() -> std::io::Result<()> {
     }
 }
 
-/// Well-formed, of a device that is not there: only its sender says that it is not true.
+/// Sends well-formed uevents of a device that does not exist: only their sender shows that they are
+/// forged.
 fn forge() -> std::io::Result<()> {
     let socket = socket_with(
         AddressFamily::NETLINK,

@@ -1,5 +1,6 @@
-//! The decoder of arguments: a well-formed call whose parameters are any JSON object. It is
-//! answered once, with a reply or with the name of the parameter that is wrong.
+//! The fuzz target of the argument decoder: a well-formed call with any JSON object as its
+//! parameters. The service sends exactly one message in return: a reply, or an error that names the
+//! invalid parameter.
 #![no_main]
 
 use interfaces_fuzz::answers;
@@ -17,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
         if let Some(error) = answers[0].get("error") {
             assert_eq!(error, "org.varlink.service.InvalidParameter", "{call}");
             let named = answers[0]["parameters"]["parameter"].as_str().unwrap();
-            // A key without a name is named as it is.
+            // A parameter with an empty key is reported with an empty name.
             assert!(!named.is_empty() || parameters.contains_key(""), "{call}");
         }
     }

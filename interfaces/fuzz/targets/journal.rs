@@ -1,5 +1,5 @@
-//! The journal's reader: any bytes. What it takes for whole is what its records are written as,
-//! and it never reads behind that.
+//! The fuzz target of the journal's reader: any bytes. The records that it accepts are written
+//! again and read back the same, and it never reads past the bytes that it reports as whole.
 #![no_main]
 
 use interfaces::journal::{self, MAGIC, Reader};
@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     let records: Vec<_> = reader.by_ref().map_while(Result::ok).collect();
     let whole = usize::try_from(reader.whole()).unwrap();
     assert!(whole <= bytes.len());
-    // A varint may be longer than it has to be, and a field may come twice.
+    // A varint may be longer than necessary, and a field may appear twice.
     let written: usize = records
         .iter()
         .map(|record| journal::encode(record).len())

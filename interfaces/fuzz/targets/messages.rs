@@ -1,5 +1,5 @@
-//! The message reader: any bytes, cut into messages anywhere. There are never more answers than
-//! messages, and an error always names something.
+//! The fuzz target of the message reader: any bytes, cut into messages anywhere. There are never
+//! more replies than messages, and an error always has a full name.
 #![no_main]
 
 use interfaces_fuzz::answers;

@@ -1,5 +1,5 @@
-//! What both targets do: bytes in over a connected socket, answers out. Every answer must be a
-//! varlink message, whatever came in, and the connection must come to its end.
+//! The service under the fuzz targets: bytes are sent over a connected socket, and the replies are
+//! returned. Every reply must be a varlink message for any input, and the connection must end.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -13,10 +13,10 @@ use interfaces::server::{Admission, Call, CallError, Service, serve};
 use interfaces::{Interface, detector, loader, orchestrator};
 use serde_json::{Map, Value};
 
-/// More does not fit into a socket at once, and nobody reads meanwhile.
+/// The longest input. A socket does not hold more, and nothing reads it while it is written.
 const MAX_LEN: usize = 100_000;
 
-/// Decodes the arguments of every kind of call and says that it could.
+/// A service that decodes the arguments of every kind of call and replies if it could.
 struct Decoder;
 
 impl Service for Decoder {
@@ -37,10 +37,10 @@ impl Service for Decoder {
     }
 }
 
-/// Serves one connection that sends `bytes` and nothing more, and returns what it was answered.
+/// Serves one connection that sends only `bytes`, and returns the replies.
 ///
 /// # Panics
-/// When an answer is no varlink message, or the connection does not end.
+/// Panics if a reply is not a varlink message, or if the connection does not end.
 pub fn answers(bytes: &[u8]) -> Vec<Value> {
     let bytes = bytes.get(..MAX_LEN).unwrap_or(bytes);
     let (mut client, server) = UnixStream::pair().unwrap();
@@ -59,8 +59,8 @@ pub fn answers(bytes: &[u8]) -> Vec<Value> {
         });
     let mut answered = Vec::new();
     match client.read_to_end(&mut answered) {
-        // The service has closed before it read everything, after a message that ends the
-        // connection; the kernel gives what was answered first, and then says so (unix(7)).
+        // The service closed the connection before it read all input, after a message that ends the
+        // connection. The kernel delivers the replies first and then returns this error (unix(7)).
         Err(e) if e.kind() == ErrorKind::ConnectionReset => {}
         read => drop(read.unwrap()),
     }

@@ -1,5 +1,5 @@
-//! A subscription that outlives its connection: when the service goes, it is taken up again,
-//! and begins anew with a snapshot. Must never hide that it did.
+//! A subscription that outlives its connection: if the service disconnects, it is renewed and
+//! begins again with a snapshot. Must never hide that it was renewed.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use super::{Client, ClientError, ClientErrorKind, Replies};
 
-/// The pause after the first failure, at most.
+/// The longest pause after the first failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// A pause that doubles with each failure in a row. How much of it is waited is up to chance,
-/// so that clients that lost the same service do not all come back in the same moment.
+/// A pause that doubles with each consecutive failure. The time waited is random, so that clients
+/// that lost the same service do not all reconnect at the same moment.
 #[derive(Debug)]
 pub struct Backoff {
     pause: Duration,
@@ -30,14 +30,14 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Waits, between half of the pause and all of it.
+    /// Waits for between half of the pause and all of it.
     pub async fn wait(&mut self) {
         let pause = self.pause;
         self.pause = (pause * 2).min(LONGEST_PAUSE);
         tokio::time::sleep(jittered(pause, chance())).await;
     }
 
-    /// Begins again with the first pause: something went well.
+    /// Starts again with the first pause, after a success.
     pub fn reset(&mut self) {
         self.pause = FIRST_PAUSE;
     }
@@ -47,7 +47,7 @@ fn jittered(pause: Duration, chance: u16) -> Duration {
     pause / 2 + pause / 2 * u32::from(chance) / u32::from(u16::MAX)
 }
 
-/// Something between 0 and `u16::MAX`; the middle where the kernel has no chance to give.
+/// Returns a random number from 0 to `u16::MAX`; the middle if the kernel has no random bytes yet.
 fn chance() -> u16 {
     let mut bytes = [0; 2];
     match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
@@ -56,10 +56,10 @@ fn chance() -> u16 {
     }
 }
 
-/// What a subscription tells.
+/// An event of a subscription.
 #[derive(Debug)]
 pub enum Followed<R> {
-    /// A connection was made: what follows is a snapshot.
+    /// A connection was made: a snapshot follows.
     Begins,
     /// A reply.
     Reply(R),
@@ -80,7 +80,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// A subscription by `method` at `socket`. Nothing is connected yet.
+    /// Creates a subscription by `method` at `socket`. Does not connect yet.
     #[must_use]
     pub fn new(socket: PathBuf, method: &'static str, arguments: &impl Serialize) -> Self {
         Self {
@@ -94,9 +94,9 @@ impl Subscription {
         }
     }
 
-    /// What happens next. After a loss this waits before it tries again.
+    /// Waits for the next event. After a loss it waits before it connects again.
     ///
-    /// Not cancel safe: a future that was dropped may have taken a part of a reply with it.
+    /// Not cancel safe: a dropped future may have consumed a part of a reply.
     pub async fn next<R: DeserializeOwned>(&mut self) -> Followed<R> {
         let Some(replies) = &mut self.replies else {
             return self.connect().await;
@@ -127,8 +127,8 @@ impl Subscription {
     }
 
     fn lost<R>(&mut self, kind: ClientErrorKind) -> Followed<R> {
-        // A connection counts as a good one when it lasted. One reply is not enough: a service
-        // whose second reply cannot be read would be asked again and again.
+        // A connection resets the backoff only if it lasted. One reply is not enough: a service
+        // whose second reply cannot be read would be called again at short intervals.
         let lasted = |since: Instant| since.elapsed() > LONGEST_PAUSE;
         if self.replies.take().is_some() && self.since.is_some_and(lasted) {
             self.backoff.reset();

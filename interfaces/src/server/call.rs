@@ -1,5 +1,5 @@
-//! One call and its replies. Responsible for what a caller is told; must never decide whether
-//! a caller may do what it asks.
+//! One call and its replies. Responsible for the replies that a caller receives; must never decide
+//! if a caller may do what it requests.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -21,10 +21,10 @@ use super::message::{Request, counted, offending_key};
 use super::peer::Peer;
 use crate::Interface;
 
-/// How long a peer may leave a reply unread before its connection ends.
+/// The time for which a peer may leave a reply unread before its connection ends.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a call needs of its connection and its server.
+/// The parts of the connection and the server that a call needs.
 pub(super) struct Context {
     pub peer: Peer,
     pub stopping: watch::Receiver<bool>,
@@ -33,29 +33,30 @@ pub(super) struct Context {
     pub interface: Interface,
 }
 
-/// One call that is being answered.
+/// One call in progress.
 pub struct Call<'c> {
     request: Request,
     context: &'c Context,
     socket: &'c mut OwnedWriteHalf,
     answered: bool,
-    /// What the request takes, and what its peer has not read yet.
+    /// The bytes that the request takes.
     _held: Hold,
+    /// The bytes that the peer has not read yet.
     unread: Hold,
 }
 
 impl<'c> Call<'c> {
-    /// A call that is to be answered on `socket`.
+    /// Creates a call whose replies are sent on `socket`.
     ///
     /// # Errors
-    /// When the peer's user holds as much as it may.
+    /// Fails if the peer's user has reached a limit.
     pub(super) fn new(
         request: Request,
         context: &'c Context,
         socket: &'c mut OwnedWriteHalf,
     ) -> Result<Self, CallError> {
         let mut held = context.accounts.bytes(context.peer);
-        // As text, and decoded.
+        // The parameters are held twice: as text, and decoded.
         let len = counted(request.parameters.len()).saturating_mul(2);
         held.set(len).map_err(|full| context.full(full))?;
         Ok(Self {
@@ -68,25 +69,25 @@ impl<'c> Call<'c> {
         })
     }
 
-    /// The full name of the method.
+    /// Returns the full name of the method.
     #[must_use]
     pub fn method(&self) -> &str {
         &self.request.method
     }
 
-    /// Who is calling.
+    /// Returns the caller.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.context.peer
     }
 
-    /// Whether the caller takes more than one reply.
+    /// Returns true if the caller accepts more than one reply.
     #[must_use]
     pub fn wants_more(&self) -> bool {
         self.request.more
     }
 
-    /// Refuses a caller that takes one reply only.
+    /// Refuses a caller that accepts only one reply.
     ///
     /// # Errors
     /// `org.varlink.service.ExpectedMore`.
@@ -98,7 +99,7 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// Counts this call as a subscription, for as long as the hold lives.
+    /// Counts this call as a subscription, until the hold is dropped.
     ///
     /// # Errors
     /// `ExpectedMore`, or `TooManySubscriptions` of the service's own interface.
@@ -108,25 +109,25 @@ impl<'c> Call<'c> {
         taken.map_err(|full| self.context.full(full))
     }
 
-    /// Every limit of the server, and how often each was reached.
+    /// Returns every limit of the server, and the number of refusals for each.
     #[must_use]
     pub fn limits(&self) -> Vec<LimitState> {
         self.context.accounts.states()
     }
 
-    /// Completes when the service stops, and with it every subscription.
+    /// Completes when the service stops, which also ends every subscription.
     pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut stopping = self.context.stopping.clone();
         async move {
-            // An error means that the server is gone, which is a stop as well.
+            // An error means that the server was dropped, which is a stop as well.
             let _ = stopping.wait_for(|stopping| *stopping).await;
         }
     }
 
-    /// The arguments, decoded.
+    /// Decodes the arguments.
     ///
     /// # Errors
-    /// `org.varlink.service.InvalidParameter` that names the parameter which is missing,
+    /// `org.varlink.service.InvalidParameter` with the name of the parameter that is missing,
     /// unknown, or of the wrong type.
     pub fn arguments<T: DeserializeOwned>(&mut self) -> Result<T, CallError> {
         let mut json = serde_json::Deserializer::from_str(&self.request.parameters);
@@ -137,31 +138,32 @@ impl<'c> Call<'c> {
     /// Sends the last reply.
     ///
     /// # Errors
-    /// When the peer is gone or does not read.
+    /// Fails if the peer has disconnected or does not read.
     pub async fn reply(&mut self, parameters: &impl Serialize) -> Result<(), CallError> {
         self.answered = true;
         self.send(parameters, None).await
     }
 
-    /// Sends a reply that others follow.
+    /// Sends a reply that other replies follow.
     ///
     /// # Errors
-    /// When the peer is gone or does not read.
+    /// Fails if the peer has disconnected or does not read.
     pub async fn reply_continues(&mut self, parameters: &impl Serialize) -> Result<(), CallError> {
         self.send(parameters, Some(true)).await
     }
 
-    /// Sends a reply that is encoded already and that others follow.
+    /// Sends a reply that is already encoded and that other replies follow.
     pub(super) async fn send_encoded(&mut self, message: &[u8]) -> Result<(), CallError> {
         send(self.socket, message, &mut self.unread).await
     }
 
-    /// Sends one reply for each value of `next`, which is asked when the reply before was sent:
-    /// what a peer does not read is not held. Sends `empty` when there is none. A caller that takes
-    /// one reply gets `ExpectedMore` unless there is just one and it asked for it.
+    /// Sends one reply for each value of `next`, which is called only after the previous reply was
+    /// sent: replies that a peer does not read are not held in memory. Returns `empty` if there are
+    /// no values. A caller that accepts only one reply receives `ExpectedMore`, unless it named one
+    /// item and there is exactly one value.
     ///
     /// # Errors
-    /// `empty`, `ExpectedMore`, or when the peer is gone or does not read.
+    /// `empty` or `ExpectedMore`. Fails if the peer has disconnected or does not read.
     pub async fn reply_each<T: Serialize>(
         &mut self,
         mut next: impl FnMut() -> Option<T>,
@@ -178,14 +180,13 @@ impl<'c> Call<'c> {
             self.require_more()?;
             self.reply_continues(&reply).await?;
             reply = after;
-            // The others' turn: a long list must not keep them waiting.
+            // Other tasks run now: a long list must not delay them.
             tokio::task::yield_now().await;
         }
         self.reply(&reply).await
     }
 
-    /// Ends the call: sends the error that it ended with, or an empty reply when it has sent
-    /// no last one.
+    /// Ends the call: sends its error, or an empty reply if it has not sent a last reply.
     pub(super) async fn finish(mut self, outcome: Result<(), CallError>) -> Result<(), CallError> {
         if outcome.as_ref().is_err_and(CallError::is_refusal) {
             let Peer { uid, pid, .. } = self.context.peer;
@@ -219,7 +220,7 @@ impl<'c> Call<'c> {
 }
 
 impl Context {
-    /// The error for a limit that was reached, which the log tells once a second at most.
+    /// Returns the error for a limit that was reached. It is logged at most once a second.
     pub fn full(&self, full: Full) -> CallError {
         let Peer { uid, pid, .. } = self.peer;
         if let Some(more) = self.refusals.due(Instant::now()) {
@@ -229,7 +230,7 @@ impl Context {
     }
 }
 
-/// Sends `error` to a peer that is not taken, as far as that goes without waiting for it.
+/// Sends `error` to a peer whose connection is refused, without waiting for the peer to read.
 pub(super) fn answer_and_close(stream: &tokio::net::UnixStream, error: &CallError) {
     if let CallError::Answer { name, parameters } = error {
         let parameters = Some(Value::Object(parameters.clone()));
@@ -240,7 +241,7 @@ pub(super) fn answer_and_close(stream: &tokio::net::UnixStream, error: &CallErro
     }
 }
 
-/// Sends `error`, when it is one that has an answer.
+/// Sends `error` if it is a varlink error.
 pub(super) async fn answer(
     socket: &mut OwnedWriteHalf,
     error: &CallError,
@@ -256,8 +257,8 @@ pub(super) async fn answer(
     }
 }
 
-/// A reply with these parameters as it is sent. The same as [`Reply`], which would have to have
-/// them copied into it.
+/// Encodes a reply with these parameters. The result is that of [`Reply`], which would need a copy
+/// of the parameters.
 pub(super) fn encode(parameters: &impl Serialize, continues: Option<bool>) -> io::Result<Vec<u8>> {
     #[derive(Serialize)]
     struct Borrowed<'p, P> {
@@ -271,20 +272,20 @@ pub(super) fn encode(parameters: &impl Serialize, continues: Option<bool>) -> io
     })
 }
 
-/// A message as it is sent, its NUL included.
+/// Encodes a message with its final NUL.
 fn message(reply: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut message = serde_json::to_vec(reply)?;
     message.push(0);
     Ok(message)
 }
 
-/// Sends `message`, and counts in `unread` what the peer does not read at once.
+/// Sends `message`, and counts in `unread` the bytes that the peer does not read at once.
 async fn send(
     socket: &mut OwnedWriteHalf,
     message: &[u8],
     unread: &mut Hold,
 ) -> Result<(), CallError> {
-    // What the socket takes at once, as it nearly always does, needs no timer.
+    // A message that the socket accepts at once, as it nearly always does, needs no timer.
     let written = match socket.try_write(message) {
         Ok(written) => written,
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
@@ -295,11 +296,11 @@ async fn send(
         return Ok(());
     }
     if unread.set(counted(message.len())).is_err() {
-        // A reply that is cut cannot be followed by an error.
+        // An error cannot follow a truncated reply.
         return Err(io::Error::from(io::ErrorKind::OutOfMemory).into());
     }
     let sent = tokio::time::timeout(WRITE_TIMEOUT, socket.write_all(rest)).await;
-    // Nothing is always taken.
+    // Setting it to zero never fails.
     let _ = unread.set(0);
     match sent {
         Ok(written) => Ok(written?),

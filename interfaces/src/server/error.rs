@@ -1,4 +1,4 @@
-//! The errors that calls are answered with. Must never hold more than a caller may know.
+//! The errors that calls end with. Must never hold more than a caller may know.
 
 use std::borrow::Cow;
 use std::io;
@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 use super::limits::{Full, Limit};
 use crate::Interface;
 
-/// Why a call did not end with a reply.
+/// The reason that a call did not end with a reply.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// It is answered with this varlink error.
+    /// The caller receives this varlink error.
     #[error("answered {name}")]
     Answer {
         /// The error's full name.
@@ -19,13 +19,13 @@ pub enum CallError {
         /// Its parameters.
         parameters: Map<String, Value>,
     },
-    /// The peer is gone, or has not read for too long: there is nobody to answer.
+    /// The peer has disconnected, or has not read for too long: no reply can be sent.
     #[error("the connection is lost")]
     ConnectionLost(#[from] io::Error),
 }
 
 impl CallError {
-    /// An error of the service's own interface, without parameters.
+    /// Creates an error of the service's own interface, without parameters.
     #[must_use]
     pub fn named(name: &'static str) -> Self {
         Self::Answer {
@@ -34,7 +34,7 @@ impl CallError {
         }
     }
 
-    /// `org.varlink.service.InvalidParameter`, naming the parameter.
+    /// Creates `org.varlink.service.InvalidParameter` with the name of the parameter.
     #[must_use]
     pub fn invalid_parameter(parameter: &str) -> Self {
         Self::with(
@@ -44,25 +44,26 @@ impl CallError {
         )
     }
 
-    /// `org.varlink.service.PermissionDenied`.
+    /// Creates `org.varlink.service.PermissionDenied`.
     #[must_use]
     pub fn permission_denied() -> Self {
         Self::named("org.varlink.service.PermissionDenied")
     }
 
-    /// `org.varlink.service.MethodNotFound`, naming the method.
+    /// Creates `org.varlink.service.MethodNotFound` with the name of the method.
     #[must_use]
     pub fn method_not_found(method: &str) -> Self {
         Self::with("org.varlink.service.MethodNotFound", "method", method)
     }
 
-    /// `org.varlink.service.MethodNotImplemented`, naming the method.
+    /// Creates `org.varlink.service.MethodNotImplemented` with the name of the method.
     #[must_use]
     pub fn method_not_implemented(method: &str) -> Self {
         Self::with("org.varlink.service.MethodNotImplemented", "method", method)
     }
 
-    /// An error of the service's own interface that says, under `key`, which limit was reached.
+    /// Creates an error of the service's own interface with the value of the reached limit under
+    /// `key`.
     pub(super) fn limit(interface: Interface, error: &str, key: &str, limit: u64) -> Self {
         let mut parameters = Map::new();
         parameters.insert(key.to_owned(), limit.into());
@@ -72,7 +73,7 @@ impl CallError {
         }
     }
 
-    /// The error for a limit that was reached.
+    /// Creates the error for a limit that was reached.
     pub(super) fn full(interface: Interface, full: Full) -> Self {
         let (error, key) = match full.limit {
             Limit::Connections | Limit::ConnectionsPerUid | Limit::ConnectionsPrivileged => {
@@ -87,13 +88,13 @@ impl CallError {
         Self::limit(interface, error, key, full.value)
     }
 
-    /// The service stops: the connection ends without an answer.
+    /// Creates the error for a service that stops: the connection ends without a reply.
     #[must_use]
     pub fn stopped() -> Self {
         Self::ConnectionLost(io::ErrorKind::Interrupted.into())
     }
 
-    /// Whether it is `org.varlink.service.PermissionDenied`.
+    /// Returns true for `org.varlink.service.PermissionDenied`.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Answer { name, .. } if name == "org.varlink.service.PermissionDenied")
     }
@@ -106,7 +107,7 @@ impl CallError {
         )
     }
 
-    /// An error of the service's own interface, with `parameters`, which must be an object.
+    /// Creates an error of the service's own interface, with `parameters`, which must be an object.
     #[must_use]
     pub fn answer(name: &'static str, parameters: Value) -> Self {
         Self::Answer {
@@ -118,7 +119,7 @@ impl CallError {
         }
     }
 
-    /// An error with one parameter, a text.
+    /// Creates an error with one text parameter.
     #[must_use]
     pub fn with(name: &'static str, key: &str, value: &str) -> Self {
         let mut parameters = Map::new();

@@ -1,6 +1,6 @@
-//! Subscriptions: a state, and the events that change it. A subscriber gets the state, then
-//! every event after it, and starts over after `resync` when it has fallen too far behind.
-//! Must never wait for a subscriber: the queue is bounded, and one that lags pays alone.
+//! Subscriptions: a state, and the events that change it. A subscriber receives the state, then
+//! every event after it, and starts over after `resync` if it falls too far behind. Must never wait
+//! for a subscriber: the queue is bounded, and a slow subscriber affects only itself.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -12,40 +12,41 @@ use tokio::sync::watch;
 
 use super::{Call, CallError};
 
-/// How many events a subscriber may be behind: a storm of a thousand devices at once.
+/// The number of events that a subscriber may be behind: a burst of a thousand devices at once.
 const QUEUE_LEN: usize = 2048;
-/// At least this many bytes of events go out in one write, where there are as many. A storm costs each subscriber few system calls.
+/// The number of bytes of events after which a write is sent, if that many are queued. A burst
+/// costs each subscriber few system calls.
 const WRITE_LEN: usize = 64 * 1024;
 
-/// How long a peer without a place of its own waits between two looks at the state.
+/// The time that a peer without reserved capacity waits between two checks of the state.
 const CHECK_PAUSE: Duration = Duration::from_millis(10);
 
-/// One reply as it is sent, shared by all who get it.
+/// One encoded reply, shared by all its receivers.
 type Message = Arc<[u8]>;
 
-/// A state that can be told as events.
+/// A state that can be sent as events.
 pub trait Snapshot {
-    /// What a subscriber gets.
+    /// The type of the events that a subscriber receives.
     type Event: Clone + Serialize + Send + Sync + 'static;
 
-    /// The events that lead to the present state, and `ready` behind them.
+    /// Returns the events that lead to the present state, and `ready` after them.
     fn snapshot(&self) -> Vec<Self::Event>;
 
-    /// The event before a snapshot that replaces what the subscriber knows.
+    /// Returns the event before a snapshot that replaces the subscriber's state.
     fn resync(&self) -> Self::Event;
 }
 
 /// A state and its subscribers.
 pub struct Feed<S: Snapshot> {
     state: Mutex<Shared<S>>,
-    /// Encoded once, however many subscribers there are.
+    /// Each event is encoded once, for any number of subscribers.
     events: broadcast::Sender<Message>,
-    /// Grows with each change, for those who wait for a state and not for events.
+    /// Grows with each change, for callers that wait for a state and not for events.
     version: watch::Sender<u64>,
 }
 
-/// The state, and its snapshot as it is being sent: shared by all who subscribe between two
-/// changes, and gone when the last of them has it.
+/// The state, and its encoded snapshot: shared by all that subscribe between two changes, and freed
+/// after the last of them has received it.
 struct Shared<S> {
     state: S,
     snapshot: Weak<[Message]>,
@@ -58,7 +59,7 @@ impl<S: Snapshot + Default> Default for Feed<S> {
 }
 
 impl<S: Snapshot> Feed<S> {
-    /// A feed that starts with `state`.
+    /// Creates a feed that starts with `state`.
     pub fn new(state: S) -> Self {
         Self {
             state: Mutex::new(Shared {
@@ -76,12 +77,12 @@ impl<S: Snapshot> Feed<S> {
     }
 
     /// Changes the state and sends the events that `change` returns, as one step: no subscriber
-    /// sees the state without the events, or the events twice.
+    /// receives the state without the events, or an event twice.
     pub fn update(&self, change: impl FnOnce(&mut S) -> Vec<S::Event>) {
         let mut shared = self.lock();
         shared.snapshot = no_snapshot();
         for event in change(&mut shared.state) {
-            // Without subscribers there is nobody to send to, which is no failure.
+            // Without subscribers there is no receiver, which is not an error.
             if let Some(event) = encode(&event) {
                 let _ = self.events.send(event);
             }
@@ -89,10 +90,10 @@ impl<S: Snapshot> Feed<S> {
         self.version.send_modify(|version| *version += 1);
     }
 
-    /// Waits until `check` finds what it looks for in the state.
+    /// Waits until `check` returns a value for the state.
     ///
     /// # Errors
-    /// When the service stops.
+    /// Fails if the service stops.
     pub async fn until<R>(
         &self,
         call: &Call<'_>,
@@ -110,17 +111,17 @@ impl<S: Snapshot> Feed<S> {
                 () = &mut stopping => return Err(CallError::stopped()),
             }
             if !call.peer().privileged {
-                // Hundreds may wait, and a storm changes the state thousands of times.
+                // Hundreds may wait, and a burst changes the state thousands of times.
                 tokio::time::sleep(CHECK_PAUSE).await;
             }
         }
     }
 
-    /// Answers a subscribing call until its peer is gone.
+    /// Serves a subscription until its peer disconnects.
     ///
     /// # Errors
-    /// `ExpectedMore`, `TooManySubscriptions`, or when the peer is gone, does not read, or the
-    /// service stops.
+    /// `ExpectedMore` or `TooManySubscriptions`. Fails if the peer has disconnected or does not
+    /// read, or if the service stops.
     pub async fn serve(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         let _held = call.subscribe()?;
         let stopping = call.stopping();
@@ -130,7 +131,7 @@ impl<S: Snapshot> Feed<S> {
         loop {
             let mut event = tokio::select! {
                 event = events.recv() => Some(event),
-                // As in systemd, a subscriber sees the end of the connection and nothing else.
+                // As in systemd, a subscriber sees only the end of the connection.
                 () = &mut stopping => return Err(CallError::stopped()),
             };
             let mut len = 0;
@@ -151,7 +152,8 @@ impl<S: Snapshot> Feed<S> {
             if lagged {
                 backlog.extend(encode(&self.read(S::resync)));
             }
-            // Its room is not kept for each subscriber until the connection ends.
+            // The buffer is freed: otherwise each subscriber would keep it until the connection
+            // ends.
             send(call, &std::mem::take(&mut backlog)).await?;
             if lagged {
                 events = self.begin(call).await?;
@@ -159,7 +161,7 @@ impl<S: Snapshot> Feed<S> {
         }
     }
 
-    /// Sends the snapshot, and says what comes after it.
+    /// Sends the snapshot, and returns the receiver of the events after it.
     async fn begin(&self, call: &mut Call<'_>) -> Result<broadcast::Receiver<Message>, CallError> {
         let (events, snapshot) = self.subscribe();
         send(call, &snapshot).await?;
@@ -177,13 +179,13 @@ impl<S: Snapshot> Feed<S> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared<S>> {
-        // A change that panicked has left the state as it was between two statements of pure
-        // code; serving it is better than serving nobody.
+        // A change that panicked has left the state between two statements of pure code. Serving
+        // that state is better than serving no client.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What is in a queue already.
+/// Returns the next message if it is already queued.
 fn here(events: &mut broadcast::Receiver<Message>) -> Option<Result<Message, RecvError>> {
     match events.try_recv() {
         Ok(message) => Some(Ok(message)),
@@ -193,12 +195,12 @@ fn here(events: &mut broadcast::Receiver<Message>) -> Option<Result<Message, Rec
     }
 }
 
-/// A snapshot that does not exist.
+/// Returns a reference to no snapshot.
 fn no_snapshot() -> Weak<[Message]> {
     Weak::<[Message; 0]>::new()
 }
 
-/// Sends all of `messages`, many in one write.
+/// Sends all of `messages`, with many in each write.
 async fn send(call: &mut Call<'_>, messages: &[Message]) -> Result<(), CallError> {
     let mut write = Vec::new();
     for message in messages {
@@ -214,7 +216,7 @@ async fn send(call: &mut Call<'_>, messages: &[Message]) -> Result<(), CallError
     }
 }
 
-/// One reply as it is sent. Types that are made from an interface file can always be encoded.
+/// Encodes one reply. Types generated from an interface file can always be encoded.
 fn encode(event: &impl Serialize) -> Option<Message> {
     super::call::encode(event, Some(true)).ok().map(Arc::from)
 }

@@ -1,5 +1,5 @@
 //! The two interfaces that every service has: `org.varlink.service`, and systemd's
-//! `io.systemd.service`. Must never know which service it is.
+//! `io.systemd.service`. Must never depend on the service that it is part of.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -7,13 +7,13 @@ use serde_json::json;
 use super::{Call, CallError, Service};
 use crate::{Interface, lifecycle, log};
 
-/// Who a service is, and what it serves.
+/// The interface that describes a service and its interfaces.
 pub const VARLINK_SERVICE: Interface = Interface {
     name: "org.varlink.service",
     text: include_str!("../../varlink/org.varlink.service.varlink"),
 };
 
-/// What every service of systemd's kind can be asked.
+/// The interface that systemd defines for all services.
 pub const SYSTEMD_SERVICE: Interface = Interface {
     name: "io.systemd.service",
     text: include_str!("../../varlink/io.systemd.service.varlink"),
@@ -23,7 +23,7 @@ pub const SYSTEMD_SERVICE: Interface = Interface {
 #[serde(deny_unknown_fields)]
 struct NoArguments {}
 
-/// Answers a call of `org.varlink.service`.
+/// Handles a call of `org.varlink.service`.
 pub async fn varlink_service<S: Service>(call: &mut Call<'_>) -> Result<(), CallError> {
     let interfaces = [VARLINK_SERVICE, SYSTEMD_SERVICE, S::INTERFACE];
     match call.method() {
@@ -63,7 +63,7 @@ struct Info {
     interfaces: [&'static str; 3],
 }
 
-/// Answers a call of `io.systemd.service`.
+/// Handles a call of `io.systemd.service`.
 pub async fn systemd_service<S: Service>(
     call: &mut Call<'_>,
     service: &S,
@@ -115,7 +115,7 @@ pub async fn systemd_service<S: Service>(
     }
 }
 
-/// Root, and the service's own user.
+/// Authorises root and the service's own user.
 fn authorise(call: &Call<'_>) -> Result<(), CallError> {
     let own = rustix::process::getuid().as_raw();
     call.peer().is_root_or(Some(own)).granted()

@@ -1,6 +1,6 @@
-//! How much a service takes from its peers: connections, subscriptions and bytes, of one user and
-//! of all users together, in one table. Root, the service's own user and its configured peers have
-//! places of their own. Pure counting behind a lock. Must never know what a call means.
+//! The limits on the resources that peers hold: connections, subscriptions and bytes, for one user
+//! and for all users together, in one table. Root, the service's own user and its configured peers
+//! have reserved capacity. Pure counting behind a lock. Must never interpret a call.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 
 use super::peer::Peer;
 
-/// What can be limited, in the order of the table.
+/// The limits, in the order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// Connections of all users without a place of their own.
+    /// Connections of all users without reserved capacity.
     Connections,
-    /// Connections of one user without a place of its own.
+    /// Connections of one user without reserved capacity.
     ConnectionsPerUid,
     /// Connections of root, the service's own user and its configured peers.
     ConnectionsPrivileged,
-    /// Subscriptions of one user without a place of its own.
+    /// Subscriptions of one user without reserved capacity.
     SubscriptionsPerUid,
-    /// Bytes held for all users without a place of their own.
+    /// Bytes held for all users without reserved capacity.
     Bytes,
-    /// Bytes held for one user without a place of its own.
+    /// Bytes held for one user without reserved capacity.
     BytesPerUid,
     /// Bytes held for root, the service's own user and its configured peers.
     BytesPrivileged,
@@ -41,24 +41,24 @@ struct Row {
 
 /// Every limit, its name in `Describe` and in `$RDMA_HOTPLUG_LIMITS`, and its default.
 const TABLE: [Row; 9] = [
-    // Eight users that hold all they can leave no place for a ninth without a place of its own.
-    // Each connection takes a descriptor and up to 10 KiB.
+    // Eight users at their own limit use all of it; a ninth then needs reserved capacity. Each
+    // connection takes a descriptor and up to 10 KiB.
     Row::new(Limit::Connections, "connections", 512),
-    // A monitoring agent needs one or two, a person's tools a few.
+    // A monitoring agent needs one or two, an interactive user a few.
     Row::new(Limit::ConnectionsPerUid, "connectionsPerUid", 64),
-    // A thousand subscribers of root, and what the services need of each other.
+    // A thousand subscribers of root, and the connections between the services.
     Row::new(Limit::ConnectionsPrivileged, "connectionsPrivileged", 1536),
     // Each subscriber costs a write with every event.
     Row::new(Limit::SubscriptionsPerUid, "subscriptionsPerUid", 16),
-    // Half of what a service may use at its worst (64 MB).
+    // Half of the most memory that a service may use (64 MB).
     Row::new(Limit::Bytes, "bytes", 32 << 20),
     // Sixteen messages of the greatest length.
     Row::new(Limit::BytesPerUid, "bytesPerUid", 4 << 20),
-    // As many for those who are trusted.
+    // The same amount for the trusted users.
     Row::new(Limit::BytesPrivileged, "bytesPrivileged", 32 << 20),
-    // The longest call that means anything has 64 module names.
+    // The longest useful call has 64 module names.
     Row::new(Limit::MessageBytes, "messageBytes", 256 << 10),
-    // Several hundred calls that a client sends before it reads the first answer.
+    // Several hundred calls that a client sends before it reads the first reply.
     Row::new(Limit::WaitingBytes, "waitingBytes", 256 << 10),
 ];
 
@@ -85,7 +85,7 @@ pub enum LimitError {
     /// No limit has that name.
     #[error("limit {0:?} does not exist; the limits are {names}", names = names())]
     Name(String),
-    /// The value is not a number from 1 on.
+    /// The value is not a whole number of at least 1.
     #[error("limit {0} needs a whole number from 1 on, not {1:?}")]
     Value(&'static str, String),
 }
@@ -101,10 +101,10 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The defaults, with `entries` like `connections=1024` in their place.
+    /// Returns the defaults, replaced by `entries` of the form `connections=1024`.
     ///
     /// # Errors
-    /// When an entry is invalid.
+    /// Fails if an entry is invalid.
     pub fn parse(entries: &[String]) -> Result<Self, LimitError> {
         let mut limits = Self::default();
         for entry in entries.iter().filter(|entry| !entry.is_empty()) {
@@ -119,7 +119,7 @@ impl Limits {
         Ok(limits)
     }
 
-    /// The value of one limit.
+    /// Returns the value of one limit.
     #[must_use]
     pub fn get(&self, limit: Limit) -> u64 {
         self.0.get(limit as usize).copied().unwrap_or_default()
@@ -133,18 +133,18 @@ impl Limits {
     }
 }
 
-/// One limit as it is shown.
+/// One limit as `Describe` returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitState {
     /// The name.
     pub name: &'static str,
-    /// How much is taken.
+    /// The value of the limit.
     pub value: i64,
-    /// How often something was refused for it since the start.
+    /// The number of refusals since the start.
     pub refused: i64,
 }
 
-/// The same three fields stand in `Describe` of each service.
+/// Implements the conversion into the same three fields of each service's `Describe`.
 macro_rules! limit_of {
     ($($contract:ident),+) => {
         $(impl From<LimitState> for crate::$contract::Limit {
@@ -178,7 +178,7 @@ impl fmt::Display for Full {
     }
 }
 
-/// What is held by peers, and how often a limit was reached.
+/// The resources that peers hold, and the number of refusals for each limit.
 #[derive(Debug)]
 pub struct Accounts {
     limits: Limits,
@@ -193,7 +193,7 @@ struct Held {
     refused: [i64; TABLE.len()],
 }
 
-/// What one user, or a class of users, holds.
+/// The resources that one user, or a class of users, holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Account {
     connections: u64,
@@ -201,7 +201,7 @@ struct Account {
     bytes: u64,
 }
 
-/// What a hold is of.
+/// The kind of resource of a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Resource {
     Connections,
@@ -219,7 +219,7 @@ impl Account {
     }
 }
 
-/// Something that a peer holds, until it is dropped.
+/// A resource that a peer holds, until this value is dropped.
 #[derive(Debug)]
 pub struct Hold {
     accounts: Arc<Accounts>,
@@ -229,7 +229,7 @@ pub struct Hold {
 }
 
 impl Accounts {
-    /// Accounts in which nothing is held.
+    /// Creates accounts in which nothing is held.
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             limits,
@@ -237,17 +237,17 @@ impl Accounts {
         })
     }
 
-    /// Counts one more connection of `peer`.
+    /// Counts a connection of `peer`.
     pub fn connection(self: &Arc<Self>, peer: Peer) -> Result<Hold, Full> {
         self.hold(peer, Resource::Connections, 1)
     }
 
-    /// Counts one more subscription of `peer`.
+    /// Counts a subscription of `peer`.
     pub fn subscription(self: &Arc<Self>, peer: Peer) -> Result<Hold, Full> {
         self.hold(peer, Resource::Subscriptions, 1)
     }
 
-    /// A hold of no bytes yet.
+    /// Creates a hold of zero bytes.
     pub fn bytes(self: &Arc<Self>, peer: Peer) -> Hold {
         Hold {
             accounts: Arc::clone(self),
@@ -268,7 +268,7 @@ impl Accounts {
         }
     }
 
-    /// Every limit, and how often it was reached.
+    /// Returns every limit, and the number of refusals for each.
     pub fn states(&self) -> Vec<LimitState> {
         let refused = self.lock().refused;
         let rows = TABLE.iter().zip(refused);
@@ -291,7 +291,7 @@ impl Accounts {
         Ok(hold)
     }
 
-    /// The limits that count for a resource: of the peer's class, and of the peer alone.
+    /// Returns the limits of a resource: for the peer's class, and for the peer alone.
     fn limits_of(peer: Peer, resource: Resource) -> (Option<Limit>, Option<Limit>) {
         match (resource, peer.privileged) {
             (Resource::Connections, true) => (Some(Limit::ConnectionsPrivileged), None),
@@ -320,18 +320,18 @@ impl Held {
 }
 
 impl Hold {
-    /// The value of a limit.
+    /// Returns the value of a limit.
     pub fn limit(&self, limit: Limit) -> u64 {
         self.accounts.limits.get(limit)
     }
 
-    /// Counts a refusal for a limit that is not of this hold's kind.
+    /// Counts a refusal for a limit of a different kind than this hold.
     pub fn refuse(&self, limit: Limit) -> Full {
         self.accounts.refused(limit)
     }
 
-    /// Holds `amount` from here on, in the place of what was held. What was held stays where that
-    /// is too much.
+    /// Replaces the held amount by `amount`. If that exceeds a limit, the held amount does not
+    /// change.
     pub fn set(&mut self, amount: u64) -> Result<(), Full> {
         let (peer, resource) = (self.peer, self.resource);
         let (of_all, of_one) = Accounts::limits_of(peer, resource);
@@ -345,13 +345,13 @@ impl Hold {
             .find(|(limit, before)| {
                 before.saturating_add(amount) > self.accounts.limits.get(*limit)
             });
-        // Less than before is always taken.
+        // A smaller amount than before is always accepted.
         if let Some((limit, _)) = reached.filter(|_| amount > self.amount) {
             drop(held);
             return Err(self.accounts.refused(limit));
         }
         *account.of(resource) = own + amount;
-        // A user that holds nothing leaves nothing behind.
+        // The entry of a user that holds nothing is removed.
         if *account == Account::default() {
             held.by_uid.remove(&peer.uid);
         }
@@ -363,23 +363,24 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // Nothing is always taken.
+        // Setting it to zero never fails.
         let _ = self.set(0);
     }
 }
 
-/// How often refusals are logged: a peer that is refused a thousand times a second must not push
-/// what matters out of the log.
+/// The interval at which refusals are logged: a peer that is refused a thousand times a second must
+/// not push important records out of the log.
 const PACE: Duration = Duration::from_secs(1);
 
-/// Keeps log records apart.
+/// The rate limit of log records.
 #[derive(Debug, Default)]
 pub struct Pace {
     state: Mutex<(Option<Instant>, u64)>,
 }
 
 impl Pace {
-    /// Whether a record is due, and if so how many were left out since the last.
+    /// Returns nothing if no record may be logged now, otherwise the number of records that were
+    /// left out since the last.
     pub fn due(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (last, left_out) = *state;

@@ -1,6 +1,6 @@
-//! Messages of the varlink wire: JSON objects, each ended by one NUL byte. Responsible for
-//! finding where a message ends, for what its envelope may hold, and for counting what is read
-//! ahead. Must never look into a message's parameters.
+//! Messages of the varlink wire: JSON objects, each terminated by one NUL byte. Responsible for
+//! finding the end of a message, checking its envelope, and counting the bytes that are read ahead.
+//! Must never inspect the parameters of a message.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -23,36 +23,37 @@ use super::CallError;
 use super::limits::{Full, Hold, Limit};
 use crate::Interface;
 
-/// How long a message may take from its first byte to its last, and how long a full input may
-/// wait behind a call.
+/// The time that a message may take from its first byte to its last, and the time that a full input
+/// may wait behind a call.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much is read at once, in bytes: most calls whole. Every idle connection holds as much.
+/// The number of bytes that one read requests: most calls are shorter. Every idle connection holds
+/// a buffer of this size.
 const READ_LEN: usize = 1024;
-/// How much of a connection's input is not counted, in bytes.
+/// The number of input bytes of a connection that are not counted.
 pub const FREE_LEN: usize = 4 * READ_LEN;
 
-/// How soon the next call has to come for the one after it to be waited for without sleeping,
-/// and for how long that is done. Being woken takes about as long as a call.
+/// The time within which a call must arrive for the reader to poll for the next one without
+/// sleeping, and the time for which it polls. A wakeup takes about as long as a call.
 const PROMPT: Duration = Duration::from_micros(100);
 
-/// Whether somebody else can send while this process looks for what is sent.
+/// True if another process can send while this process polls.
 static HAS_PROCESSORS: LazyLock<bool> =
     LazyLock::new(|| thread::available_parallelism().is_ok_and(|count| count.get() > 1));
 
-/// How often is seen whether a peer that sends nothing more is gone.
+/// The interval of the checks that a peer that sends nothing more is still connected.
 const HANGUP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a message ends its connection.
+/// The reason that a message ends its connection.
 #[derive(Debug, thiserror::Error)]
 pub enum Malformed {
-    /// It is too long, or the peer's user holds as much as it may.
+    /// The message is too long, or the peer's user has reached a limit.
     #[error("{0}")]
     Full(Full),
-    /// The peer went away in the middle of a message.
+    /// The peer disconnected in the middle of a message.
     #[error("the connection ended within a message")]
     Cut,
-    /// The rest of a message did not come in time.
+    /// The rest of a message did not arrive in time.
     #[error("the rest of a message did not come within {MESSAGE_TIMEOUT:?}")]
     TimedOut,
     /// Not JSON.
@@ -70,7 +71,7 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// What the peer is told before its connection ends.
+    /// Returns the error that the peer receives before its connection ends.
     pub fn answer(&self, interface: Interface) -> CallError {
         match self {
             Self::Full(full) => CallError::full(interface, *full),
@@ -84,17 +85,17 @@ impl Malformed {
     }
 }
 
-/// One call as it came in.
+/// One call as it was received.
 #[derive(Debug)]
 pub struct Request {
     pub method: String,
-    /// The text of a JSON object, decoded where it is known what it should be.
+    /// The text of a JSON object. The service decodes it once its type is known.
     pub parameters: String,
     pub more: bool,
     pub oneway: bool,
 }
 
-/// What a message may hold.
+/// The keys that a message may have.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Envelope<'m> {
@@ -112,7 +113,7 @@ struct Envelope<'m> {
 pub fn parse(message: &[u8]) -> Result<Request, Malformed> {
     let wrong = |key: &str| Malformed::Envelope(key.to_owned());
     let mut json = serde_json::Deserializer::from_slice(message);
-    // serde would take a list for the fields in their order.
+    // serde would accept a list as the fields in their order.
     if !is_object(message) {
         return Err(Malformed::NotAnObject);
     }
@@ -142,10 +143,10 @@ fn is_object(json: &[u8]) -> bool {
     json.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// The name of the key that could not be decoded.
+/// Returns the name of the key that could not be decoded.
 ///
-/// The path covers a value of the wrong type. A missing or unknown field is reported by serde
-/// at the object that should hold it, with the field's name in the text alone.
+/// The path covers a value of the wrong type. serde reports a missing or unknown field at the
+/// object that should hold it, with the field's name only in the text.
 pub(super) fn offending_key(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     let text = error.inner().to_string();
     let named = ["missing field `", "unknown field `", "duplicate field `"]
@@ -160,24 +161,25 @@ pub(super) fn offending_key(error: &serde_path_to_error::Error<serde_json::Error
     }
 }
 
-/// Cuts the byte stream of one connection into messages.
+/// A reader that cuts the byte stream of one connection into messages.
 pub struct MessageReader {
     socket: OwnedReadHalf,
-    /// What was read; before `start` it has been taken out.
+    /// The bytes that were read; those before `start` were already taken.
     buffer: Vec<u8>,
     start: usize,
-    /// How far `buffer` is known to hold no NUL, so that no byte is looked at twice.
+    /// The end of the part of `buffer` that was searched for a NUL, so that no byte is searched
+    /// twice.
     searched: usize,
     ended: bool,
-    /// Whether the last message came promptly.
+    /// True if the last message arrived promptly.
     prompt: bool,
-    /// What `buffer` takes is counted here.
+    /// The hold that counts the bytes of `buffer`.
     held: Hold,
     longest: usize,
     most_waiting: usize,
 }
 
-/// Why a call under way is of no use to its peer any more.
+/// The reason that a call in progress is of no use to its peer.
 #[derive(Debug)]
 pub enum Gone {
     /// The peer cannot receive replies.
@@ -187,7 +189,7 @@ pub enum Gone {
 }
 
 impl MessageReader {
-    /// Reads from `socket`, and counts what is held in `held`.
+    /// Creates a reader of `socket` that counts its bytes in `held`.
     pub fn new(socket: OwnedReadHalf, held: Hold) -> Self {
         let len = |limit| usize::try_from(held.limit(limit)).unwrap_or(usize::MAX);
         Self {
@@ -203,14 +205,14 @@ impl MessageReader {
         }
     }
 
-    /// The next message without its NUL, or nothing at the end of the stream. Bears being
-    /// dropped: what was read stays.
+    /// Returns the next message without its NUL, or nothing at the end of the stream. Cancel safe:
+    /// the bytes that were read are kept.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Malformed> {
         if self.pending() == 0 && !self.ended {
-            // Between messages a peer may be silent for as long as it likes.
+            // A peer may stay silent between messages without a time limit.
             self.fill_between_messages().await?;
         }
-        // A message that came whole, as nearly all do, needs no timer.
+        // A message that arrives complete, as nearly all do, needs no timer.
         if let Some(message) = self.take() {
             return Ok(Some(message));
         }
@@ -239,7 +241,7 @@ impl MessageReader {
         }
     }
 
-    /// Takes the next message out of what was read, when all of it was.
+    /// Takes the next message from the buffer if it is complete.
     fn take(&mut self) -> Option<Vec<u8>> {
         let unseen = self.buffer.get(self.searched..).unwrap_or_default();
         let Some(at) = unseen.iter().position(|&byte| byte == 0) else {
@@ -257,13 +259,13 @@ impl MessageReader {
         Some(message)
     }
 
-    /// Completes when a call under way is of no use any more: the peer cannot receive replies, or
-    /// more waits behind the call than may. Reads ahead meanwhile, because the end of the stream
-    /// stands behind what is still to be read.
+    /// Completes when a call in progress is of no use: the peer cannot receive replies, or more
+    /// input waits behind the call than is allowed. Reads ahead, because the end of the stream is
+    /// only seen after the input before it was read.
     ///
-    /// A peer that only shut down its sending side still waits for replies and is not gone. A full
-    /// input is given [`MESSAGE_TIMEOUT`]: the peer's own end may be among what is not read, so
-    /// that its end would never be seen (`SCM_RIGHTS`, `unix(7)`).
+    /// A peer that only shut down its sending side still waits for replies and counts as connected.
+    /// A full input may wait for [`MESSAGE_TIMEOUT`]: the unread input may contain the peer's own
+    /// end of the connection, so that its hangup would never be seen (`SCM_RIGHTS`, `unix(7)`).
     pub async fn gone(&mut self) -> Gone {
         while !self.ended && self.pending() <= self.most_waiting {
             match self.fill().await {
@@ -273,8 +275,8 @@ impl MessageReader {
             }
         }
         let full_since = (!self.ended).then(Instant::now);
-        // The socket stays readable from here on, so that nothing but a look from time to time
-        // tells when the other direction ends as well.
+        // The socket stays readable from here on. Only a periodic check shows that the other
+        // direction has ended as well.
         while !hung_up(&self.socket) {
             if full_since.is_some_and(|since| since.elapsed() >= MESSAGE_TIMEOUT) {
                 return Gone::Overfull(self.held.refuse(Limit::WaitingBytes));
@@ -284,13 +286,13 @@ impl MessageReader {
         Gone::Peer
     }
 
-    /// How much was read and not taken out.
+    /// Returns the number of bytes that were read and not taken.
     fn pending(&self) -> usize {
         self.buffer.len() - self.start
     }
 
-    /// Looks for the next message of a peer that sends one after the other before going to sleep
-    /// over it. One that has sent a single message is never waited for in this way.
+    /// Polls for the next message of a peer that sends one after the other, before it sleeps. A
+    /// peer that has sent only one message is not polled.
     async fn fill_between_messages(&mut self) -> Result<(), Malformed> {
         let start = Instant::now();
         let look = self.prompt && *HAS_PROCESSORS;
@@ -301,7 +303,7 @@ impl MessageReader {
                 if let Poll::Ready(outcome) = looked {
                     break 'filled outcome;
                 }
-                // Everybody else's turn, and a look at all sockets.
+                // Other tasks run now, and tokio polls all sockets.
                 tokio::task::yield_now().await;
             }
             filled.await
@@ -311,7 +313,7 @@ impl MessageReader {
     }
 
     async fn fill(&mut self) -> Result<(), Malformed> {
-        // What was taken out goes here and not with each message: a pipeline of small ones
+        // Taken bytes are removed here and not with each message: a pipeline of small messages
         // would otherwise be moved once for each.
         self.buffer.drain(..self.start);
         self.searched -= self.start;
@@ -321,8 +323,8 @@ impl MessageReader {
         Ok(())
     }
 
-    /// Makes room for the next bytes, and counts it. A buffer that was needed for a long message
-    /// is given back when that is gone.
+    /// Makes room for the next bytes, and counts it. A buffer that grew for a long message shrinks
+    /// after that message was taken.
     fn make_room(&mut self) -> Result<(), Malformed> {
         let len = self.buffer.len();
         if len + READ_LEN <= FREE_LEN && self.buffer.capacity() > FREE_LEN {
@@ -333,13 +335,13 @@ impl MessageReader {
             self.held.set(counted(capacity)).map_err(Malformed::Full)?;
             self.buffer.reserve_exact(capacity - len);
         }
-        // Less than before is always taken.
+        // A smaller amount than before is always accepted.
         let _ = self.held.set(counted(self.buffer.capacity()));
         Ok(())
     }
 }
 
-/// What of `len` bytes is counted: what every connection may have is not.
+/// Returns the part of `len` bytes that is counted: the free amount of every connection is not.
 pub fn counted(len: usize) -> u64 {
     match len <= FREE_LEN {
         true => 0,
@@ -347,7 +349,7 @@ pub fn counted(len: usize) -> u64 {
     }
 }
 
-/// Whether both directions of the connection are closed (`POLLHUP`, `poll(2)`).
+/// Returns true if both directions of the connection are closed (`POLLHUP`, `poll(2)`).
 fn hung_up(socket: &OwnedReadHalf) -> bool {
     let stream: &tokio::net::UnixStream = socket.as_ref();
     let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::empty())];

@@ -1,8 +1,8 @@
-//! The users of peers that the service's user namespace has no number for. `PrivateUsers=identity`
-//! (`systemd.exec(5)`) maps 0 to 65535, and the kernel shows every other user as 65534. A socket of
-//! the family sock-diag that the service manager opened outside of the namespace shows them
-//! (`sock_diag(7)`). Must never give a peer more than its own number would: what it says counts for
-//! shares and logs alone.
+//! The users of peers that the service's user namespace does not map. `PrivateUsers=identity`
+//! (`systemd.exec(5)`) maps 0 to 65535, and the kernel shows every other user as 65534. A sock-diag
+//! socket that the service manager opened outside of the namespace shows their numbers
+//! (`sock_diag(7)`). Must never give a peer more rights than its own number would: the result is
+//! used for shares and logs alone.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::netlink::{aligned, u16_at, u32_at};
 
-/// The number that the kernel shows for one without a mapping (`overflowuid`, `proc_sys_kernel(5)`).
+/// The number that the kernel shows for an unmapped user (`overflowuid`, `proc_sys_kernel(5)`).
 const UNMAPPED: u32 = 65534;
 /// The first number that `PrivateUsers=identity` does not map.
 const FIRST_UNMAPPED: u32 = 65536;
@@ -22,11 +22,10 @@ const BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST` (`include/uapi/linux/netlink.h`).
 const REQUEST: u16 = 1;
 const AF_UNIX: u8 = 1;
-/// Sockets of whichever state and cookie.
+/// Sockets in any state and with any cookie.
 const ANY: [u8; 4] = [0xff; 4];
 
-/// What is asked of a socket, and the attribute that answers it
-/// (`include/uapi/linux/unix_diag.h`).
+/// A request about a socket, and the attribute of the reply (`include/uapi/linux/unix_diag.h`).
 #[derive(Clone, Copy)]
 struct Question {
     show: u32,
@@ -45,15 +44,15 @@ const UID: Question = Question {
 };
 
 const NETLINK_HEADER_LEN: usize = 16;
-/// `struct unix_diag_req` and `struct unix_diag_msg`.
+/// The lengths of `struct unix_diag_req` and `struct unix_diag_msg`.
 const REQUEST_LEN: usize = 24;
 const REPLY_LEN: usize = 16;
-/// An answer has one attribute of those above, and one or two that were not asked for.
+/// A reply has one of the attributes above, and one or two that were not requested.
 const BUFFER_LEN: usize = 1024;
-/// The answers to questions before this one that may still wait, which had no use.
+/// The most unused replies to earlier requests that may still be queued.
 const MAX_STALE: usize = 4;
 
-/// Where the users of peers are asked for.
+/// The socket with which the users of peers are queried.
 #[derive(Debug)]
 pub(super) struct Origins {
     socket: OwnedFd,
@@ -69,11 +68,12 @@ impl Origins {
         }
     }
 
-    /// The user at the other end of a connection, who is shown as `uid`. The same number where that
-    /// is its own, or where the kernel does not say.
+    /// Returns the user at the other end of a connection that the kernel shows as `uid`. Returns
+    /// the same number if it is the user's own, or if the kernel does not know the user.
     pub(super) fn uid(&self, connection: impl AsFd, uid: u32) -> u32 {
         match uid {
-            // Never one that is mapped: a socket may be connected by another user than made it.
+            // A mapped user is never returned: a different user than the maker of a socket may have
+            // connected it.
             UNMAPPED => self
                 .maker(connection)
                 .filter(|uid| *uid >= FIRST_UNMAPPED)
@@ -82,14 +82,14 @@ impl Origins {
         }
     }
 
-    /// The user that made the socket at the other end.
+    /// Returns the user that made the socket at the other end.
     fn maker(&self, connection: impl AsFd) -> Option<u32> {
         let inode = u32::try_from(fstat(connection).ok()?.st_ino).ok()?;
         let peer = self.ask(inode, PEER)?;
         self.ask(peer, UID)
     }
 
-    /// The kernel answers while it is asked: nothing waits.
+    /// Sends a request. The kernel replies synchronously: nothing waits.
     fn ask(&self, inode: u32, question: Question) -> Option<u32> {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let request = encode(inode, question, sequence);
@@ -128,7 +128,8 @@ fn encode(inode: u32, question: Question, sequence: u32) -> Vec<u8> {
     request
 }
 
-/// The attribute of an answer; nothing of an error, which says that there is no such socket.
+/// Returns the attribute of a reply; nothing for an error, which means that there is no such
+/// socket.
 fn decode(datagram: &[u8], attribute: u16) -> Option<u32> {
     if u16_at(datagram, 4)? != BY_FAMILY {
         return None;
@@ -174,7 +175,7 @@ mod tests {
         let (near, _far) = UnixStream::pair().unwrap();
         let origins = origins();
         assert_eq!(origins.uid(&near, 1000), 1000);
-        // This process's own number is one that is mapped.
+        // The number of this process's user is mapped.
         assert_eq!(origins.uid(&near, UNMAPPED), UNMAPPED);
     }
 
@@ -197,7 +198,7 @@ mod tests {
         }
         datagram[4] = 2;
         assert_eq!(decode(&datagram, 7), None);
-        // An attribute that says it has no length.
+        // An attribute with a length of zero.
         datagram[4] = 20;
         datagram[32] = 0;
         assert_eq!(decode(&datagram, 7), None);

@@ -1,31 +1,31 @@
-//! Who calls, and whether it may. Verdicts are computed here and acted on elsewhere. Must never
-//! believe what a caller says of itself.
+//! The caller, and its authorisation. Verdicts are computed here and enforced elsewhere. Must never
+//! trust what a caller reports about itself.
 
 use super::error::CallError;
 
-/// Who is calling, as the kernel says (`SO_PEERCRED`, `unix(7)`).
+/// The caller, as the kernel reports it (`SO_PEERCRED`, `unix(7)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The effective user at the time of `connect(2)`.
     pub uid: u32,
-    /// The process, where it is visible from here.
+    /// The process, if it is visible from here.
     pub pid: Option<i32>,
-    /// Whether it has a place of its own: root, the service's own user, a configured peer.
+    /// True if it has reserved capacity: root, the service's own user, a configured peer.
     pub privileged: bool,
 }
 
-/// Whether a caller may do what it asks. Computed apart from the act, and never to be dropped.
+/// The verdict on a caller's request. It is computed apart from the act, and must not be dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Authorisation {
-    /// It may.
+    /// The caller is allowed.
     Granted,
-    /// It may not.
+    /// The caller is not allowed.
     Refused,
 }
 
 impl Peer {
-    /// Root may, and the user `also`, when there is one.
+    /// Grants root, and the user `also` if there is one.
     pub fn is_root_or(self, also: Option<u32>) -> Authorisation {
         if self.uid == 0 || Some(self.uid) == also {
             Authorisation::Granted
@@ -36,10 +36,10 @@ impl Peer {
 }
 
 impl Authorisation {
-    /// Goes on where it was granted.
+    /// Succeeds if the request was granted.
     ///
     /// # Errors
-    /// `org.varlink.service.PermissionDenied` where it was not.
+    /// `org.varlink.service.PermissionDenied` if it was refused.
     pub fn granted(self) -> Result<(), CallError> {
         match self {
             Self::Granted => Ok(()),

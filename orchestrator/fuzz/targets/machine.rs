@@ -1,7 +1,7 @@
-//! The machine: events by chance, in any order. Each event is the same when it has been through
-//! the journal; a machine that is read from its checkpoint before every step decides as one that
-//! runs on; a replay of the records decides the same again; and what is gone leaves nothing that
-//! grows.
+//! The fuzz target of the machine: random events in any order. An event must be the same after the
+//! journal. A machine that is restored from its checkpoint before each step must decide like one
+//! that keeps running. A replay of the records must make the same decisions. After everything is
+//! removed, the state must not have grown.
 #![no_main]
 
 use interfaces::journal::record::What;
@@ -16,7 +16,7 @@ use orchestrator::machine::{
 use orchestrator::rules::{Source, Sources};
 use serde_json::json;
 
-/// How much longer than in the beginning the state may be when everything is gone, in bytes.
+/// The maximum growth of the state after everything is removed, in bytes.
 const LEFT: usize = 4096;
 const SECOND: i64 = 1_000_000;
 
@@ -48,7 +48,7 @@ fn name(input: &mut Unstructured<'_>) -> Result<ModuleName> {
     Ok(ModuleName::parse(input.choose(&MODULES)?).expect("a name of a module"))
 }
 
-/// As JSON, so that a field which is optional need not be named here.
+/// Returns a random device. It is made from JSON, so that optional fields need not be named here.
 fn device(input: &mut Unstructured<'_>, index: i64) -> Result<Event> {
     let protocols = ["infiniband", "roce", "iwarp", "opa", "usnic", "unknown"];
     let mut ports = Vec::new();
@@ -89,7 +89,7 @@ fn function(input: &mut Unstructured<'_>, name: &str) -> Result<Event> {
     Ok(Event::Function(Box::new(function)))
 }
 
-/// What the service manager says.
+/// Returns a random event of the service manager.
 fn of_units(input: &mut Unstructured<'_>) -> Result<Event> {
     let unit = UnitName::parse(input.choose(&UNITS)?).expect("a name of a unit");
     let activity = *input.choose(&[
@@ -180,7 +180,7 @@ fn event(input: &mut Unstructured<'_>) -> Result<Event> {
     })
 }
 
-/// One machine that runs on, one that is read again before every step, and their journal.
+/// A machine that keeps running, one that is restored before each step, and their journal.
 struct Story {
     running: Machine,
     restored: Machine,
@@ -217,7 +217,7 @@ impl Story {
         }));
     }
 
-    /// Has both machines take an event; the second takes it as the journal gives it.
+    /// Passes an event to both machines. The second one gets it from the journal.
     fn step(&mut self, event: Event) {
         let what = wire::of_event(&event);
         self.write(what.clone());
@@ -241,7 +241,7 @@ impl Story {
     }
 }
 
-/// Nothing is there any more, and all of it has been told.
+/// Removes everything, and reports that to the machines. Returns the size of the state in bytes.
 fn leave(story: &mut Story) -> usize {
     story.step(Event::SnapshotBegins);
     story.step(Event::SnapshotEnds);

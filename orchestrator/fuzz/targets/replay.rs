@@ -1,5 +1,5 @@
-//! Replay: any bytes as a journal. What can be read of it is decided on without a panic, and the
-//! machine that it leads to is the same when it is read from its own checkpoint.
+//! The fuzz target of the replay: any bytes as a journal. The readable records are processed
+//! without a panic, and the machine is the same after it is read from its own checkpoint.
 #![no_main]
 
 use interfaces::journal::Reader;

@@ -1,6 +1,6 @@
-//! Rules: any text. A file is in use as a whole or not at all, and then the error names it and,
-//! where one line is to blame, a line that it has; the good file beside it is in use whatever
-//! happens.
+//! The fuzz target of the rules: any text. A file is in use as a whole or not at all. If it is not,
+//! the error names the file and, if it has a line, a line of the file. The valid file beside it is
+//! always in use.
 #![no_main]
 
 use std::path::PathBuf;

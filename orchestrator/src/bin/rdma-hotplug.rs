@@ -1,4 +1,4 @@
-//! The command `rdma-hotplug`. Must never hold more than this call.
+//! The program `rdma-hotplug`. Must never contain more than this call.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! The calls that the service manager is asked by, each to its end, and how it names units. Must
-//! never keep anything between two calls.
+//! The method calls to the service manager, each until its reply, and the object paths of units.
+//! Must never keep anything between two calls.
 
 use interfaces::names::UnitName;
 use zbus::{DBusError, OwnedObjectPath};
@@ -16,13 +16,13 @@ const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 /// The error for a unit that is masked.
 const MASKED: &str = "org.freedesktop.systemd1.UnitMasked";
 
-/// Errors that mean that the service manager does not let us.
+/// The errors that mean that the service manager denies a request.
 const REFUSALS: [&str; 2] = [
     "org.freedesktop.DBus.Error.AccessDenied",
     "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired",
 ];
 
-/// Errors that the bus answers with when the service manager does not.
+/// The errors that the bus returns when the service manager does not reply.
 const LOSSES: [&str; 6] = [
     "org.freedesktop.DBus.Error.Disconnected",
     "org.freedesktop.DBus.Error.LimitsExceeded",
@@ -70,13 +70,13 @@ pub(super) trait Manager {
 
 /// A call that has ended.
 pub(super) enum Answered {
-    /// A job runs, which is given by its path, or its outcome is known.
+    /// The reply for a job: the object path of the running job, or its outcome.
     Job(Ask, Result<String, JobOutcome>),
-    /// The bus itself is of no more use.
+    /// The connection to the bus is lost.
     Lost(zbus::Error),
 }
 
-/// Asks for a job.
+/// Requests a job.
 pub(super) async fn job(manager: ManagerProxy<'static>, ask: Ask) -> Answered {
     let unit = ask.unit.as_str();
     let asked = match ask.verb {
@@ -85,7 +85,7 @@ pub(super) async fn job(manager: ManagerProxy<'static>, ask: Ask) -> Answered {
     };
     match asked {
         Ok(job) => Answered::Job(ask, Ok(job.to_string())),
-        // One that is not loaded is stopped.
+        // A unit that is not loaded is already stopped.
         Err(zbus::Error::MethodError(name, ..))
             if ask.verb == Verb::Stop && name == NO_SUCH_UNIT =>
         {
@@ -98,11 +98,11 @@ pub(super) async fn job(manager: ManagerProxy<'static>, ask: Ask) -> Answered {
     }
 }
 
-/// The prefix of the paths of units.
+/// The prefix of the object paths of units.
 const UNIT_PATH: &str = "/org/freedesktop/systemd1/unit/";
 
-/// The unit at an object path, whose last part has every byte but letters and digits escaped
-/// (`sd_bus_path_encode(3)`).
+/// Returns the unit at an object path. In the last part of the path, every byte but letters and
+/// digits is escaped (`sd_bus_path_encode(3)`).
 pub(super) fn unit_at(path: &str) -> Option<UnitName> {
     let mut bytes = path.strip_prefix(UNIT_PATH)?.bytes();
     let mut name = String::new();
@@ -119,7 +119,7 @@ pub(super) fn unit_at(path: &str) -> Option<UnitName> {
     UnitName::parse(&name).ok()
 }
 
-/// The object path of a unit.
+/// Returns the object path of a unit.
 pub(super) fn path_of(unit: &UnitName) -> String {
     let mut path = UNIT_PATH.to_owned();
     for (at, byte) in unit.as_str().bytes().enumerate() {
@@ -141,7 +141,8 @@ pub(super) fn activity(state: &str) -> UnitActivity {
     }
 }
 
-/// What the service manager has answered; nothing of an error of the bus itself.
+/// Returns the outcome that an error of the service manager means; `None` for an error of the bus
+/// itself.
 fn answer(error: &zbus::Error) -> Option<JobOutcome> {
     let (name, message) = match error {
         zbus::Error::MethodError(name, message, _) => (name.to_string(), message.clone()),

@@ -1,5 +1,5 @@
-//! Which units hang on a target, and how they are: asked of the service manager when a person asks
-//! for it. Must never change anything.
+//! The units that hang on a target, and their states. The service manager is queried for them when
+//! a user requests them. Must never change anything.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,19 @@ use zbus::proxy::CacheProperties;
 use super::Inquiry;
 use super::call::{MANAGER, ManagerProxy, UNIT, path_of};
 
-/// The most units that are named.
+/// The most units that are listed.
 const MAX_UNITS: usize = 256;
 
-/// What hangs on a unit: what it has started, what it keeps up, and what is stopped with it.
+/// The dependencies of units that hang on a target: it starts them, keeps them up, or they are
+/// stopped with it.
 const DEPENDENCIES: [&str; 4] = ["Wants", "Requires", "Upholds", "ConsistsOf"];
 
-/// Answers an inquiry, or leaves it without an answer.
+/// Replies to an inquiry, or drops it without a reply.
 pub(super) async fn answer(manager: ManagerProxy<'static>, inquiry: Inquiry) {
     let Inquiry { targets, mut to } = inquiry;
     let found = tokio::select! {
         found = on(&manager, &targets) => found,
-        // The caller gave up, or is gone.
+        // The caller gave up or disconnected.
         () = to.closed() => return,
     };
     if let Ok(units) = found {
@@ -29,7 +30,7 @@ pub(super) async fn answer(manager: ManagerProxy<'static>, inquiry: Inquiry) {
     }
 }
 
-/// The units that hang on `targets`, in the order of these.
+/// Returns the units that hang on `targets`, in the order of the targets.
 async fn on(
     manager: &ManagerProxy<'static>,
     targets: &[UnitName],

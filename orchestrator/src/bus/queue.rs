@@ -1,5 +1,6 @@
-//! The jobs that the service manager is still to be asked for, and their order. Pure. Must never
-//! have two calls for one target under way, for the service manager may answer them in any order.
+//! The jobs that are still to be requested from the service manager, and their order. Pure. Must
+//! never have two calls for one target in progress: the service manager may reply to them in any
+//! order.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -8,19 +9,21 @@ use interfaces::names::UnitName;
 use super::Ask;
 use crate::targets;
 
-/// The jobs, of each target one at most. What stands for any number of devices comes before what
-/// stands for one: thousands of these may wait, and each call takes polkit some milliseconds.
+/// The jobs, at most one for each target. Targets that stand for any number of devices come before
+/// those that stand for one device: thousands of the latter may wait, and polkit takes some
+/// milliseconds for each call.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     of_many: VecDeque<Ask>,
     of_one: VecDeque<Ask>,
-    /// The targets that a call is under way for.
+    /// The targets with a call in progress.
     calling: BTreeSet<UnitName>,
 }
 
 impl Queue {
-    /// Adds a job, which takes the place of one that still waits for the same target. Where one did
-    /// and the target is as wanted already (`is_so`), nothing is asked, and the job is returned.
+    /// Adds a job. It replaces a job that still waits for the same target. If it replaces one and
+    /// the target is already in the requested state (`is_so`), nothing is queued, and the job is
+    /// returned.
     pub(super) fn push(&mut self, ask: Ask, is_so: bool) -> Option<Ask> {
         let queue = match targets::is_of_one(&ask.unit) {
             true => &mut self.of_one,
@@ -36,7 +39,7 @@ impl Queue {
         }
     }
 
-    /// The next job to ask for, if any may be asked for now.
+    /// Returns the next job to request, if one may be requested now.
     pub(super) fn next(&mut self) -> Option<Ask> {
         for queue in [&mut self.of_many, &mut self.of_one] {
             let free = |ask: &Ask| !self.calling.contains(&ask.unit);
@@ -48,7 +51,7 @@ impl Queue {
         None
     }
 
-    /// The call for this target was answered.
+    /// Records that the call for this target has its reply.
     pub(super) fn answered(&mut self, unit: &UnitName) {
         self.calling.remove(unit);
     }

@@ -189,7 +189,7 @@ pub struct Wait {
     pub notify: bool,
 }
 
-/// What can be waited for.
+/// A condition to wait for.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum WaitCondition {
     /// the kernel has registered it

@@ -1,5 +1,5 @@
-//! The services as the command asks them. Must never interpret an answer beyond what the
-//! contracts say.
+//! The calls of the command to the services. Must never interpret a reply beyond what the contracts
+//! say.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,14 +25,14 @@ use super::hardware::Hardware;
 use super::status::Status;
 use crate::rules::Rules;
 
-/// How long a service may take to answer, and from one reply to the next.
+/// The time a service may take to reply, and from one reply to the next.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
-/// How long a load may take. A driver's initialisation takes its time.
+/// The time a load may take. The initialisation of a driver can be slow.
 const LOAD_DEADLINE: Duration = Duration::from_secs(600);
-/// The most modules that the loader takes in one call.
+/// The most modules that the loader accepts in one call.
 const MODULES_PER_CALL: usize = 64;
 
-/// Where the services are.
+/// The sockets of the services.
 pub struct Services {
     /// The orchestrator's socket.
     pub orchestrator: PathBuf,
@@ -43,7 +43,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Calls a method of the orchestrator that has one answer.
+    /// Calls a method of the orchestrator that has one reply.
     pub(super) async fn tell<R: DeserializeOwned>(
         &self,
         method: &str,
@@ -52,7 +52,7 @@ impl Services {
         call(&self.orchestrator, method, arguments).await
     }
 
-    /// Calls a method that has many.
+    /// Calls a method that has many replies.
     pub(super) async fn follow(
         &self,
         socket: &Path,
@@ -65,7 +65,7 @@ impl Services {
             .await
     }
 
-    /// Everything that there is to show.
+    /// Returns everything that `status` shows.
     pub(super) async fn status(&self) -> Result<Status, ClientError> {
         let whole = self.tell(orchestrator::DESCRIBE, &DescribeArgs {}).await?;
         Ok(Status {
@@ -96,7 +96,7 @@ impl Services {
         collect(replies, none, |ListFunctionsReply { function }| function).await
     }
 
-    /// The kernel's index of a device.
+    /// Returns the kernel's index of a device.
     pub(super) async fn index_of(&self, name: &str) -> Result<i64, Error> {
         let devices = self.devices().await?;
         let mut named = devices.iter().filter(|device| device.name == name);
@@ -104,7 +104,7 @@ impl Services {
         found.ok_or_else(|| Error::NotFound(name.to_owned()))
     }
 
-    /// What a name means, explained: a device, a function or a module.
+    /// Explains a name: that of a device, a function or a module.
     pub(super) async fn explain(&self, name: &str) -> Result<Explained, Error> {
         let args = ExplainArgs {
             name: Some(name.to_owned()),
@@ -148,12 +148,12 @@ impl Services {
         Ok(ExplainedModule {
             name: name.to_string(),
             wanted,
-            // What it would say is of use, and not the answer.
+            // The loader's plan is optional.
             loader: self.plan(name).await.ok(),
         })
     }
 
-    /// What the loader would do with a module: the orchestrator knows, for every user.
+    /// Returns the loader's plan for a module, through the orchestrator, which serves all users.
     async fn plan(&self, name: &ModuleName) -> Result<loader::ExplainReply, Error> {
         let args = PlanModuleArgs {
             module: name.to_string(),
@@ -162,8 +162,8 @@ impl Services {
         serde_json::from_value(reply.await?.plan).map_err(|e| Error::Io(e.into()))
     }
 
-    /// The modules that the devices of this machine want; for an initrd with their drivers and
-    /// everything that they depend on, by the names of the modules themselves.
+    /// Returns the modules that the devices of this host need. For an initrd, adds their drivers
+    /// and all dependencies, and returns the names of the modules themselves.
     pub(super) async fn modules(&self, initrd: bool) -> Result<BTreeSet<String>, Error> {
         let mut wanted = BTreeSet::new();
         for device in self.devices().await? {
@@ -186,7 +186,7 @@ impl Services {
         Ok(resolved)
     }
 
-    /// What there is on this machine, as the detector knows it.
+    /// Returns the devices and functions of this host, as the detector knows them.
     async fn hardware(&self) -> Result<Hardware, ClientError> {
         let all = detector::ListArgs {
             name: None,
@@ -204,7 +204,7 @@ impl Services {
         Ok(Hardware { devices, functions })
     }
 
-    /// Checks rules against this machine. What cannot be found out is said in its place.
+    /// Checks rules against this host. The result lists what cannot be found out.
     pub(super) async fn check(&self, rules: &[Rules]) -> Checked {
         let hardware = self.hardware().await;
         let mut checked = Checked::of(rules, hardware.as_ref().ok());
@@ -238,7 +238,7 @@ impl Services {
         checked
     }
 
-    /// Has the modules of a list loaded.
+    /// Loads the modules of a list, and returns their results.
     pub(super) async fn load(&self, list: &str, lists: &Path) -> Result<Vec<ModuleResult>, Error> {
         let path = lists.join(format!("{list}.conf"));
         let text = match list.contains('/') {
@@ -266,7 +266,7 @@ impl Services {
     }
 }
 
-/// Whether a service answers at all.
+/// Checks that a service responds at all.
 pub(super) async fn answers(socket: &Path) -> Result<(), ClientError> {
     let info = "org.varlink.service.GetInfo";
     let _: serde_json::Value = call(socket, info, &serde_json::json!({})).await?;
@@ -282,7 +282,7 @@ async fn call<R: DeserializeOwned>(
     client.call(method, arguments, DEADLINE).await
 }
 
-/// Every reply to a call; none is an answer, too.
+/// Returns all replies to a call. The error `none` means that there are no replies.
 async fn collect<R: DeserializeOwned, T>(
     mut replies: Replies,
     none: &str,
@@ -299,7 +299,7 @@ async fn collect<R: DeserializeOwned, T>(
     }
 }
 
-/// Whether a service answered with this error.
+/// Returns true if a service replied with this error.
 pub(super) fn is_answer(kind: &ClientErrorKind, error: &str) -> bool {
     matches!(kind, ClientErrorKind::Answered { name, .. } if name == error)
 }

@@ -1,6 +1,6 @@
-//! What `rdma-hotplug rules check` says: what each rule means, what it selects on this machine, which
-//! of its modules the loader refuses, and what is wrong with files. Pure. Must never say that a rule
-//! selects nothing when it is not known what there is.
+//! The output of `rdma-hotplug rules check`: the meaning of each rule, the devices or functions
+//! that it selects on this host, its modules that the loader refuses, and the errors in files.
+//! Pure. Must never report that a rule selects nothing while the hardware is not known.
 
 use serde::Serialize;
 
@@ -8,17 +8,17 @@ use super::hardware::Hardware;
 use super::style::{Style, Tone};
 use crate::rules::{Rule, Rules};
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Checked {
-    /// What is wrong, a sentence each.
+    /// The errors, a message each.
     pub errors: Vec<String>,
-    /// The rules of the files that can be used.
+    /// The rules of the valid files.
     pub rules: Vec<CheckedRule>,
-    /// Modules of rules that would not be loaded.
+    /// The modules of rules that would not be loaded.
     pub modules: Vec<RefusedModule>,
-    /// What could not be found out, a sentence each.
+    /// The parts of the check that could not be done, a message each.
     pub unknown: Vec<String>,
 }
 
@@ -28,25 +28,26 @@ pub struct Checked {
 pub struct CheckedRule {
     /// The file.
     pub file: String,
-    /// The line that it begins at, from 1.
+    /// The line where it begins, from 1.
     pub line: usize,
     /// Its table: `rule` or `function`.
     pub table: &'static str,
     /// Its number among the tables of that name in the file, from 1.
     pub number: usize,
-    /// What it selects by; empty when it is for every device.
+    /// The conditions of its selector; empty if it selects every device.
     pub selector: Vec<String>,
-    /// The list of rdma-core whose modules take the place of its own.
+    /// The list of rdma-core whose modules replace its own.
     pub list: Option<String>,
-    /// The modules that it asks for.
+    /// The modules that it requests.
     pub modules: Vec<String>,
     /// The roles that it gives.
     pub roles: Vec<String>,
-    /// Whether its modules are loaded again when they are unloaded.
+    /// True if its modules are loaded again when they are unloaded.
     pub restore: bool,
-    /// Whether what it selects is managed.
+    /// True if the devices or functions that it selects are managed.
     pub manage: bool,
-    /// The names of what it selects on this machine; absent when that is not known.
+    /// The names of the devices or functions that it selects on this host; absent if they are not
+    /// known.
     pub selects: Option<Vec<String>>,
 }
 
@@ -56,19 +57,19 @@ pub struct CheckedRule {
 pub struct RefusedModule {
     /// The name in the rules.
     pub name: String,
-    /// Why not.
+    /// The reason.
     pub message: String,
 }
 
 impl Checked {
-    /// Checks rules against the hardware, where that is known.
+    /// Checks rules against the hardware, if that is known.
     #[must_use]
     pub fn of(all: &[Rules], hardware: Option<&Hardware>) -> Self {
         let mut errors: Vec<String> = Vec::new();
         let mut checked = Vec::new();
         for rules in all {
             for error in rules.errors().iter().map(ToString::to_string) {
-                // A list of rdma-core is read with each file.
+                // rdma-core's lists are read with each file, and so are the errors in them.
                 if !errors.contains(&error) {
                     errors.push(error);
                 }
@@ -90,7 +91,7 @@ impl Checked {
                 });
                 here.push(CheckedRule::new("function", rules, rule, selected));
             }
-            // As they stand in their files; those keep their order.
+            // Rules are sorted by their lines in a file; the files keep their order.
             let files = rules.files().map(|file| file.display().to_string());
             let files: Vec<String> = files.collect();
             let place = |rule: &CheckedRule| files.iter().position(|file| *file == rule.file);
@@ -144,7 +145,7 @@ impl CheckedRule {
             return vec!["leaves them alone".to_owned()];
         }
         let mut asks = Vec::new();
-        // A list that names no modules is an answer.
+        // A list without modules is shown, too.
         if !self.modules.is_empty() || self.list.is_some() {
             let modules = match self.modules.as_slice() {
                 [] => "no modules".to_owned(),
@@ -173,7 +174,7 @@ impl CheckedRule {
     }
 }
 
-/// The text.
+/// Renders the result of a check.
 #[must_use]
 pub fn render(checked: &Checked, style: &Style) -> String {
     let mut text = String::new();

@@ -1,5 +1,6 @@
-//! What `rdma-hotplug explain` says: why a device is as it is, why a module was loaded or was
-//! not, in sentences. Pure. Must never guess: what nobody told is not said.
+//! The output of `rdma-hotplug explain`: the reasons, in sentences, for the state of a device, and
+//! for the load of a module or its absence. Pure. Must never guess: it shows only what the services
+//! reported.
 
 use interfaces::loader::{self, Outcome};
 use interfaces::orchestrator::{
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use super::style::{self, Style};
 
-/// What a name means, explained.
+/// The explanation of a name.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Explained {
@@ -27,13 +28,13 @@ pub enum Explained {
 pub struct ExplainedModule {
     /// The name.
     pub name: String,
-    /// Who wants it, when somebody does.
+    /// The orchestrator's explanation, if a rule requests the module.
     pub wanted: Option<ExplainModuleReply>,
-    /// What the loader would do now, where it can be asked.
+    /// The loader's plan as of now, if the loader can be queried.
     pub loader: Option<loader::ExplainReply>,
 }
 
-/// The text.
+/// Renders an explanation.
 #[must_use]
 pub fn render(explained: &Explained, style: &Style) -> String {
     match explained {
@@ -95,7 +96,7 @@ fn device(reply: &ExplainReply, style: &Style) -> String {
     text
 }
 
-/// The targets that stand for a device, and what hangs on them.
+/// Renders the targets that stand for a device, and the units that hang on them.
 fn targets(reply: &ExplainReply, style: &Style) -> String {
     if reply.device.targets.is_empty() {
         return String::new();
@@ -191,7 +192,7 @@ fn line(name: &str, word: &str, tone: style::Tone, message: Option<&str>, style:
         .map(|message| format!(": {message}"))
         .unwrap_or_default();
     let first = format!("  {name:<14} ");
-    // Painted when it is wrapped: colour has no width.
+    // Painted after it is wrapped: colour has no width.
     let wrapped = style.wrap(&first, "                   ", &format!("{word}{message}"));
     wrapped.replacen(word, &style.paint(tone, word), 1)
 }
@@ -214,7 +215,7 @@ fn function(of: &Function, style: &Style) -> String {
 
 fn module(of: &ExplainedModule, style: &Style) -> String {
     let name = &of.name;
-    // What the names in rules stand for is known by depmod's files alone.
+    // Only depmod's files show what the names in rules stand for.
     let loader = of.loader.as_ref();
     let is_unknown = loader.is_none_or(|answer| answer.outcome == Outcome::Unknown);
     let mut text = match &of.wanted {
@@ -237,7 +238,8 @@ fn module(of: &ExplainedModule, style: &Style) -> String {
     text
 }
 
-/// `name` is what was asked about, in the kernel's spelling.
+/// Renders the orchestrator's explanation. `name` is the name in the query, in the kernel's
+/// spelling.
 fn wanted_module(name: &str, wanted: &ExplainModuleReply, style: &Style) -> String {
     let module = &wanted.module;
     let why = module.message.as_deref().unwrap_or("no reason was given");
@@ -265,7 +267,7 @@ fn wanted_module(name: &str, wanted: &ExplainModuleReply, style: &Style) -> Stri
         ..=0 => String::new(),
         more => format!(" and {more} more"),
     };
-    // A rule may name an alias of what was asked about.
+    // A rule may name the module by an alias.
     let alias = match module.name == name {
         true => String::new(),
         false => format!(" as {}", module.name),
@@ -309,7 +311,7 @@ fn loader_says(name: &str, answer: &loader::ExplainReply, style: &Style) -> Stri
     text
 }
 
-/// A time in the unit that it is read in.
+/// Formats a duration in a readable unit.
 #[must_use]
 pub fn duration(usec: i64) -> String {
     match usec {

@@ -1,4 +1,4 @@
-//! What a failed call means for the person who gave the command, and what to do about it. Pure. Must
+//! The messages for failed calls: the meaning of the error for the user, and the remedy. Pure. Must
 //! never print, and never hide an error that it has no words for.
 
 use std::io;
@@ -9,7 +9,7 @@ use interfaces::log::Chain;
 use interfaces::orchestrator;
 use serde_json::Value;
 
-/// The error in a sentence, and where there is something to do, what in a second line.
+/// Returns the error as a sentence and, if there is a remedy, the remedy in a second line.
 pub fn describe(error: &ClientError) -> String {
     match &error.kind {
         ClientErrorKind::Answered { name, parameters } => {
@@ -37,7 +37,7 @@ pub fn describe(error: &ClientError) -> String {
     }
 }
 
-/// The socket unit of a service of ours, by the name of its socket.
+/// Returns the socket unit of a service of ours, by the name of its socket.
 fn socket_unit(socket: &Path) -> Option<&'static str> {
     match socket.file_name()?.to_str()? {
         "org.rdmahotplug.Detector" => Some("rdma-detector.socket"),
@@ -47,7 +47,7 @@ fn socket_unit(socket: &Path) -> Option<&'static str> {
     }
 }
 
-/// An answer that is an error. All services have the same errors for their limits.
+/// Returns the message for an error in a reply. All services have the same errors for their limits.
 fn answered(name: &str, parameters: Option<&Value>) -> Option<String> {
     let number = |field: &str| parameters?.get(field)?.as_i64();
     let text = |field: &str| parameters?.get(field)?.as_str();
@@ -92,7 +92,7 @@ mod tests {
         })
     }
 
-    /// cases.md section 8: the first words that a newcomer saw without the services.
+    /// cases.md section 8: the first message that a new user sees if the services do not run.
     #[test]
     fn without_a_service_the_socket_is_named_once_and_what_starts_it() {
         let none = io::Error::from_raw_os_error(2);

@@ -1,12 +1,12 @@
-//! What there is on this machine, as the detector knows it, and the modules behind it. Pure. Must never
-//! name a module that neither the kernel nor the table of split drivers names.
+//! The RDMA hardware of this host, as the detector knows it, and the modules behind it. Pure. Must
+//! never name a module that neither the kernel nor the table of split drivers names.
 
 use std::collections::BTreeSet;
 
 use interfaces::detector::{Device, Function};
 use interfaces::drivers;
 
-/// What there is.
+/// The RDMA hardware of this host.
 #[derive(Clone, Debug, Default)]
 pub struct Hardware {
     /// The devices.
@@ -16,9 +16,9 @@ pub struct Hardware {
 }
 
 impl Hardware {
-    /// The modules of the drivers: of the function, and of what makes its RDMA device where another
-    /// module does that. Of a driver whose RDMA module has changed its name both are there; a kernel
-    /// has one of them.
+    /// Returns the modules of the drivers: that of the function, and that of its RDMA device if
+    /// another module creates it. For a driver whose RDMA module was renamed, returns both names; a
+    /// kernel has one of them.
     #[must_use]
     pub fn modules(&self) -> BTreeSet<String> {
         let mut modules = BTreeSet::new();
@@ -81,7 +81,8 @@ mod tests {
         }
     }
 
-    /// What no table knows: the kernel names the driver of an auxiliary device after its module.
+    /// A driver that no table has: the kernel names the driver of an auxiliary device after its
+    /// module.
     #[test]
     fn the_driver_of_an_auxiliary_device_names_its_module() {
         let personality = Function {

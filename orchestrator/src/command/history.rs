@@ -7,13 +7,13 @@ use jiff::tz::TimeZone;
 use super::explain::duration;
 use super::style::Style;
 
-/// The timeline in the time zone of this machine.
+/// Renders the timeline in the time zone of this host.
 #[must_use]
 pub fn render(records: &[Record], style: &Style) -> String {
     render_in(records, &TimeZone::system(), style)
 }
 
-/// The timeline: a line for each record, and one for each day.
+/// Renders the timeline: a line for each record, and one for each day.
 #[must_use]
 pub fn render_in(records: &[Record], zone: &TimeZone, style: &Style) -> String {
     let mut text = String::new();

@@ -1,17 +1,18 @@
-//! What `rdma-hotplug monitor` prints of each change. Pure. Must never hide that changes were lost.
+//! The lines that `rdma-hotplug monitor` prints, one for each change. Pure. Must never hide that
+//! changes were lost.
 
 use interfaces::orchestrator::{Action, SubscribeStatusReply, TargetState};
 use jiff::ZonedDateTime;
 
 use super::style::{self, Style};
 
-/// The time before a line.
+/// Formats the time at the start of a line.
 #[must_use]
 pub fn stamp(time: &ZonedDateTime) -> String {
     format!("{} ", time.strftime("%H:%M:%S%.3f"))
 }
 
-/// One change, in a line.
+/// Renders one change as a line.
 #[must_use]
 pub fn render(reply: &SubscribeStatusReply, time: &ZonedDateTime, style: &Style) -> String {
     let verb = match reply.action {

@@ -1,5 +1,5 @@
-//! What `rdma-hotplug replay` prints: events, and what was decided then beside what is decided
-//! now. Pure. Must never leave out a difference.
+//! The output of `rdma-hotplug replay`: events, with the recorded decisions beside those of the
+//! replay. Pure. Must never leave out a difference.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -14,20 +14,20 @@ use crate::machine::Action;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
-    /// When, in µs of CLOCK_REALTIME.
+    /// The time, in µs of CLOCK_REALTIME.
     #[serde(rename = "realtimeUSec")]
     pub realtime_usec: i64,
-    /// What happened.
+    /// The event.
     pub event: String,
-    /// What was decided then and is now.
+    /// The decisions that are recorded and made in the replay.
     pub both: Vec<String>,
-    /// What was decided then only.
+    /// The decisions that are only recorded.
     pub then: Vec<String>,
-    /// What is decided now only.
+    /// The decisions that are only made in the replay.
     pub now: Vec<String>,
 }
 
-/// A row for each step that says something.
+/// Returns a row for each step that has something to show.
 #[must_use]
 pub fn rows(steps: &[Step]) -> Vec<Row> {
     let rows = steps.iter().map(|step| {
@@ -62,8 +62,8 @@ impl Row {
     }
 }
 
-/// The text: `=` before what is decided as then, `-` before what was then only, `+` before what
-/// is now only; and whether there was a difference.
+/// Renders the rows: `=` before a decision that is the same, `-` before one that is only recorded,
+/// `+` before one that is only made in the replay. The last line shows the number of differences.
 #[must_use]
 pub fn render(rows: &[Row], style: &Style) -> String {
     let zone = TimeZone::system();

@@ -1,4 +1,4 @@
-//! The table that `rdma-hotplug status` prints. Pure: answers in, text out. Must never print it.
+//! The table that `rdma-hotplug status` prints. Pure: replies in, text out. Must never print it.
 
 use interfaces::loader::{ModuleResult, Outcome};
 use interfaces::orchestrator::{
@@ -8,25 +8,25 @@ use serde::Serialize;
 
 use super::style::{self, Cell, Style, Tone};
 
-/// Everything that there is to show.
+/// The data that `status` shows.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// The devices in the order of their indexes.
     pub devices: Vec<Device>,
     /// The functions that have no device yet.
     pub functions: Vec<Function>,
-    /// The state of the whole.
+    /// The state of the service as a whole.
     #[serde(flatten)]
     pub whole: DescribeReply,
-    /// When that was, in µs of CLOCK_MONOTONIC.
+    /// The time of these replies, in µs of CLOCK_MONOTONIC.
     #[serde(skip)]
     pub now: i64,
 }
 
-/// A load that takes longer than this is shown by `status`, in µs.
+/// The time after which `status` shows a load that is still running, in µs.
 const LONG: i64 = 10_000_000;
 
-/// The table, and below it a line for each thing that is missing or wrong.
+/// Renders the table, and below it a line for each thing that is missing or wrong.
 #[must_use]
 pub fn render(status: &Status, style: &Style) -> String {
     let mut text = String::new();
@@ -66,7 +66,7 @@ pub fn render(status: &Status, style: &Style) -> String {
     text
 }
 
-/// A sentence for each thing that is missing or wrong.
+/// Returns a message for each thing that is missing or wrong.
 fn notes(status: &Status) -> Vec<String> {
     let whole = &status.whole;
     let devices = status.devices.iter().flat_map(|device| {
@@ -130,7 +130,8 @@ fn row(device: &Device) -> Vec<Cell> {
     ]
 }
 
-/// How many are live, of those that this kernel ships and nobody has excluded.
+/// Returns the number of live modules, and that of all modules but those that this kernel does not
+/// ship or that are excluded.
 fn modules(modules: &[Module]) -> Cell {
     let live = modules
         .iter()
@@ -143,7 +144,7 @@ fn modules(modules: &[Module]) -> Cell {
     share(live, shipped)
 }
 
-/// How many are active, of all that stand for the device.
+/// Returns the number of active targets, and that of all targets that stand for the device.
 fn targets(targets: &[Target]) -> Cell {
     let mut states = targets.iter().map(|target| target.state);
     if states.clone().any(|state| state == TargetState::Unknown) {
@@ -162,7 +163,7 @@ fn share(part: usize, whole: usize) -> Cell {
     }
 }
 
-/// What `rdma-hotplug load` prints: a line for each module.
+/// Renders the output of `rdma-hotplug load`: a line for each module.
 #[must_use]
 pub fn render_results(results: &[ModuleResult], style: &Style) -> String {
     let rows: Vec<Vec<Cell>> = results

@@ -1,36 +1,36 @@
-//! How text looks: on a terminal in colour, everywhere in a width. Pure. Must never say anything
-//! by colour alone.
+//! The style of text: colour on a terminal, and a width everywhere. Pure. Must never express
+//! anything by colour alone.
 
 use interfaces::orchestrator::{FunctionState, ModuleState, State, TargetState};
 
-/// How text looks.
+/// The style of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
     colour: bool,
     columns: usize,
 }
 
-/// What a word means.
+/// The meaning of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
-    /// As it should be.
+    /// The good state.
     Good,
-    /// Under way.
+    /// A state that should change soon.
     Pending,
-    /// Somebody has to look at it.
+    /// A state that needs attention.
     Bad,
-    /// Nothing in particular.
+    /// No particular meaning.
     Plain,
 }
 
 impl Style {
-    /// With colour or without.
+    /// Creates a style with or without colour.
     #[must_use]
     pub fn of(colour: bool, columns: usize) -> Self {
         Self { colour, columns }
     }
 
-    /// No colour, 80 columns.
+    /// Creates a style without colour and with 80 columns.
     #[must_use]
     pub fn plain() -> Self {
         Self {
@@ -39,7 +39,7 @@ impl Style {
         }
     }
 
-    /// A word in its tone.
+    /// Paints a word in its tone.
     #[must_use]
     pub fn paint(&self, tone: Tone, word: &str) -> String {
         let code = match tone {
@@ -52,7 +52,8 @@ impl Style {
         format!("\x1b[{code}m{word}\x1b[0m")
     }
 
-    /// Text in lines that fit, the first with `first` before it and the others with `rest`.
+    /// Wraps text into lines that fit, with `first` before the first line and `rest` before the
+    /// others.
     #[must_use]
     pub fn wrap(&self, first: &str, rest: &str, text: &str) -> String {
         let options = textwrap::Options::new(self.columns)
@@ -63,8 +64,8 @@ impl Style {
         format!("{}\n", textwrap::fill(text, options))
     }
 
-    /// A table whose columns are as wide as what is in them. The last cell of a row may be longer
-    /// than fits, and goes on in lines of its own below it.
+    /// Renders a table whose columns are as wide as their cells. The last cell of a row may be
+    /// longer than the width, and is not wrapped.
     #[must_use]
     pub fn table(&self, rows: &[Vec<Cell>]) -> String {
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -94,7 +95,7 @@ impl Style {
     }
 }
 
-/// Text in the characters that a locale has: all, or those of ASCII alone.
+/// Reduces text to the characters of the locale: all of them, or only those of ASCII.
 #[must_use]
 pub fn encode(text: String, ascii: bool) -> String {
     if !ascii || text.is_ascii() {
@@ -113,17 +114,17 @@ pub fn encode(text: String, ascii: bool) -> String {
     plain
 }
 
-/// A word in a table.
+/// A cell of a table.
 #[derive(Clone, Debug)]
 pub struct Cell {
-    /// What it says.
+    /// The text.
     pub text: String,
-    /// What that means.
+    /// The meaning of the text.
     pub tone: Tone,
 }
 
 impl Cell {
-    /// A word that means nothing in particular.
+    /// Creates a cell without a particular meaning.
     #[must_use]
     pub fn plain(text: impl Into<String>) -> Self {
         Self {
@@ -132,7 +133,7 @@ impl Cell {
         }
     }
 
-    /// A word with its tone.
+    /// Creates a cell with a tone.
     #[must_use]
     pub fn new((text, tone): (&str, Tone)) -> Self {
         Self {
@@ -142,7 +143,7 @@ impl Cell {
     }
 }
 
-/// A device's state as a word.
+/// Returns the word for a device's state, and its tone.
 #[must_use]
 pub fn state(state: State) -> (&'static str, Tone) {
     match state {
@@ -153,7 +154,7 @@ pub fn state(state: State) -> (&'static str, Tone) {
     }
 }
 
-/// A function's state as a word.
+/// Returns the word for a function's state, and its tone.
 #[must_use]
 pub fn function_state(state: FunctionState) -> (&'static str, Tone) {
     match state {
@@ -165,7 +166,7 @@ pub fn function_state(state: FunctionState) -> (&'static str, Tone) {
     }
 }
 
-/// A module's state as a word.
+/// Returns the words for a module's state, and their tone.
 #[must_use]
 pub fn module_state(state: ModuleState) -> (&'static str, Tone) {
     match state {
@@ -180,7 +181,7 @@ pub fn module_state(state: ModuleState) -> (&'static str, Tone) {
     }
 }
 
-/// A target's state in words.
+/// Returns the words for a target's state, and their tone.
 #[must_use]
 pub fn target_state(state: TargetState) -> (&'static str, Tone) {
     match state {

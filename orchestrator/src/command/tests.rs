@@ -1,5 +1,5 @@
-//! What a person sees, as captures of 80 columns without colour: `captures/` of this crate. Run with
-//! `REGENERATE=1` to write them anew, and read what changed.
+//! The output that a user sees, as captures of 80 columns without colour in `captures/` of this
+//! crate. Run with `REGENERATE=1` to write them again, and read the differences.
 
 use std::fs;
 use std::path::Path;
@@ -60,7 +60,8 @@ fn check(name: &str, text: &str) {
     );
 }
 
-/// Two HCAs of which one is ready, a device that is left alone, and a function that is stuck.
+/// Plays a story: two HCAs, one of them ready, a device that is unmanaged, and a function that is
+/// stuck.
 fn story() -> (Script, Vec<(Event, Vec<Action>)>) {
     let mut script = Script::with_bus(RULES);
     let denied = {
@@ -115,7 +116,7 @@ fn story() -> (Script, Vec<(Event, Vec<Action>)>) {
     (script, steps)
 }
 
-/// Everything that the actions have shown.
+/// Returns the status table after the actions, and its changes.
 fn board(steps: &[(Event, Vec<Action>)]) -> (Board, Vec<SubscribeStatusReply>) {
     let mut board = Board::default();
     let mut told = Vec::new();
@@ -155,7 +156,7 @@ fn status_of_a_machine_without_rdma_is_one_line() {
     check("status-empty", &status::render(&status, &Style::plain()));
 }
 
-/// What `rules check` says of every kind of rule, beside hardware that is known, and that is not.
+/// The output of `rules check` for every kind of rule, with the hardware known and not known.
 #[test]
 fn a_check_says_what_each_rule_means_and_what_it_selects() {
     let text = "[[rule]]\nmodules = [\"ib_uverbs\"]\nrestore = true\n\n\
@@ -237,7 +238,7 @@ fn a_command_that_is_mistyped_is_suggested_and_none_is_the_status() {
     assert!(arguments.command.is_none() && arguments.json);
 }
 
-/// cases.md section 9: bash completed nothing behind a subcommand.
+/// cases.md section 9: bash completed nothing after a subcommand.
 #[test]
 fn bash_completes_what_stands_behind_every_subcommand() {
     let script = completions(Shell::Bash);

@@ -1,6 +1,6 @@
-//! `rdma-hotplug wait`: until a device is as it should be, with what is missing meanwhile; and for
-//! `rdma-wait@.service` as long as the device is there. Must never be ready
-//! before the orchestrator says so.
+//! The command `rdma-hotplug wait`: waits until a device meets the conditions, and shows what is
+//! missing until then. For `rdma-wait@.service` it stays as long as the device exists. Must never
+//! report ready before the orchestrator does.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -18,15 +18,16 @@ use tokio::time::Instant;
 use super::ask::{Services, is_answer};
 use super::{Error, Out, arguments, style};
 
-/// What ends sooner is not announced; what the service ends for its time comes within this.
+/// The delay before the first message about progress, and the extra time in which the service
+/// reports that a wait has timed out.
 const GRACE: Duration = Duration::from_millis(500);
-/// How often is asked what is missing.
+/// The time between two queries for what is missing.
 const PROGRESS: Duration = Duration::from_secs(1);
 
-/// What is waited for while a socket accepts and says nothing.
+/// The missing item while a socket accepts and no reply arrives.
 const SILENT: &str = "the orchestrator, which does not answer";
 
-/// Waits, and says what was waited for.
+/// Waits, and prints the result.
 pub(super) async fn run(
     services: &Services,
     out: &Out,
@@ -60,7 +61,8 @@ pub(super) async fn run(
     })
 }
 
-/// Asks as often as the orchestrator is restarted meanwhile, each time for what is left.
+/// Requests the wait, and again each time that the orchestrator restarts, with the time that is
+/// left.
 async fn answer(services: &Services, args: &WaitArgs) -> Result<WaitReply, Error> {
     let begin = Instant::now();
     let mut backoff = Backoff::default();
@@ -73,7 +75,7 @@ async fn answer(services: &Services, args: &WaitArgs) -> Result<WaitReply, Error
             timeout_usec: left,
             ..args.clone()
         };
-        // The service keeps the time, when it answers at all.
+        // The service applies the timeout itself if it responds at all.
         let end = left.and_then(|left| u64::try_from(left).ok());
         let asked = ask(services, &args);
         let outcome = match end.map(|left| Duration::from_micros(left).saturating_add(GRACE)) {
@@ -102,7 +104,7 @@ fn unanswered(e: &ClientError) -> String {
     }
 }
 
-/// Whether there was no service to answer, which a restart helps.
+/// Returns true if no service was there to reply. A restart of the service helps.
 fn is_loss(kind: &ClientErrorKind) -> bool {
     matches!(kind, ClientErrorKind::Io(_) | ClientErrorKind::Disconnected)
 }
@@ -134,7 +136,7 @@ fn missing(kind: &ClientErrorKind) -> Vec<String> {
     serde_json::from_value(missing).unwrap_or_default()
 }
 
-/// Says what is waited for: once, and on a terminal whenever that is something else. Never ends.
+/// Prints what is missing: once, and on a terminal each time that it changes. Never returns.
 #[expect(clippy::print_stderr, reason = "progress is not the answer")]
 async fn progress(services: &Services, args: &WaitArgs) -> std::convert::Infallible {
     let now = WaitArgs {
@@ -160,8 +162,8 @@ async fn progress(services: &Services, args: &WaitArgs) -> std::convert::Infalli
     }
 }
 
-/// Says READY as soon as the device is as wanted, and ends when it is gone. What is told before a
-/// snapshot has ended is not all that there is: neither follows from it.
+/// Sends READY as soon as the device meets the conditions, and returns when it is removed. The
+/// records before the end of a snapshot are incomplete: neither follows from them.
 async fn stay(services: &Services, name: &str, wanted: &[Condition]) -> Result<(), Error> {
     let socket = services.orchestrator.clone();
     let mut changes = Subscription::new(socket, SUBSCRIBE_STATUS, &SubscribeStatusArgs {});
@@ -185,7 +187,7 @@ async fn stay(services: &Services, name: &str, wanted: &[Condition]) -> Result<(
             (Action::Ready, _) => known = true,
             (Action::Resync, _) => (device, known) = (None, false),
             (Action::Add | Action::Change, Some(told)) if told.name == name => device = Some(told),
-            // It has another name now.
+            // The device was renamed.
             (Action::Change, Some(told)) if index == Some(told.index) => device = None,
             (Action::Remove, _) if index.is_some() && index == reply.index => device = None,
             _ => {}

@@ -1,5 +1,5 @@
-//! A journal replayed: its events told to a machine again, and what that decides beside what was
-//! decided then. Pure. Must never carry anything out.
+//! The replay of a journal: sends its events to a machine again, and returns the new decisions
+//! beside the recorded ones. Pure. Must never carry out a decision.
 
 use interfaces::journal::Record;
 use interfaces::journal::event::Kind;
@@ -11,31 +11,31 @@ use super::wire::{self, WireError};
 use crate::machine::{Action, Event, Machine};
 use crate::rules::Sources;
 
-/// Why records cannot be replayed.
+/// A reason why records cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// No state comes before the first event.
+    /// There is no checkpoint before the first event.
     #[error("it does not begin with a checkpoint")]
     NoCheckpoint,
-    /// A record means nothing to this program.
+    /// A record cannot be decoded.
     #[error("record {0} cannot be taken")]
     Record(usize, #[source] WireError),
 }
 
-/// One event, and the decisions that followed.
+/// An event, with the recorded and the new decisions.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// When it was.
+    /// The time of the event.
     pub times: Times,
-    /// What happened.
+    /// The event.
     pub event: Event,
-    /// What was decided then.
+    /// The recorded decisions.
     pub recorded: Vec<Action>,
-    /// What is decided now.
+    /// The decisions of the replay.
     pub made: Vec<Action>,
 }
 
-/// A machine as the last record leaves it; nothing where there is no record.
+/// Returns the machine in its state after the last record, or nothing if there is no record.
 ///
 /// # Errors
 /// See [`ReplayError`].
@@ -57,8 +57,8 @@ pub fn resume(records: impl Iterator<Item = Record>) -> Result<Option<Machine>, 
     Ok(machine)
 }
 
-/// Why everything was paused at the end of records that may be of another version; nothing where it was
-/// not, or where they do not say.
+/// Returns the reason of the pause that is in effect at the end of records which may be of another
+/// version. Returns nothing if there is no pause, or if the records do not show it.
 #[must_use]
 pub fn paused(records: impl Iterator<Item = Record>) -> Option<String> {
     let mut paused = None;
@@ -82,7 +82,7 @@ pub fn paused(records: impl Iterator<Item = Record>) -> Option<String> {
     paused
 }
 
-/// Every step, decided again: with the rules of the time, or with `rules`.
+/// Replays all events, with the recorded rules or with `rules`.
 ///
 /// # Errors
 /// See [`ReplayError`].
@@ -98,7 +98,7 @@ pub fn replay(
             realtime: record.realtime_usec,
         };
         match record.what {
-            // Later ones say what the machine has come to by itself.
+            // The replay itself leads to the state of the later checkpoints.
             Some(What::Checkpoint(checkpoint)) if machine.is_none() => {
                 let made = wire::machine(&checkpoint).map_err(at(number))?;
                 let made = machine.insert(made);

@@ -1,4 +1,4 @@
-//! The journal in sentences, for people. Pure. Must never leave out a decision.
+//! The journal as text for users. Pure. Must never leave out a decision.
 
 use interfaces::journal::record::What;
 use interfaces::journal::{self};
@@ -9,7 +9,7 @@ use super::wire;
 use crate::machine::{Action, Event, JobOutcome, UnitActivity, Verb};
 use crate::rules::protocol_name;
 
-/// A record as it is listed; nothing of one that says nothing to people.
+/// Returns a record as it is listed, or nothing if it is of no use to users.
 #[must_use]
 pub fn tell(record: &journal::Record) -> Option<orchestrator::Record> {
     let (kind, told) = match record.what.as_ref()? {
@@ -33,7 +33,7 @@ pub fn tell(record: &journal::Record) -> Option<orchestrator::Record> {
     })
 }
 
-/// A sentence, the device that it is about, and how long that took.
+/// A text, the index of its device, and the time that the operation took.
 struct Told {
     what: String,
     index: Option<i64>,
@@ -169,13 +169,13 @@ fn of_action(action: &Action) -> Option<Told> {
     })
 }
 
-/// The index of the device that something was decided for, which ends the reason.
+/// Returns the index of the device at the end of the reason.
 fn index_in(reason: &str) -> Option<i64> {
     let (_, index) = reason.rsplit_once("(index ")?;
     index.strip_suffix(')')?.parse().ok()
 }
 
-/// A decision in words; nothing of an action that is none.
+/// Returns a decision as text, or nothing if the action is not a decision.
 #[must_use]
 pub fn say(action: &Action) -> Option<String> {
     Some(match action {
@@ -195,7 +195,7 @@ pub fn say(action: &Action) -> Option<String> {
     })
 }
 
-/// An event in words; nothing of one that says nothing to people.
+/// Returns an event as text, or nothing if it is of no use to users.
 #[must_use]
 pub fn say_event(event: &Event) -> Option<String> {
     of_event(event).map(|told| told.what)

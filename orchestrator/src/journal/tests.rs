@@ -1,17 +1,17 @@
-//! Journals: what was decided is decided again, whatever happened; and from a journal that ends
-//! anywhere the orchestrator goes on without losing a job or doing one twice.
+//! The tests of journals: a replay always makes the same decisions, and from a journal that ends at
+//! any point the orchestrator continues without losing or repeating a job.
 
 use super::*;
 use crate::machine::tests::PATIENCE;
 use crate::machine::tests::world::World;
 use crate::machine::{Action, Event};
 
-/// So many random journals are made.
+/// The number of random journals.
 const JOURNALS: u64 = 60;
-/// So many things happen in each.
+/// The number of moves in each.
 const LENGTH: usize = 120;
 
-/// The first seed, from the environment where it names one.
+/// Returns the first seed, which the environment may set.
 fn first_seed() -> u64 {
     let seed = std::env::var("RDMA_HOTPLUG_SEED").ok();
     let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or(1);
@@ -19,11 +19,11 @@ fn first_seed() -> u64 {
     seed
 }
 
-/// A journal being written, as bytes.
+/// A journal that is written to memory.
 struct Writer {
     machine: Machine,
     bytes: Vec<u8>,
-    /// How many records that is.
+    /// The number of records.
     count: usize,
 }
 
@@ -58,7 +58,7 @@ impl Writer {
     }
 }
 
-/// A journal of a random story, and the world at its end.
+/// Returns a random journal, and the model at its end.
 fn story(seed: u64) -> (Writer, World) {
     let mut world = World::new(seed);
     let mut writer = Writer::new();
@@ -114,7 +114,7 @@ fn a_journal_that_ends_anywhere_is_gone_on_with_and_nothing_is_lost_or_done_twic
         let whole = story(seed).0.bytes;
         let mut kept_before = 0;
         for end in MAGIC.len()..=whole.len() {
-            // What of the world has happened up to there.
+            // Each number of complete records is tested once.
             let kept = records(whole.get(..end).unwrap());
             if kept.len() == kept_before && end != whole.len() {
                 continue;
@@ -125,7 +125,8 @@ fn a_journal_that_ends_anywhere_is_gone_on_with_and_nothing_is_lost_or_done_twic
     }
 }
 
-/// The world up to a moment, a process that dies then, and the next one with what was kept.
+/// Runs the model up to a point at which the process dies, and starts the next process with the
+/// records that were kept.
 fn go_on(seed: u64, kept: &[Record]) {
     let mut world = World::new(seed);
     let mut writer = Writer::new();
@@ -167,7 +168,7 @@ fn go_on(seed: u64, kept: &[Record]) {
         }
         world.owe(&actions);
     }
-    // Who had asked to pause has not asked to go on yet.
+    // A pause may be in effect.
     let actions = machine.step(Event::Resume, world.now);
     world.owe(&actions);
     world.settle(&mut machine);
@@ -285,13 +286,13 @@ fn a_rotation_that_ended_between_its_renames_is_completed() {
     assert!(dir.path().join(NAME).exists());
 }
 
-/// What version 0.1.0 wrote, and what it knew at the end.
+/// A journal of version 0.1.0, and the state at its end.
 const JOURNAL_OF_0_1_0: (&str, &str) = (
     concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/journal-0.1.0"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/journal-0.1.0.json"),
 );
 
-/// What a machine knows, as it goes over the wire.
+/// Returns the machine's state, as clients receive it.
 fn knowledge(machine: &Machine) -> String {
     let devices = (0..100).filter_map(|index| machine.explain(None, Some(index)));
     let devices: Vec<_> = devices.collect();
@@ -299,8 +300,8 @@ fn knowledge(machine: &Machine) -> String {
     format!("{all:#}\n")
 }
 
-/// A later version either goes on from this, or its test says that it begins again. With
-/// `REGENERATE` set the fixture is written, which only a version that is not released may do.
+/// Checks that a later version continues from this journal. A version that begins again must change
+/// the test. With `REGENERATE` set the fixture is written; only an unreleased version may do that.
 #[test]
 fn a_journal_of_version_0_1_0_is_gone_on_from() {
     let (path, knew) = JOURNAL_OF_0_1_0;
@@ -362,7 +363,7 @@ fn of_a_journal_that_another_version_wrote_the_pause_is_kept() {
         assert!(!journal.is_open());
         let machine = machine.unwrap_or_default();
         assert_eq!(machine.describe().paused.as_deref(), paused);
-        // What it wrote stays to be read.
+        // The old journal stays readable.
         journal.begin(&machine, times(2));
         assert_eq!(fs::read(dir.path().join(BEFORE)).unwrap(), bytes);
         let (_, again) = Journal::open(dir.path());

@@ -1,5 +1,5 @@
-//! The machine's events, decisions and state as records of the journal, and back. Pure. Must
-//! never decode what means nothing: a record that cannot be taken is an error.
+//! The conversion of the machine's events, decisions and state to records of the journal, and back.
+//! Pure. Must never decode a record that it does not fully understand: such a record is an error.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,24 +18,24 @@ use serde::Serialize;
 use crate::machine::{Action, Event, Flag, JobOutcome, Machine, Patience, UnitActivity, Verb};
 use crate::rules::{Source, Sources};
 
-/// Why a record means nothing to this program.
+/// A reason why a record cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// Something is missing, or of a later version.
+    /// A field is missing, or its value is of a later version.
     #[error("its {0} is missing or of a kind that is not known")]
     Unknown(&'static str),
-    /// A name is none.
+    /// A name is invalid.
     #[error("a name is none")]
     Name(#[from] NameError),
-    /// JSON in it cannot be decoded.
+    /// A JSON field cannot be decoded.
     #[error("its JSON cannot be decoded")]
     Json(#[from] serde_json::Error),
 }
 
-/// The state of a machine.
+/// Returns the state of a machine.
 ///
 /// # Errors
-/// When it cannot be encoded.
+/// Fails if the state cannot be encoded.
 pub fn checkpoint(machine: &Machine) -> io::Result<Checkpoint> {
     Ok(Checkpoint {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -43,15 +43,15 @@ pub fn checkpoint(machine: &Machine) -> io::Result<Checkpoint> {
     })
 }
 
-/// The machine with that state.
+/// Returns the machine with the state of a checkpoint.
 ///
 /// # Errors
-/// When it is of another version of this program.
+/// Fails if the state cannot be decoded, such as that of another version.
 pub fn machine(checkpoint: &Checkpoint) -> Result<Machine, WireError> {
     Ok(serde_json::from_str(&checkpoint.state)?)
 }
 
-/// An event as it is kept.
+/// Returns an event as a record.
 #[must_use]
 pub fn of_event(event: &Event) -> What {
     use event::Kind;
@@ -114,7 +114,7 @@ pub fn of_event(event: &Event) -> What {
     What::Event(EventRecord { kind: Some(kind) })
 }
 
-/// Types that are made from an interface file can always be encoded.
+/// Returns a value as JSON. Types that are generated from an interface file can always be encoded.
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -157,10 +157,10 @@ fn of_source(source: &Source) -> SourceRecord {
     }
 }
 
-/// The event that was kept.
+/// Returns the event of a record.
 ///
 /// # Errors
-/// When it means nothing to this program.
+/// Fails if the record cannot be decoded.
 pub fn event(record: &EventRecord) -> Result<Event, WireError> {
     use event::Kind;
     Ok(
@@ -268,7 +268,7 @@ fn source(record: &SourceRecord) -> Result<Source, WireError> {
     })
 }
 
-/// A decision as it is kept; nothing of an action that is none.
+/// Returns a decision as a record, or nothing if the action is not a decision.
 #[must_use]
 pub fn of_action(action: &Action) -> Option<What> {
     use decision::Kind;
@@ -302,10 +302,10 @@ pub fn of_action(action: &Action) -> Option<What> {
     Some(What::Decision(Decision { kind: Some(kind) }))
 }
 
-/// The decision that was kept.
+/// Returns the decision of a record.
 ///
 /// # Errors
-/// When it means nothing to this program.
+/// Fails if the record cannot be decoded.
 pub fn action(record: &Decision) -> Result<Action, WireError> {
     use decision::Kind;
     let kind = record.kind.as_ref().ok_or(WireError::Unknown("decision"))?;

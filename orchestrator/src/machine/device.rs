@@ -1,6 +1,6 @@
-//! The RDMA devices: what each should have, what of that it has, and which conditions are met.
-//! Pure. Must never do anything because of a name: the key is the kernel's index together with
-//! the hardware's identity.
+//! The RDMA devices: the modules and targets that each should have, those that it has, and the
+//! conditions that are met. Pure. Must never do anything because of a name: the key is the kernel's
+//! index together with the identity of the hardware.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,9 +22,9 @@ use crate::targets::Claim;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Wanted {
     pub name: ModuleName,
-    /// The file that says so.
+    /// The file with the rule.
     pub file: String,
-    /// Whether it is put back when it is unloaded.
+    /// The module is loaded again if it is unloaded.
     pub restore: bool,
 }
 
@@ -38,23 +38,23 @@ impl From<WantedModule> for Wanted {
     }
 }
 
-/// One device.
+/// A device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Device {
     pub record: detector::Device,
-    /// How many bytes of the bound for all records it takes.
+    /// The share of the record in the limit for all records, in bytes.
     pub len: usize,
     pub modules: Vec<Wanted>,
     /// The targets that stand for it.
     pub claims: Vec<Claim>,
-    /// A sentence for each target that cannot be named.
+    /// A message for each target whose name would be invalid.
     pub unnamed: Vec<String>,
-    /// A rule says that it is left alone.
+    /// A rule excludes the device from management.
     pub unmanaged: bool,
-    /// Whether the detector's present snapshot has shown it.
+    /// True if the detector's current snapshot contains the device.
     pub confirmed: bool,
     pub state: State,
-    /// Since when it is in that state, in µs.
+    /// The time of the last change of the state, in µs.
     pub since: i64,
 }
 
@@ -85,24 +85,24 @@ impl Device {
         self.modules.iter().map(|wanted| &wanted.name)
     }
 
-    /// Whether every module has its answer.
+    /// Returns true if each module has its result.
     pub(super) fn has_answers(&self, modules: &Modules) -> bool {
         let mut known = self.module_names().filter_map(|name| modules.get(name));
         known.all(Module::is_settled)
     }
 
-    /// The flags that stand for it.
+    /// Returns the flags of the device.
     pub(super) fn flags(&self) -> BTreeSet<Flag> {
         let ports = self.record.ports.iter();
         let protocols = ports.filter_map(|port| Flag::of(port.protocol));
         protocols.chain([Flag::Hardware]).collect()
     }
 
-    /// What concerns it, in the order of becoming true.
+    /// Returns the conditions that apply to the device, in the order in which they become true.
     pub(super) fn conditions(&self, modules: &Modules, targets: &[Target]) -> Vec<DeviceCondition> {
         let mut conditions = Vec::new();
         let mut is = |condition, met| conditions.push(DeviceCondition { condition, met });
-        // A module that is left out makes nothing that could be waited for.
+        // Nothing can wait for a module that is left out.
         let state = |name: &str| {
             let wanted = self.module_names().find(|module| module.as_str() == name)?;
             let state = modules.get(wanted)?.state;
@@ -146,28 +146,28 @@ impl Device {
                 }),
             );
         }
-        // The network interface may be in another network namespace than ours, for good. And a unit
-        // on a target may wait for the device to be ready.
+        // The network interface may stay in another network namespace. And a unit on a target may
+        // wait for the device to be ready.
         let apart = [Condition::Netdev, Condition::Targets];
         let ready = conditions
             .iter()
             .all(|c| c.met || apart.contains(&c.condition));
         conditions.push(DeviceCondition {
             condition: Condition::Ready,
-            // What was read of a device that does not answer may be old.
+            // The data of a device that does not answer may be old.
             met: ready && self.record.not_answering.is_none(),
         });
         conditions
     }
 
-    /// The ports that management datagrams are for.
+    /// Returns the ports whose protocols use management datagrams.
     fn umad_ports(&self) -> impl Iterator<Item = &detector::Port> {
         let speaks =
             |port: &&detector::Port| matches!(port.protocol, Protocol::Infiniband | Protocol::Opa);
         self.record.ports.iter().filter(speaks)
     }
 
-    /// A sentence for each thing that keeps it from being ready.
+    /// Returns a message for each thing that the device waits for.
     fn waiting_for(&self, conditions: &[DeviceCondition], modules: &Modules) -> Vec<String> {
         let mut missing: Vec<String> = self
             .module_names()
@@ -210,7 +210,7 @@ impl Device {
         }
     }
 
-    /// Its modules as they are shown.
+    /// Returns its modules as they are shown.
     pub(super) fn shown_modules(&self, modules: &Modules) -> Vec<orchestrator::Module> {
         let wanted = self.modules.iter();
         let shown = wanted.filter_map(|wanted| {
@@ -225,7 +225,7 @@ impl Device {
         shown.collect()
     }
 
-    /// Its status, with the targets that stand for it.
+    /// Returns its status, with the targets that stand for it.
     pub(super) fn status(&self, modules: &Modules, targets: Vec<Target>) -> orchestrator::Device {
         let conditions = self.conditions(modules, &targets);
         let mut protocols: Vec<String> = Vec::new();

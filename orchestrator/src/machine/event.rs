@@ -1,5 +1,5 @@
-//! What can make the machine decide, and what it can want done. Pure data: must never hold a
-//! handle to anything.
+//! The events that the machine processes, and the actions that it requests. Pure data: must never
+//! hold a handle to anything.
 
 use interfaces::detector;
 use interfaces::loader::ModuleResult;
@@ -10,179 +10,181 @@ use serde::{Deserialize, Serialize};
 use super::Patience;
 use crate::rules::Sources;
 
-/// Everything that can make the machine decide.
+/// An event that the machine processes.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The process has begun, with nothing known or with what a journal told.
+    /// The process has started, without any state or with that of a journal.
     Begins(Patience),
-    /// The detector answers, and begins to tell everything.
+    /// The detector is connected, and its snapshot begins.
     SnapshotBegins,
-    /// The detector tells a device: a new one, a changed one, or one that is known.
+    /// The detector sends a device, which is new, changed or unchanged.
     Device(Box<detector::Device>),
-    /// The detector says that a device is gone.
+    /// The detector reports the removal of a device.
     DeviceGone(i64),
-    /// The detector tells a function: a new one, a changed one, or one that is known.
+    /// The detector sends a function, which is new, changed or unchanged.
     Function(Box<detector::Function>),
-    /// The detector says that a function is gone.
+    /// The detector reports the removal of a function.
     FunctionGone(String),
-    /// The detector says that a kernel module is there now.
+    /// The detector reports that a kernel module was loaded.
     ModuleThere(ModuleName),
-    /// The detector says that a kernel module is no longer there.
+    /// The detector reports that a kernel module was unloaded.
     ModuleGone(ModuleName),
-    /// At the beginning of a snapshot: every kernel module that is there.
+    /// All kernel modules that are loaded, at the beginning of a snapshot.
     ModulesThere(Vec<ModuleName>),
-    /// The detector has told everything.
+    /// The snapshot is complete.
     SnapshotEnds,
     /// The detector cannot be reached.
     DetectorLost,
-    /// The loader's answer for a module.
+    /// The loader's result for a module.
     Module(Box<ModuleResult>),
-    /// The loader's answer for the driver of a function.
+    /// The loader's reply for the driver of a function.
     Driver {
         /// The function.
         function: String,
-        /// What its driver was looked for by.
+        /// The modalias that the driver was looked up with.
         modalias: ModuleAlias,
-        /// Why an administrator keeps the driver from being loaded; absent where no line does.
+        /// The reason why an administrator excludes the driver; absent if no line excludes it.
         excluded: Option<String>,
     },
-    /// The service manager can be asked, and has these of our targets; all others are inactive.
+    /// The service manager is connected, and has these of our targets. All others are inactive.
     Targets(Vec<(UnitName, UnitActivity)>),
-    /// The service manager cannot be asked any more.
+    /// The connection to the service manager is lost.
     ServiceManagerLost,
-    /// The service manager has read its unit files again: what is masked may be another unit now.
+    /// The service manager has read its unit files again: a unit may no longer be masked.
     UnitFilesRead,
-    /// What became of a job for one of our targets.
+    /// The result of a job for one of our targets.
     Job(UnitName, Verb, JobOutcome),
-    /// The state that one of our targets is in now.
+    /// The new state of one of our targets.
     Target(UnitName, UnitActivity),
-    /// A flag could not be written or removed, and why.
+    /// A flag could not be written or removed, for this reason.
     FlagFailed(Flag, String),
-    /// A time has come that [`Machine::next_deadline`](super::Machine::next_deadline) named.
+    /// The time that [`Machine::next_deadline`](super::Machine::next_deadline) returned has passed.
     Deadline,
-    /// The rules were read.
+    /// The rules files were read.
     Rules(Sources),
-    /// Kernel modules were installed: what was missing may be there.
+    /// Kernel modules were installed: a missing module may exist now.
     ModulesInstalled,
-    /// Somebody wants everything compared anew.
+    /// A client requests that everything is compared again.
     Reconcile,
-    /// Somebody wants nothing loaded or started, for this reason.
+    /// A client requests a pause, for this reason: nothing is loaded or started.
     Pause(String),
-    /// The pause is over.
+    /// A client ends the pause.
     Resume,
 }
 
-/// What a job is for.
+/// The type of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verb {
-    /// To start the unit.
+    /// The start of the unit.
     Start,
-    /// To stop it.
+    /// The stop of the unit.
     Stop,
 }
 
-/// What became of a job.
+/// The result of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobOutcome {
-    /// It was not needed: the unit was as wanted.
+    /// The job was not needed: the unit was already in that state.
     NotNeeded,
-    /// It is done.
+    /// The job is done.
     Done,
-    /// It ended otherwise, as in `JobRemoved` of `org.freedesktop.systemd1(5)`: `failed`,
-    /// `timeout`, `dependency`, `canceled`, ...
+    /// The job ended with another result, as in `JobRemoved` of `org.freedesktop.systemd1(5)`:
+    /// `failed`, `timeout`, `dependency`, `canceled`, ...
     Ended(String),
-    /// There was none: no such unit, a bad file; the service manager's sentence.
+    /// The job was not created: the unit does not exist or its file is invalid. With the service
+    /// manager's message.
     NotBegun(String),
-    /// There was none: an administrator has masked the unit.
+    /// The job was not created: an administrator has masked the unit.
     Masked,
-    /// The service manager does not let us; its sentence.
+    /// The service manager denies the request. With its message.
     Refused(String),
 }
 
-/// What the machine has to know of a unit's `ActiveState` (`org.freedesktop.systemd1(5)`).
+/// A unit's `ActiveState` (`org.freedesktop.systemd1(5)`), as far as the machine needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnitActivity {
     /// `active`, `reloading`, `refreshing`.
     Active,
-    /// `inactive`, or there is no such unit.
+    /// `inactive`, or the unit does not exist.
     Inactive,
     /// `failed`.
     Failed,
-    /// On its way from one to another.
+    /// A transition between two states.
     Changing,
 }
 
-/// What PID 1 is told by a file that a path unit watches.
+/// A flag: a file that a path unit watches. PID 1 starts a target while the file exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Flag {
-    /// There is RDMA hardware, of whatever kind.
+    /// The host has RDMA hardware of any kind.
     Hardware,
-    /// There is a port of this protocol.
+    /// A port has this protocol.
     Infiniband,
-    /// As above.
+    /// A port has this protocol.
     Roce,
-    /// As above.
+    /// A port has this protocol.
     Iwarp,
-    /// As above.
+    /// A port has this protocol.
     Opa,
-    /// As above.
+    /// A port has this protocol.
     Usnic,
 }
 
-/// What the machine wants done.
+/// An action that the machine requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Have these modules loaded, and tell the machine of each.
+    /// Load these modules, and send the machine the result for each.
     Load {
         /// The modules, in the order of the rules.
         modules: Vec<ModuleName>,
-        /// Why, for the loader's log.
+        /// The reason, for the loader's log.
         reason: String,
     },
-    /// Have the loader asked for the driver of a function, and tell the machine what it says.
+    /// Query the loader for the driver of a function, and send the machine the reply.
     AskDriver {
         /// The function.
         function: String,
-        /// What the kernel looks for its driver by.
+        /// The modalias that the kernel looks up the driver with.
         modalias: ModuleAlias,
     },
-    /// Have this target of ours started, and tell the machine what became of that.
+    /// Start this target of ours, and send the machine the result.
     StartUnit {
         /// The target.
         unit: UnitName,
-        /// Why, for the log.
+        /// The reason, for the log.
         reason: String,
     },
-    /// Have this target of ours stopped, and tell the machine what became of that.
+    /// Stop this target of ours, and send the machine the result.
     StopUnit {
         /// The target.
         unit: UnitName,
-        /// Why, for the log.
+        /// The reason, for the log.
         reason: String,
     },
-    /// Write this flag, or take it away.
+    /// Write this flag, or remove it.
     SetFlag(Flag, bool),
-    /// Tell the service manager that the start is complete.
+    /// Report to the service manager that the start is complete.
     Started {
-        /// What is still missing, for `systemctl status`.
+        /// The devices and functions that are still missing, for `systemctl status`.
         status: String,
     },
-    /// Show this device's status.
+    /// Show the status of this device.
     Publish(Box<Device>),
-    /// Show this device no longer.
+    /// Remove the status of this device.
     Withdraw(i64),
-    /// Show this function's status.
+    /// Show the status of this function.
     PublishFunction(Box<Function>),
-    /// Show this function no longer.
+    /// Remove the status of this function.
     WithdrawFunction(String),
-    /// Say that what is shown is all that there is: the detector has told everything.
+    /// Mark the status table as complete: the detector's snapshot has ended.
     Known,
-    /// Say that everything is settled, or is not any more.
+    /// Set whether everything is settled.
     Settled(bool),
 }
 
 impl Action {
-    /// Whether this is a decision that a journal keeps. What is shown follows from the state.
+    /// Returns true if this is a decision, which the journal keeps. The status that is shown
+    /// follows from the state.
     #[must_use]
     pub fn is_decision(&self) -> bool {
         !matches!(
@@ -198,7 +200,7 @@ impl Action {
 }
 
 impl Flag {
-    /// Every flag.
+    /// All flags.
     pub const ALL: [Self; 6] = [
         Self::Hardware,
         Self::Infiniband,
@@ -208,7 +210,8 @@ impl Flag {
         Self::Usnic,
     ];
 
-    /// The name of its file, and for a protocol of the instance of `rdma-hotplug@.path`.
+    /// Returns the name of its file. For a protocol, this is also the instance of
+    /// `rdma-hotplug@.path`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -221,7 +224,7 @@ impl Flag {
         }
     }
 
-    /// The target that PID 1 starts for it.
+    /// Returns the target that PID 1 starts for the flag.
     #[must_use]
     pub fn target(self) -> String {
         match self {
@@ -230,7 +233,7 @@ impl Flag {
         }
     }
 
-    /// The flag of a protocol, which a port of no known one has not.
+    /// Returns the flag of a protocol, or nothing if the protocol is unknown.
     #[must_use]
     pub fn of(protocol: detector::Protocol) -> Option<Self> {
         match protocol {

@@ -1,5 +1,5 @@
-//! What the machine says of itself when it is asked: the whole, one device, one module. Pure.
-//! Must never decide anything.
+//! The replies to queries about the machine, a device or a module. Pure. Must never decide
+//! anything.
 
 use interfaces::names::{ModuleName, UnitName};
 use interfaces::orchestrator::{
@@ -10,11 +10,11 @@ use super::device::Device;
 use super::{Machine, Subject};
 use crate::rules;
 
-/// So many of those who want a module are named.
+/// The maximum number of devices and functions that are named as wanting a module.
 const MOST_NAMED: usize = 64;
 
 impl Machine {
-    /// The state of the whole.
+    /// Returns the state of the machine.
     #[must_use]
     pub fn describe(&self) -> DescribeReply {
         let errors = self.rules.errors().iter().map(ToString::to_string);
@@ -24,10 +24,10 @@ impl Machine {
             settled: self.settled,
             hardware_announced: self.announced.contains(&super::Flag::Hardware),
             paused: self.paused.clone(),
-            // Of the loader, which is asked for it.
+            // The caller adds the loader's reply.
             loading: Vec::new(),
             left_behind: self.problems(),
-            // Of the loop, which adds them.
+            // The event loop adds these.
             refused_records: 0,
             last_refused: None,
             rule_files: self
@@ -36,12 +36,12 @@ impl Machine {
                 .map(|file| file.display().to_string())
                 .collect(),
             rule_errors: errors.collect(),
-            // Of the server, which adds them.
+            // The server adds these.
             limits: Vec::new(),
         }
     }
 
-    /// A sentence for everything of the service manager that is not as it should be.
+    /// Returns a message for each problem with targets and flags.
     fn problems(&self) -> Vec<String> {
         let devices = self.devices.values();
         let unnamed = devices.flat_map(|device| {
@@ -53,13 +53,13 @@ impl Machine {
         self.left_behind().chain(flags).chain(unnamed).collect()
     }
 
-    /// Whether there is anything to ask the service manager for.
+    /// Returns true if there are targets to manage.
     #[must_use]
     pub fn needs_service_manager(&self) -> bool {
         !self.targets.is_empty()
     }
 
-    /// The targets that stand for a device, as long as it is there.
+    /// Returns the targets that stand for a device.
     #[must_use]
     pub fn targets_of(&self, name: Option<&str>, index: Option<i64>) -> Vec<UnitName> {
         let device = self.find(name, index);
@@ -76,7 +76,7 @@ impl Machine {
         })
     }
 
-    /// Which rules select a device, and what became of what each asks for.
+    /// Returns the rules that select a device, with the state of the modules that each requests.
     #[must_use]
     pub fn explain(&self, name: Option<&str>, index: Option<i64>) -> Option<ExplainReply> {
         let device = self.find(name, index)?;
@@ -108,14 +108,14 @@ impl Machine {
         };
         Some(ExplainReply {
             device: device.status(&self.modules, self.shown_targets(device.record.index)),
-            // Of the service manager, which is asked for it.
+            // The caller adds the service manager's reply.
             hanging: None,
             rules: self.rules.selecting(&device.record).map(rule).collect(),
         })
     }
 
-    /// Who wants a module, and what became of it: by the name that a rule gives it, or by the kernel's name
-    /// for what it stands for.
+    /// Returns the state of a module, and the devices and functions that want it. Accepts the name
+    /// in a rule, and the kernel's name of a module that it stands for.
     #[must_use]
     pub fn explain_module(&self, name: &ModuleName) -> Option<ExplainModuleReply> {
         let by_kernel_name = || self.stands_for(name).into_iter().next();

@@ -1,5 +1,5 @@
-//! The functions that RDMA devices come from: what each needs before there is a device, and when
-//! it is stuck. Pure. Must never hold the start for a function that nothing is done for.
+//! The functions without RDMA devices: the modules that each needs, and the time at which it is
+//! stuck. Pure. Must never delay the start for a function that no program works on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,9 +14,9 @@ use super::module::{self, Again, Module};
 use super::{Action, Machine, Patience, Subject, Timer};
 use crate::bounds;
 
-/// Drivers that hand a function to a virtual machine or to a program in user space
+/// Drivers that assign a function to a virtual machine or to a program in user space
 /// (`Documentation/driver-api/vfio.rst`, `uio-howto.rst`, `drivers/pci/pci-stub.c`,
-/// `drivers/xen/xen-pciback`; igb_uio is DPDK's).
+/// `drivers/xen/xen-pciback`; igb_uio is part of DPDK).
 const ASSIGNING: [&str; 7] = [
     "igb_uio",
     "mlx5_vfio_pci",
@@ -27,30 +27,30 @@ const ASSIGNING: [&str; 7] = [
     "xen-pciback",
 ];
 
-/// A module that a function needs, and the rules file that says so.
+/// A module that a function needs, with the rules file that requests it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Needed {
     name: ModuleName,
     file: String,
 }
 
-/// What the state of a function depends on beside itself.
+/// The other functions and the modules, on which the state of a function depends.
 #[derive(Clone, Copy)]
 pub(super) struct Known<'m> {
     pub functions: &'m Functions,
     pub modules: &'m BTreeMap<ModuleName, Module>,
 }
 
-/// Why there is to be no device.
+/// A decision of an administrator by which a function gets no device.
 #[derive(Clone, Copy)]
 enum Decision<'m> {
-    /// This rules file leaves the function alone.
+    /// This rules file excludes the function from management.
     Unmanaged(&'m str),
-    /// This driver hands it out.
+    /// This driver assigns the function to another user.
     Assigned(&'m str),
-    /// Its driver is excluded, for this reason.
+    /// The driver of the function is excluded, for this reason.
     Driver(&'m str),
-    /// A module that it needs is excluded.
+    /// A module that the function needs is excluded.
     Module(&'m ModuleName, &'m Module),
 }
 
@@ -79,24 +79,24 @@ impl fmt::Display for Decision<'_> {
     }
 }
 
-/// One function without an RDMA device.
+/// A function without an RDMA device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Function {
     record: detector::Function,
-    /// How many bytes of the bound for all records it takes.
+    /// The share of the record in the limit for all records, in bytes.
     pub len: usize,
     modules: Vec<Needed>,
-    /// The rules file that says that it is left alone.
+    /// The rules file that excludes the function from management.
     #[serde(default)]
     unmanaged: Option<String>,
-    /// Why an administrator keeps its driver from being loaded.
+    /// The reason why an administrator excludes its driver.
     #[serde(default)]
     driver_excluded: Option<String>,
-    /// When something of it was different last, in µs.
+    /// The time of the last change of the record, in µs.
     changed_at: i64,
-    /// There is still no device after the time that it may take.
+    /// True if there is no device after the maximum time.
     stuck: bool,
-    /// Whether the detector's present snapshot has shown it.
+    /// True if the detector's current snapshot contains the function.
     pub confirmed: bool,
 }
 
@@ -109,23 +109,23 @@ impl Function {
         self.modules.iter().map(|needed| &needed.name)
     }
 
-    /// The address of the PCI function that an auxiliary device belongs to.
+    /// Returns the address of the PCI function that an auxiliary device belongs to.
     pub(super) fn belongs_to(&self) -> Option<&str> {
         let address = self.record.pci_address.as_deref();
         address.filter(|address| *address != self.record.name)
     }
 
-    /// Whether waiting for it is of no more use.
+    /// Returns true if it is no longer of use to wait for the function.
     pub(super) fn is_settled(&self, known: Known<'_>) -> bool {
         self.stuck || self.decision(known).is_some()
     }
 
-    /// What an administrator has decided, so that there is to be no device: and of which function, of this
-    /// one or of an auxiliary device of it.
+    /// Returns the decision of an administrator by which there is no device, and its function: this
+    /// one, or an auxiliary device of it.
     fn decision<'m>(&'m self, known: Known<'m>) -> Option<(&'m Self, Decision<'m>)> {
         let of = |function: &'m Self| Some((function, function.own_decision(known.modules)?));
         of(self).or_else(|| {
-            // Its RDMA device is that of its auxiliary devices: all of them have to be decided.
+            // The auxiliary devices register its RDMA device: there must be a decision for each.
             let mut devices = known.functions.of(&self.record.name).map(of);
             let first = devices.next()??;
             devices.all(|device| device.is_some()).then_some(first)
@@ -155,7 +155,7 @@ impl Function {
             .map(|(name, module)| Decision::Module(name, module))
     }
 
-    /// The question for its driver, while none is bound.
+    /// Returns the query for its driver, if no driver is bound.
     fn ask_driver(&self) -> Option<Action> {
         Some(Action::AskDriver {
             function: self.record.name.clone(),
@@ -163,13 +163,14 @@ impl Function {
         })
     }
 
-    /// What its driver can be looked for by, while none is bound.
+    /// Returns the modalias of its driver, if no driver is bound.
     fn modalias(&self) -> Option<ModuleAlias> {
         ModuleAlias::parse(self.record.modalias.as_deref()?).ok()
     }
 
-    /// Whether the start waits for it: a module is being loaded for it, or something of it has
-    /// just changed, so that udev or a driver is at work. Nobody may ever load a driver for it.
+    /// Returns true if the start waits for the function: a module is being loaded for it, or it has
+    /// just changed, so that udev or a driver may be at work. The start does not wait longer,
+    /// because a driver may never be loaded.
     pub(super) fn holds_start(&self, known: Known<'_>, now: i64, patience: Patience) -> bool {
         let mut needed = self
             .module_names()
@@ -268,7 +269,7 @@ impl Machine {
         let before_at = before.as_ref().filter(|before| before.record == record);
         let changed_at = before_at.map_or(now, |before| before.changed_at);
         if changed_at == now {
-            // When the start no longer waits for it.
+            // The time at which the start no longer waits for it.
             let grace = now.saturating_add(self.patience.driver);
             self.timers.insert((grace, Timer::Function(name.clone())));
         }
@@ -296,7 +297,7 @@ impl Machine {
         self.ask(&Subject::Function(name), Again::No, actions);
     }
 
-    /// Takes a function through the rules as they are now.
+    /// Applies the current rules to a function.
     pub(super) fn want_for_function(&mut self, name: &str, now: i64, actions: &mut Vec<Action>) {
         let Some(function) = self.functions.get_mut(name) else {
             return;
@@ -332,12 +333,12 @@ impl Machine {
         actions.push(Action::WithdrawFunction(name.to_owned()));
     }
 
-    /// Asks for the driver of every function that has none.
+    /// Queries the driver of each function without a driver.
     pub(super) fn ask_drivers(&self, actions: &mut Vec<Action>) {
         actions.extend(self.functions.values().filter_map(Function::ask_driver));
     }
 
-    /// Takes the answer for the driver of a function.
+    /// Handles the reply for the driver of a function.
     pub(super) fn driver_answered(
         &mut self,
         name: &str,
@@ -345,7 +346,7 @@ impl Machine {
         excluded: Option<String>,
         actions: &mut Vec<Action>,
     ) {
-        // It may be another function by now, or have a driver.
+        // The name may belong to another function now, or a driver may be bound.
         if let Some(function) = self.functions.get_mut(name)
             && function.modalias().as_ref() == Some(modalias)
         {
@@ -354,7 +355,7 @@ impl Machine {
         }
     }
 
-    /// Sees whether a function is stuck by now, and shows it.
+    /// Updates whether a function is stuck, and publishes its status.
     pub(super) fn function_deadline(&mut self, name: &str, now: i64, actions: &mut Vec<Action>) {
         let Some(function) = self.functions.get_mut(name) else {
             return;
@@ -367,7 +368,7 @@ impl Machine {
         self.publish_function(name, actions);
     }
 
-    /// Shows a function again, and the one that it belongs to.
+    /// Publishes the status of a function, and of the PCI function that it belongs to.
     pub(super) fn publish_function(&self, name: &str, actions: &mut Vec<Action>) {
         let function = self.functions.get(name);
         let above = function.and_then(Function::belongs_to);
@@ -385,7 +386,7 @@ impl Machine {
         }
     }
 
-    /// What became of a module that a function needs.
+    /// Returns the state of a module that a function needs.
     pub(super) fn function_module(
         &self,
         function: &str,

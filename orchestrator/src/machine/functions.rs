@@ -1,5 +1,6 @@
-//! The functions that are known, by their names, and which auxiliary devices belong to which of them.
-//! Pure. Must never hold an auxiliary device whose function it cannot find, or the other way round.
+//! The functions by name, and the auxiliary devices of each PCI function. Pure. Must never hold an
+//! auxiliary device that the address of its function does not lead to, or an address that leads to
+//! no auxiliary device.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::function::Function;
 
-/// Functions by their names.
+/// The functions, by name.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(
     from = "BTreeMap<String, Function>",
@@ -40,7 +41,7 @@ impl Functions {
         self.by_name.get(name)
     }
 
-    /// One whose record stays as it is.
+    /// Returns a function for changes. Its record must stay unchanged.
     pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Function> {
         self.by_name.get_mut(name)
     }
@@ -86,7 +87,7 @@ impl Functions {
         self.by_name.values_mut()
     }
 
-    /// The auxiliary devices of the PCI function at this address.
+    /// Returns the auxiliary devices of the PCI function at this address.
     pub(super) fn of(&self, address: &str) -> impl Iterator<Item = &Function> {
         let names = self.of_address.get(address).into_iter().flatten();
         names.filter_map(|name| self.by_name.get(name))

@@ -1,5 +1,5 @@
-//! What is known of each module that somebody should have, and when it is asked for again. Pure.
-//! Must never ask twice at once for one.
+//! The state of each wanted module, and the time of its next request. Pure. Must never request a
+//! module twice at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,47 +10,48 @@ use serde::{Deserialize, Serialize};
 
 use super::{Action, Machine, Subject, Timer};
 
-/// The first pause before a load is tried again, in µs. It doubles with each failure...
+/// The first pause before a load is retried, in µs. It doubles with each failure...
 const FIRST_PAUSE: i64 = 1_000_000;
 /// ...up to this.
 const LONGEST_PAUSE: i64 = 60_000_000;
-/// The most times that it is tried again for one kind of failure, until something changes.
+/// The maximum number of retries for one kind of failure, until there is a change.
 const MAX_RETRIES: u32 = 7;
-/// The most times that a load that a signal interrupted is tried again at once.
+/// The maximum number of immediate retries of a load that a signal interrupted.
 const MAX_AT_ONCE: u32 = 3;
 
-/// Errors of finit_module(2) that may be over in a while: of the driver's initialisation, of
-/// memory, of a module that is going.
+/// The errors of finit_module(2) that may be temporary: from the driver's initialisation, for lack
+/// of memory, or because the module is being unloaded.
 const TRANSIENT: [&str; 5] = ["EINTR", "EAGAIN", "EBUSY", "ENOMEM", "ETIMEDOUT"];
 
-/// One module.
+/// A module.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Module {
     pub state: ModuleState,
     pub message: Option<String>,
-    /// Asked for, and not answered.
+    /// The module was requested, and there is no result yet.
     pub in_flight: bool,
-    /// There was a reason to ask again before the answer, which may be older; or the process that
-    /// asked has ended before it.
+    /// The module must be requested again: there was a change during the request, or the process
+    /// that requested it has ended.
     #[serde(default)]
     pub ask_again: bool,
-    /// Whether it is in the kernel, as the detector has said last since it was asked for: the loader
-    /// may have looked before that.
+    /// The detector's last report since the request: true if the module is loaded. The loader's
+    /// result may be older.
     #[serde(default)]
     seen: Option<bool>,
-    /// How often it was asked for since it last went well.
+    /// The number of requests since the last success.
     pub attempts: u32,
-    /// How often in a row it was tried again for one kind of failure, and which.
+    /// The number of retries in a row for one kind of failure, and that kind.
     #[serde(default)]
     retries: (u32, Option<String>),
-    /// When it is asked for again, in µs.
+    /// The time of the next request, in µs.
     pub retry_at: Option<i64>,
-    /// When it was answered, in µs.
+    /// The time of the result, in µs.
     pub answered_at: Option<i64>,
-    /// How long the loader took, in µs.
+    /// The duration of the loader's work, in µs.
     pub took: Option<i64>,
     pub wanted_by: BTreeSet<Subject>,
-    /// The kernel's modules that it stands for, as the loader has said: an alias stands for others.
+    /// The kernel modules that the name stands for, as the loader reports: an alias stands for
+    /// others.
     #[serde(default)]
     pub stands_for: Vec<String>,
 }
@@ -73,18 +74,19 @@ impl Module {
         }
     }
 
-    /// Whether it has its answer.
+    /// Returns true if there is a result.
     pub(super) fn is_settled(&self) -> bool {
         self.state != ModuleState::Pending
     }
 
-    /// Takes over the loader's answer.
+    /// Handles the loader's result.
     pub(super) fn answer(&mut self, result: &ModuleResult, now: i64) {
         self.in_flight = false;
         self.state = match (state_of(result), self.seen.take()) {
-            // It was loaded and unloaded meanwhile, in whatever order: it is asked for again.
+            // The module was loaded and unloaded during the request, in any order: request it
+            // again.
             (ModuleState::Live, Some(false)) => ModuleState::Pending,
-            // Another program has loaded it meanwhile.
+            // Another program has loaded the module during the request.
             (_, Some(true)) => ModuleState::Live,
             (state, _) => state,
         };
@@ -102,7 +104,7 @@ impl Module {
             (ModuleState::Failed, Some(errno)) if TRANSIENT.contains(&errno) => {
                 self.retry(errno, now);
             }
-            // However long it takes: nobody has to say that the indexes have come.
+            // There is no limit: no event reports that the module indexes exist.
             (ModuleState::Unknown, _) => self.retry_after_pause("unknown", now),
             (ModuleState::Live, _) => self.forget_attempts(),
             _ => self.retries = (0, None),
@@ -113,7 +115,8 @@ impl Module {
         }
     }
 
-    /// A failure that may be over soon: of a signal at once, of everything else after a pause.
+    /// Retries after a failure that may be temporary: after a signal at once, otherwise after a
+    /// pause.
     fn retry(&mut self, errno: &str, now: i64) {
         let retries = self.retries_for(errno);
         if retries >= MAX_RETRIES {
@@ -134,7 +137,7 @@ impl Module {
         self.retries.0 = retries.saturating_add(1);
     }
 
-    /// How often it was tried again for this kind of failure. Another kind begins at 0.
+    /// Returns the number of retries for this kind of failure. Another kind starts at 0.
     fn retries_for(&mut self, kind: &str) -> u32 {
         let (retries, of) = &mut self.retries;
         if of.as_deref() != Some(kind) {
@@ -143,7 +146,7 @@ impl Module {
         *retries
     }
 
-    /// The attempts so far say nothing any more: something has changed.
+    /// Resets the attempts, after a change that may let the next one succeed.
     pub(super) fn forget_attempts(&mut self) {
         self.attempts = 0;
         self.retries = (0, None);
@@ -159,18 +162,18 @@ fn state_of(result: &ModuleResult) -> ModuleState {
         Outcome::Denied if result.is_excluded() => ModuleState::Excluded,
         Outcome::Denied => ModuleState::Denied,
         Outcome::Failed => ModuleState::Failed,
-        // Not asked for with a time, so not answered so.
+        // Only a loader that stops returns this: the orchestrator's requests have no time limit.
         Outcome::Loading => ModuleState::Pending,
     }
 }
 
-/// Whether a module makes nothing that could be waited for. rdma-core's lists name modules that many
-/// kernels are built without, and what the administrator has decided is an answer.
+/// Returns true if nothing can wait for a module. rdma-core's lists name modules that many kernels
+/// are built without, and an exclusion by the administrator is a valid result.
 pub(super) fn is_left_out(state: ModuleState) -> bool {
     matches!(state, ModuleState::Missing | ModuleState::Excluded)
 }
 
-/// What a module keeps somebody from being ready for.
+/// Returns the reason why a device or function waits for a module.
 pub(super) fn waiting_for(name: &ModuleName, module: &Module) -> Option<String> {
     let reason = module.message.as_deref().unwrap_or("no reason was given");
     match module.state {
@@ -191,17 +194,17 @@ pub(super) fn waiting_for(name: &ModuleName, module: &Module) -> Option<String> 
     }
 }
 
-/// Which modules are asked for although there is an answer.
+/// The modules that are requested again although they have a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Again {
-    /// None.
+    /// No modules.
     No,
-    /// Those of which nothing is known.
+    /// The modules whose state is unknown.
     Unknown,
-    /// All but what is live and what somebody has unloaded: modules were installed, or what the
-    /// administrator says has changed.
+    /// All modules that are not live and were not unloaded: modules were installed, or the
+    /// administrator's policy has changed.
     Missing,
-    /// All: somebody asks for that.
+    /// All modules: a client requests that.
     All,
 }
 
@@ -217,7 +220,7 @@ impl Again {
     }
 }
 
-/// Those modules of `wanted` that are to be asked for now, each marked as in flight.
+/// Returns the modules of `wanted` that must be requested now, and marks each as in flight.
 pub(super) fn take_unasked<'n>(
     modules: &mut BTreeMap<ModuleName, Module>,
     wanted: impl Iterator<Item = &'n ModuleName>,
@@ -264,8 +267,8 @@ impl Machine {
         self.publish_functions(&wanting, actions);
     }
 
-    /// The wanted modules that the kernel's module of this name stands behind. Until the loader has
-    /// said what a name stands for, that is taken for a module's own.
+    /// Returns the wanted modules that stand for this kernel module. Before the loader reports what
+    /// a name stands for, the name stands for itself.
     pub(super) fn stands_for(&self, name: &ModuleName) -> Vec<ModuleName> {
         let is_it = |(wanted, module): &(&ModuleName, &Module)| {
             let mut known = module.stands_for.iter();
@@ -278,13 +281,12 @@ impl Machine {
         found.map(|(wanted, _)| wanted.clone()).collect()
     }
 
-    /// A module is in the kernel, whatever the loader's last answer was: another program has loaded
-    /// it.
+    /// Handles a module that is now in the kernel: another program has loaded it.
     pub(super) fn module_there(&mut self, there: &ModuleName, actions: &mut Vec<Action>) {
         for name in self.stands_for(there) {
             let known = self.modules.get(&name);
             let state = match known.is_some_and(|module| module.stands_for.len() > 1) {
-                // One of several: the loader says whether all are there.
+                // The module is one of several. The loader reports whether all are loaded.
                 true => ModuleState::Pending,
                 false => ModuleState::Live,
             };
@@ -292,8 +294,8 @@ impl Machine {
         }
     }
 
-    /// These modules are in the kernel, and of those that are wanted no others: what came and went
-    /// while the detector could not be heard is caught up with.
+    /// Handles the list of all modules in the kernel, and so the changes during a lost connection
+    /// to the detector.
     pub(super) fn modules_there(&mut self, there: &[ModuleName], actions: &mut Vec<Action>) {
         let is_there = |known: &String| there.iter().any(|name| name.as_str() == known);
         let wanted = self.modules.iter();
@@ -304,7 +306,7 @@ impl Machine {
             };
             let all = known.iter().all(is_there);
             let live = module.state == ModuleState::Live;
-            // What is built in has no name that it is known by, and does not go.
+            // A built-in module stands for no kernel module, and is never removed.
             let gone = !all && live && !module.stands_for.is_empty();
             (all && !live || gone || module.in_flight).then(|| (name.clone(), all))
         });
@@ -318,7 +320,8 @@ impl Machine {
         }
     }
 
-    /// A module is no longer in the kernel. Where a rule says so it is put back.
+    /// Handles a module that was removed from the kernel. It is loaded again if a rule requests
+    /// that.
     pub(super) fn module_gone(&mut self, gone: &ModuleName, actions: &mut Vec<Action>) {
         for name in self.stands_for(gone) {
             let known = self.modules.get(&name);
@@ -330,7 +333,7 @@ impl Machine {
         }
     }
 
-    /// What becomes of a module that is unloaded.
+    /// Returns the new state of a module that was unloaded.
     fn state_when_gone(&self, name: &ModuleName) -> ModuleState {
         let restored = self.devices.values().any(|device| {
             let mut wanted = device.modules.iter();
@@ -342,8 +345,7 @@ impl Machine {
         }
     }
 
-    /// Another program has changed the state of a module. Of one that is being loaded the loader's
-    /// answer will say.
+    /// Handles a change by another program. During a load the loader's result decides.
     fn turn(&mut self, name: &ModuleName, to: ModuleState, actions: &mut Vec<Action>) {
         let Some(module) = self.modules.get_mut(name) else {
             return;
@@ -365,7 +367,7 @@ impl Machine {
         self.publish_functions(&wanting, actions);
     }
 
-    /// Those who want a module whose state is another one.
+    /// Records a change for the devices that want a module.
     pub(super) fn modules_changed(&mut self, wanting: &BTreeSet<Subject>) {
         for subject in wanting {
             if let Subject::Device(index) = subject {
@@ -387,7 +389,8 @@ impl Machine {
         module.wanted_by.insert(subject.clone());
     }
 
-    /// Forgets what nobody wants any more: who wants it next asks anew.
+    /// Removes a module that no device or function wants. The next one that wants it requests it
+    /// again.
     pub(super) fn unwant_module(&mut self, name: &ModuleName, subject: &Subject) {
         if let Some(module) = self.modules.get_mut(name) {
             module.wanted_by.remove(subject);

@@ -1,6 +1,6 @@
-//! The targets that stand for hardware: what each should be follows from the devices, what it is
-//! from the service manager, and a job is asked for where the two differ. Pure. Must never depend
-//! on who started a target, nor keep a device from being ready.
+//! The targets that stand for hardware: the devices determine the wanted state, the service manager
+//! reports the actual state, and a job is requested if the two differ. Pure. Must never depend on
+//! the program that started a target, nor keep a device from being ready.
 
 use std::collections::BTreeSet;
 
@@ -12,53 +12,53 @@ use super::event::{Action, Flag, JobOutcome, UnitActivity, Verb};
 use super::{Machine, Timer};
 use crate::targets::{self, Claim};
 
-/// The first pause before a job is asked for again, in µs. It doubles with each attempt...
+/// The first pause before a job is requested again, in µs. It doubles with each attempt...
 const FIRST_PAUSE: i64 = 1_000_000;
 /// ...up to this.
 const LONGEST_PAUSE: i64 = 60_000_000;
-/// At most this often a target is started in a row, until something else is a reason to: who stops
-/// it again and again has a reason, too.
+/// The maximum number of attempts in a row, until there is another reason for a start. A program
+/// that repeatedly stops the target has its reason.
 const MAX_ATTEMPTS: u32 = 8;
-/// A target that was active for so long has been started well, in µs.
+/// The time after which an active target counts as successfully started, in µs.
 const LASTED: i64 = 60_000_000;
-/// How long PID 1 may take to see a flag, in µs. Then the flag's target is started by a job.
+/// The time that PID 1 may take to notice a flag, in µs. Then a job starts the flag's target.
 const FLAG_PAUSE: i64 = 5_000_000;
 
-/// What the last job came to, where that was nothing.
+/// The reason why the last job failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Problem {
-    /// It failed, or there was none.
+    /// The job failed, or was not created.
     Failed(String),
-    /// The service manager did not let us.
+    /// The service manager denied the request.
     Refused(String),
-    /// An administrator has masked it.
+    /// An administrator has masked the unit.
     Masked,
 }
 
-/// One target.
+/// A target.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Target {
     /// The devices that it stands for.
     claimed_by: BTreeSet<i64>,
-    /// Where it stands for one device: for which. Of two with one name the later one.
+    /// The device of a target that stands for one device. If two have the same name, the later one.
     owner: Option<i64>,
-    /// The device that it was started for, of a target that stands for one.
+    /// The device that a target of one device was started for.
     started_for: Option<i64>,
-    /// The flag that has PID 1 start it.
+    /// The flag for which PID 1 starts the target.
     flag: Option<Flag>,
-    /// What the service manager has said last.
+    /// The state that the service manager reported last.
     activity: UnitActivity,
-    /// Since when it is active, in µs.
+    /// The time since which the target is active, in µs.
     active_since: i64,
-    /// The job that is under way.
+    /// The job in progress.
     job: Option<Verb>,
-    /// What the last job came to, and what it was for.
+    /// The type of the last job and its problem, if it had one.
     problem: Option<(Verb, Problem)>,
-    /// How often it was started in a row.
+    /// The number of jobs in a row.
     attempts: u32,
-    /// When a job is asked for again, in µs.
+    /// The time of the next request for a job, in µs.
     retry_at: Option<i64>,
-    /// No job is asked for until something changes.
+    /// True if no job is requested until there is a change.
     given_up: bool,
 }
 
@@ -79,22 +79,22 @@ impl Target {
         }
     }
 
-    /// Whether a job is under way.
+    /// Returns true if a job is in progress.
     pub(super) fn is_pending(&self) -> bool {
         self.job.is_some()
     }
 
-    /// Whether it was started for a device that is another one than it stands for now.
+    /// Returns true if the target was started for another device than its current one.
     fn is_stale(&self) -> bool {
         let started_for = self.started_for.filter(|_| self.owner.is_some());
         started_for.is_some_and(|device| self.owner != Some(device))
     }
 
-    /// The job that it needs now. `may_start` says whether one of its devices is so far.
+    /// Returns the job that the target needs now. `may_start` is true if its devices allow a start.
     fn due(&self, may_start: bool) -> Option<Verb> {
         let verb = match (self.claimed_by.is_empty(), self.activity) {
-            // Its devices are gone: a start that still waits, for the bus or for what the target
-            // is ordered after, is cancelled by this.
+            // The devices are removed. The stop cancels a start that still waits for the bus, or
+            // for the units that the target is ordered after.
             (true, _) if self.job == Some(Verb::Start) => return Some(Verb::Stop),
             (true, UnitActivity::Active) => Verb::Stop,
             (false, UnitActivity::Active) if self.is_stale() => Verb::Stop,
@@ -111,7 +111,7 @@ impl Target {
         (!blocked).then_some(verb)
     }
 
-    /// What was tried before says nothing any more.
+    /// Resets the attempts, after a change that may let the next one succeed.
     fn forget_attempts(&mut self) {
         self.attempts = 0;
         self.retry_at = None;
@@ -119,7 +119,7 @@ impl Target {
         self.problem = None;
     }
 
-    /// Has the next attempt wait, longer each time.
+    /// Delays the next attempt. The pause gets longer each time.
     fn pause(&mut self, now: i64) {
         match self.attempts {
             0 => {}
@@ -134,7 +134,7 @@ impl Target {
         }
     }
 
-    /// Takes over what the service manager says.
+    /// Handles the state that the service manager reports.
     fn is_now(&mut self, activity: UnitActivity, now: i64) {
         let before = std::mem::replace(&mut self.activity, activity);
         match activity {
@@ -145,7 +145,8 @@ impl Target {
                 if before != activity {
                     self.active_since = now;
                 }
-                // Nothing says for which device another program has started it.
+                // If another program started the target, the device is unknown: assume the current
+                // one.
                 self.started_for = self.started_for.or(self.owner);
             }
             UnitActivity::Inactive | UnitActivity::Failed => {
@@ -165,9 +166,10 @@ impl Target {
         }
     }
 
-    /// Takes over what became of a job.
+    /// Handles the result of a job.
     fn job(&mut self, verb: Verb, outcome: &JobOutcome, now: i64) {
-        // One that was asked for before the service manager was lost may be answered late.
+        // The result may belong to a job from before the connection to the service manager was
+        // lost.
         if self.job != Some(verb) {
             return;
         }
@@ -190,7 +192,7 @@ impl Target {
                 self.pause(now);
                 Problem::Failed(format!("its job ended with '{result}'"))
             }
-            // Without its template, or with a bad one: asking again does not help.
+            // The template is missing or invalid: another attempt would not help.
             JobOutcome::NotBegun(why) => {
                 self.given_up = true;
                 Problem::Failed(sentence(why))
@@ -234,8 +236,7 @@ impl Target {
 }
 
 impl Machine {
-    /// Has the targets stand for a device as it is now, and those that stood for it before and do
-    /// not any more without it.
+    /// Claims the targets that stand for a device now, and releases those that no longer do.
     pub(super) fn claim_targets(&mut self, index: i64, before: &[Claim]) {
         let Some(device) = self.devices.get(&index) else {
             return;
@@ -247,7 +248,7 @@ impl Machine {
                 .entry(claim.name.clone())
                 .or_insert_with(|| Target::new(claim.flag));
             if target.claimed_by.insert(index) {
-                // What became of earlier jobs says nothing of this device.
+                // The result of an earlier job does not apply to a new device.
                 if target.problem.is_some() {
                     target.forget_attempts();
                 }
@@ -262,7 +263,7 @@ impl Machine {
         }
     }
 
-    /// A target no longer stands for a device.
+    /// Releases the claim of a device on a target.
     pub(super) fn leave_target(&mut self, index: i64, name: &UnitName) {
         let Some(target) = self.targets.get_mut(name) else {
             return;
@@ -274,12 +275,12 @@ impl Machine {
         self.driven.insert(name.clone());
     }
 
-    /// Has every target looked at.
+    /// Marks all targets for a check.
     pub(super) fn drive_every_target(&mut self) {
         self.driven.extend(self.targets.keys().cloned());
     }
 
-    /// Asks for the jobs of those targets of which something has changed.
+    /// Requests the jobs of the targets that are marked for a check.
     pub(super) fn drive_targets(&mut self, now: i64, actions: &mut Vec<Action>) {
         for name in std::mem::take(&mut self.driven) {
             self.drive_target(&name, now, actions);
@@ -291,8 +292,8 @@ impl Machine {
             return;
         };
         self.touched.extend(target.owner);
-        // One that was active when the service manager was asked last may be so still. Every other is
-        // in the list of the next time, if it is there.
+        // An active target is kept, because it may still be active. All other targets are in the
+        // next list of the service manager, if they are active.
         let gone = matches!(
             target.activity,
             UnitActivity::Inactive | UnitActivity::Failed
@@ -301,7 +302,7 @@ impl Machine {
             self.targets.remove(name);
             return;
         }
-        // Without the detector's answer it is not known what is wanted.
+        // Before the detector's first snapshot has ended, the wanted targets are unknown.
         let may_ask = self.service_manager && self.complete && self.paused.is_none();
         let due = target.due(self.may_start(target)).filter(|_| may_ask);
         let reason = self.reason_of(target);
@@ -329,7 +330,7 @@ impl Machine {
         }
     }
 
-    /// Why a job is asked for, for the log.
+    /// Returns the reason for a job, for the log.
     fn reason_of(&self, target: &Target) -> String {
         let device = target.owner.or_else(|| target.claimed_by.first().copied());
         match device.and_then(|index| self.devices.get(&index)) {
@@ -339,8 +340,8 @@ impl Machine {
         }
     }
 
-    /// Whether one of its devices has the answers for its modules; of a flag's target, whether the
-    /// flag is up.
+    /// Returns true if one of its devices has the results for its modules. The target of a flag may
+    /// start if the flag is set.
     fn may_start(&self, target: &Target) -> bool {
         match target.flag {
             Some(flag) => self.announced.contains(&flag),
@@ -351,8 +352,8 @@ impl Machine {
         }
     }
 
-    /// PID 1 starts the target of a flag when it sees the flag; a job is asked for only where that
-    /// does not happen.
+    /// Schedules a job for the target of a flag. PID 1 starts the target when it notices the flag;
+    /// the job is requested only if it does not.
     pub(super) fn expect_target(&mut self, flag: Flag, now: i64) {
         let name = targets::of_flag(flag).filter(|_| self.service_manager);
         let target = name.and_then(|name| Some((self.targets.get_mut(&name)?, name)));
@@ -364,7 +365,7 @@ impl Machine {
         }
     }
 
-    /// The time has come to ask for a job again.
+    /// Handles the end of a pause: a job may be requested again.
     pub(super) fn retry_target(&mut self, name: &UnitName, time: i64) {
         if let Some(target) = self.targets.get_mut(name)
             && target.retry_at == Some(time)
@@ -375,7 +376,7 @@ impl Machine {
         }
     }
 
-    /// The service manager can be asked, and of our targets these are there.
+    /// Handles a new connection to the service manager, with the state of our targets.
     pub(super) fn targets_known(&mut self, known: Vec<(UnitName, UnitActivity)>, now: i64) {
         self.service_manager = true;
         let listed: BTreeSet<&UnitName> = known.iter().map(|(name, _)| name).collect();
@@ -392,7 +393,8 @@ impl Machine {
         self.drive_every_target();
     }
 
-    /// The service manager cannot be asked any more: of no job is known what became of it.
+    /// Handles the loss of the connection to the service manager: the results of the jobs are
+    /// unknown.
     pub(super) fn targets_unknown(&mut self) {
         self.service_manager = false;
         for target in self.targets.values_mut() {
@@ -401,10 +403,10 @@ impl Machine {
         self.drive_every_target();
     }
 
-    /// The service manager has read its unit files again: what it said of them may not hold any more.
+    /// Handles a reload of the unit files: earlier errors may no longer apply.
     pub(super) fn unit_files_read(&mut self) {
         for (name, target) in &mut self.targets {
-            // Not what was stopped each time that it was started.
+            // Not a target that was stopped after each start.
             if target.given_up && target.attempts < MAX_ATTEMPTS {
                 target.forget_attempts();
                 self.driven.insert(name.clone());
@@ -412,7 +414,7 @@ impl Machine {
         }
     }
 
-    /// Takes over the state of a target, of whichever device and whoever has changed it.
+    /// Handles the state of a target, whichever program has changed it.
     pub(super) fn target_is(&mut self, name: &UnitName, activity: UnitActivity, now: i64) {
         let flag = Flag::ALL
             .into_iter()
@@ -425,7 +427,7 @@ impl Machine {
         self.driven.insert(name.clone());
     }
 
-    /// Takes over what became of a job.
+    /// Handles the result of a job.
     pub(super) fn job(&mut self, name: &UnitName, verb: Verb, outcome: &JobOutcome, now: i64) {
         if let Some(target) = self.targets.get_mut(name) {
             target.job(verb, outcome, now);
@@ -433,7 +435,7 @@ impl Machine {
         }
     }
 
-    /// Asks again for every target that was given up.
+    /// Allows all targets that were given up to be requested again.
     pub(super) fn reconcile_targets(&mut self) {
         for target in self.targets.values_mut() {
             target.forget_attempts();
@@ -441,13 +443,13 @@ impl Machine {
         self.drive_every_target();
     }
 
-    /// The targets that stand for a device alone, as they are shown.
+    /// Returns the targets that stand for this device alone, as they are shown.
     pub(super) fn shown_targets(&self, index: i64) -> Vec<orchestrator::Target> {
         let device = self.devices.get(&index);
         let claims = device.iter().flat_map(|device| &device.claims);
         let of_one = claims.filter(|claim| claim.of_one);
         let known = of_one.filter_map(|claim| Some((&claim.name, self.targets.get(&claim.name)?)));
-        // Of two devices with one name the later one has the target.
+        // If two devices have the same name, the later one has the target.
         let own = known.filter(|(_, target)| target.owner == Some(index));
         let shown = own.map(|(name, target)| orchestrator::Target {
             name: name.to_string(),
@@ -457,7 +459,7 @@ impl Machine {
         shown.collect()
     }
 
-    /// A sentence for each target that no device needs any more and that could not be stopped.
+    /// Returns a message for each active target that no device needs and that was not stopped.
     pub(super) fn left_behind(&self) -> impl Iterator<Item = String> {
         let left = self.targets.iter().filter(|(_, target)| {
             target.claimed_by.is_empty()

@@ -1,4 +1,4 @@
-//! The machine's decisions: scripts of events in, and actions out, in words.
+//! The tests of the machine: events as input, and actions as text.
 
 mod devices;
 mod explore;
@@ -26,7 +26,7 @@ pub const PATIENCE: Patience = Patience {
     driver: 5 * SECOND,
 };
 
-/// The rules that most scripts go by.
+/// The rules of most tests.
 pub const RULES: &str = r#"
 [[rule]]
 modules = ["ib_uverbs", "rdma_ucm"]
@@ -76,7 +76,7 @@ pub fn device(index: i64, name: &str, protocols: &[Protocol]) -> detector::Devic
     }
 }
 
-/// A device whose nodes are there.
+/// Returns a device with all its nodes.
 pub fn whole(index: i64, name: &str, protocols: &[Protocol]) -> detector::Device {
     let mut device = device(index, name, protocols);
     device.uverbs = Some(format!("uverbs{index}"));
@@ -96,14 +96,14 @@ pub fn sources(text: &str) -> Sources {
     }
 }
 
-/// A machine and the time that it is.
+/// A machine with the current time.
 pub struct Script {
     pub machine: Machine,
     pub now: i64,
 }
 
 impl Script {
-    /// A machine with these rules that has just begun, at second 100.
+    /// Returns a machine with these rules that has just started, at second 100.
     pub fn new(rules: &str) -> Self {
         let mut script = Self {
             machine: Machine::new(),
@@ -116,7 +116,8 @@ impl Script {
         script
     }
 
-    /// A machine whose start is over, without a device. The service manager cannot be asked yet.
+    /// Returns a machine without devices whose start is complete. It has no connection to the
+    /// service manager.
     pub fn started(rules: &str) -> Self {
         let mut script = Self::new(rules);
         script.tell(Event::SnapshotBegins);
@@ -124,24 +125,26 @@ impl Script {
         script
     }
 
-    /// A machine whose start is over, without a device, and that can ask the service manager.
+    /// Returns a machine without devices whose start is complete, with a connection to the service
+    /// manager.
     pub fn with_bus(rules: &str) -> Self {
         let mut script = Self::started(rules);
         script.tell(Event::Targets(Vec::new()));
         script
     }
 
-    /// What an event leads to, in words: decisions, and how far each device is.
+    /// Passes an event to the machine. Returns the decisions and the states of devices as text.
     pub fn tell(&mut self, event: Event) -> Vec<String> {
         let actions = self.machine.step(event, self.now);
-        // Whatever happens, a state that was written down is the same when it is read again.
+        // After each event, a serialized state must stay the same when it is read and serialized
+        // again.
         let state = serde_json::to_string(&self.machine).unwrap();
         let again: Machine = serde_json::from_str(&state).unwrap();
         assert_eq!(serde_json::to_string(&again).unwrap(), state);
         actions.iter().filter_map(words).collect()
     }
 
-    /// What several events lead to.
+    /// Passes several events to the machine.
     pub fn all(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<String> {
         events
             .into_iter()
@@ -149,17 +152,17 @@ impl Script {
             .collect()
     }
 
-    /// A device is told.
+    /// Adds a device, or changes it.
     pub fn there(&mut self, device: detector::Device) -> Vec<String> {
         self.tell(Event::Device(Box::new(device)))
     }
 
-    /// The loader answers.
+    /// Passes the loader's result to the machine.
     pub fn answer(&mut self, module: &str, outcome: Outcome) -> Vec<String> {
         self.tell(answer(module, outcome))
     }
 
-    /// Time goes on, and each deadline on the way is told.
+    /// Advances the time, with each deadline on the way.
     pub fn wait(&mut self, seconds: i64) -> Vec<String> {
         let end = self.now + seconds * SECOND;
         let mut told = Vec::new();
@@ -195,7 +198,7 @@ fn words(action: &Action) -> Option<String> {
     }
 }
 
-/// Those that are decisions, without what is shown.
+/// Returns only the decisions, without the states.
 pub fn decisions(told: &[String]) -> Vec<&str> {
     let shown = [
         "Registered",

@@ -1,5 +1,5 @@
-//! The devices as the detector tells them: what each should have by the rules as they are now, and
-//! which flags stand for it. Pure. Must never hold on to what a device that is gone wanted.
+//! The devices that the detector reports: the modules and targets that each should have by the
+//! current rules, and its flags. Pure. Must never keep the requests of a device that was removed.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::module::Again;
 use super::{Action, Flag, Machine, Subject, Timer};
 use crate::{bounds, targets};
 
-/// Whether two records are of one device: the hardware is the same.
+/// Returns true if two records describe the same hardware.
 fn is_same(one: &detector::Device, other: &detector::Device) -> bool {
     one.node_guid == other.node_guid && one.pci_address == other.pci_address
 }
@@ -20,7 +20,7 @@ fn is_same(one: &detector::Device, other: &detector::Device) -> bool {
 impl Machine {
     pub(super) fn device(&mut self, record: detector::Device, now: i64, actions: &mut Vec<Action>) {
         let index = record.index;
-        // The index begins anew when ib_core is loaded anew: another device may have it.
+        // The index starts again at zero when ib_core is loaded again: another device may have it.
         let another = self
             .devices
             .get(&index)
@@ -50,7 +50,7 @@ impl Machine {
         self.ask(&Subject::Device(index), Again::No, actions);
     }
 
-    /// Takes a device through the rules as they are now.
+    /// Applies the current rules to a device.
     pub(super) fn want(&mut self, index: i64, actions: &mut Vec<Action>) {
         let Some(device) = self.devices.get_mut(&index) else {
             return;
@@ -63,7 +63,7 @@ impl Machine {
             true => (Vec::new(), Vec::new()),
             false => targets::of_device(&device.record, &wants.roles, device.flags()),
         };
-        // The hardware is there still; what hangs on the device cannot use it from here.
+        // The hardware still exists, but programs on this side cannot use the device.
         claims.retain(|claim| claim.flag.is_some() || !device.record.in_other_netns);
         let claims_before = std::mem::replace(&mut device.claims, claims);
         device.unnamed = unnamed;
@@ -81,7 +81,7 @@ impl Machine {
         self.lower_flags(actions);
     }
 
-    /// Notes which flags a device stands for now.
+    /// Records the flags of a device.
     fn flag(&mut self, index: i64) {
         for devices in self.flagged.values_mut() {
             devices.remove(&index);
@@ -92,8 +92,9 @@ impl Machine {
         }
     }
 
-    /// What was unloaded or failed is wanted again by a device that was not there then: a driver may
-    /// have failed for want of it. What is missing or denied is so for every device.
+    /// Requests modules again that were unloaded or that failed, for a device that is new: a driver
+    /// may have failed because there was no device. A module that is missing or denied is so for
+    /// all devices.
     fn want_again(&mut self, index: i64) {
         let Some(device) = self.devices.get(&index) else {
             return;
@@ -132,7 +133,7 @@ impl Machine {
         self.lower_flags(actions);
     }
 
-    /// Notes that something of a device is another one now.
+    /// Records that a device has changed.
     pub(super) fn changed(&mut self, index: i64) {
         let Some(device) = self.devices.get(&index) else {
             return;
@@ -144,7 +145,7 @@ impl Machine {
         self.touched.insert(index);
     }
 
-    /// Shows a device's status.
+    /// Publishes the status of a device.
     pub(super) fn publish(&mut self, index: i64, now: i64, actions: &mut Vec<Action>) {
         let targets = self.shown_targets(index);
         let Some(device) = self.devices.get_mut(&index) else {
@@ -160,7 +161,7 @@ impl Machine {
         actions.push(Action::Publish(Box::new(status)));
     }
 
-    /// Takes down the flags that no device stands for any more.
+    /// Removes the flags that have no device left.
     fn lower_flags(&mut self, actions: &mut Vec<Action>) {
         self.flagged.retain(|_, devices| !devices.is_empty());
         let announced = std::mem::take(&mut self.announced);
@@ -173,8 +174,8 @@ impl Machine {
         }
     }
 
-    /// A flag goes up as soon as one of its devices has got all the answers: a module that was
-    /// refused keeps that device from being ready, but not the machine from having RDMA.
+    /// Sets a flag when the first of its devices has the results for all modules. A refused module
+    /// keeps that device from being ready, but not the host from having RDMA.
     pub(super) fn announce(&mut self, index: i64, now: i64, actions: &mut Vec<Action>) {
         let Some(device) = self.devices.get(&index) else {
             return;
@@ -191,7 +192,7 @@ impl Machine {
         }
     }
 
-    /// Has a flag written or taken away. What could not be done before is forgotten.
+    /// Requests that a flag is written or removed. Cancels the retry of an earlier failure.
     pub(super) fn set_flag(&mut self, flag: Flag, up: bool, actions: &mut Vec<Action>) {
         self.timers.retain(|(_, timer)| *timer != Timer::Flag(flag));
         actions.push(Action::SetFlag(flag, up));

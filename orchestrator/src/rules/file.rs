@@ -1,5 +1,5 @@
-//! One rules file: its text to rules, or to an error that says where it is wrong and what was
-//! probably meant. Pure. Must never use a part of a file that has an error elsewhere.
+//! The parser of a rules file: it returns the rules, or an error with the line and a probable
+//! correction. Pure. Must never use a part of a file that has an error elsewhere.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -13,17 +13,17 @@ use super::selector::{KINDS, Keys, Name, PROTOCOLS, Selector, kind_name, protoco
 use super::table::{File, Table, Text, nearest};
 use crate::targets::Role;
 
-/// What is wrong with a file of rules.
+/// An error in a rules file or list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub struct RulesError {
     file: PathBuf,
-    /// From 1, where one line is to blame.
+    /// The line of the error, from 1, if there is one.
     line: Option<usize>,
     message: String,
     hint: Option<String>,
-    /// Whether the last good version of the file stays in use.
+    /// True if the last good version of the file stays in use.
     kept: bool,
-    /// The file of its name in a later directory that is in use instead.
+    /// The file of the same name in a later directory, if that is in use instead.
     #[serde(default)]
     instead: Option<PathBuf>,
 }
@@ -54,20 +54,20 @@ impl RulesError {
         self
     }
 
-    /// Notes the file that is in use in the place of this one.
+    /// Records the file that is in use instead of this one.
     pub(super) fn is_replaced_by(&mut self, path: &Path) {
         if self.file != path {
             self.instead = Some(path.to_owned());
         }
     }
 
-    /// The file.
+    /// Returns the file.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// The line, from 1, where one is to blame.
+    /// Returns the line of the error, from 1, if there is one.
     #[must_use]
     pub fn line(&self) -> Option<usize> {
         self.line
@@ -94,21 +94,21 @@ impl fmt::Display for RulesError {
     }
 }
 
-/// A whole file.
+/// The rules of a file.
 #[derive(Debug)]
 pub(super) struct RulesFile {
     pub rules: Vec<RuleText>,
     pub functions: Vec<RuleText>,
 }
 
-/// One rule: for devices, or for functions, which have no lists, roles and restoring.
+/// A rule for devices or for functions. A rule for functions has no list, roles or restoring.
 #[derive(Clone, Debug)]
 pub(super) struct RuleText {
-    /// The line that it begins at, from 1.
+    /// The first line of the rule, from 1.
     pub line: usize,
     pub selector: Selector,
     pub modules: Vec<ModuleName>,
-    /// The name of the list of rdma-core that takes the place of `modules` where it is there.
+    /// The name of the rdma-core list that replaces `modules`, if it exists.
     pub list: Option<String>,
     pub roles: Vec<Role>,
     pub restore: bool,
@@ -131,7 +131,7 @@ const OF_DEVICES: [&str; 10] = [
 /// The keys that select functions.
 const OF_FUNCTIONS: [&str; 4] = ["driver", "pci_id", "pci_address", "name"];
 
-/// Reads a file.
+/// Parses a file.
 pub(super) fn parse(path: &Path, text: &str) -> Result<RulesFile, RulesError> {
     let file = File { path, text };
     let document = file.document()?;
@@ -206,7 +206,7 @@ fn function_rule(table: &Table<'_>) -> Result<RuleText, RulesError> {
     }
 }
 
-/// The selector of a rule: its own keys, and those below `not`.
+/// Parses the selector of a rule: its own keys, and those below `not`.
 fn selector(
     table: &Table<'_>,
     not: Option<&Table<'_>>,
@@ -266,7 +266,7 @@ fn names(
     Ok(names)
 }
 
-/// Values of which each is one of a few words.
+/// Parses an array of words, each of which must be in `all`.
 fn one_of<T: Copy>(
     table: &Table<'_>,
     key: &str,
@@ -296,7 +296,7 @@ fn one_of<T: Copy>(
     values.collect::<Result<_, _>>().map(Some)
 }
 
-/// The numbers of virtual functions: `3`, or `"0-7"`.
+/// Parses the numbers of virtual functions: `3`, or `"0-7"`.
 fn numbers(table: &Table<'_>) -> Result<Option<Vec<RangeInclusive<i64>>>, RulesError> {
     let Some(values) = table.numbers("function_number")? else {
         return Ok(None);

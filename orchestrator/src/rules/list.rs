@@ -1,6 +1,6 @@
-//! rdma-core's lists of modules, `/etc/rdma/modules/NAME.conf`: a module a line, as in
-//! `modules-load.d(5)`. Pure. Must never let one bad line take the others down, for the original
-//! does not either.
+//! The parser of rdma-core's lists of modules, `/etc/rdma/modules/NAME.conf`: one module per line,
+//! as in `modules-load.d(5)`. Pure. Must never let an invalid line disable the others, because
+//! rdma-core does not either.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use interfaces::names::ModuleName;
 
 use super::file::RulesError;
 
-/// The modules of a list, and what is wrong with lines that name none.
+/// Returns the modules of a list, and an error for each invalid line.
 pub fn parse(path: &Path, text: &str) -> (Vec<ModuleName>, Vec<RulesError>) {
     let (mut modules, mut errors) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {

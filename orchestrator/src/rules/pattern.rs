@@ -1,11 +1,11 @@
-//! Patterns of names, as udev's rules have them (`glob(7)`): `*`, `?`, and `[...]` for one character
-//! of a set. Pure. Must never accept a pattern that its property can never match without saying so:
-//! a rule that leaves devices alone would leave none alone.
+//! The patterns for names, as in udev's rules (`glob(7)`): `*`, `?`, and `[...]` for one character
+//! of a set. Pure. Must never accept a pattern that can never match its property: a rule that
+//! excludes devices from management would exclude none.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// The longest pattern, in characters: longer than every name that the kernel gives.
+/// The maximum length of a pattern, in characters: more than that of any name in the kernel.
 const MAX_LEN: usize = 255;
 
 /// A pattern.
@@ -15,24 +15,24 @@ pub struct Pattern {
     parts: Vec<Part>,
 }
 
-/// Part of a pattern: one character of a set, or any number of them.
+/// A part of a pattern: one character of a set, or any number of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Part {
     set: Set,
     repeats: bool,
 }
 
-/// Characters, by ranges that include both ends.
+/// A set of characters, as ranges that include both ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Set(Vec<(char, char)>);
 
-/// Why a text is not a pattern.
+/// An error in a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// It is empty.
+    /// The text is empty.
     #[error("it is empty")]
     Empty,
-    /// It is longer than [`MAX_LEN`].
+    /// The text is longer than [`MAX_LEN`].
     #[error("it has more than {MAX_LEN} characters")]
     TooLong,
     /// A set has no end.
@@ -41,19 +41,19 @@ pub enum PatternError {
     /// A range of a set runs backwards.
     #[error("the range {0}-{1} is empty")]
     Backwards(char, char),
-    /// It has what rules of udev separate alternatives by.
+    /// The text has the separator of alternatives in udev's rules.
     #[error("'|' separates nothing here: write each name as a string of its own")]
     Alternatives,
-    /// It has an escape.
+    /// The text has an escape.
     #[error("there are no escapes: write [*] for the character '*'")]
     Escape,
 }
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Fails if the text is not a valid pattern.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         if text.is_empty() {
             return Err(PatternError::Empty);
@@ -85,7 +85,8 @@ impl Pattern {
         Ok(Self { text, parts })
     }
 
-    /// What the kernel gives a name: any characters but a slash and control characters.
+    /// Returns the pattern of all names in the kernel: any characters except a slash and control
+    /// characters.
     #[must_use]
     pub fn of_names() -> Self {
         let none = Set(vec![('\0', '\u{1f}'), ('/', '/'), ('\u{7f}', '\u{9f}')]);
@@ -99,26 +100,26 @@ impl Pattern {
         }
     }
 
-    /// Whether the whole of `value` matches.
+    /// Returns true if the whole of `value` matches.
     #[must_use]
     pub fn matches(&self, value: &str) -> bool {
         let value: Vec<Part> = value.chars().map(Part::literal).collect();
         meet(&self.parts, &value)
     }
 
-    /// Whether there is a text that this and `other` match.
+    /// Returns true if a text exists that matches both patterns.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
         meet(&self.parts, &other.parts)
     }
 
-    /// How many characters what it matches has at least.
+    /// Returns the minimum length of a matching text, in characters.
     #[must_use]
     pub fn shortest(&self) -> usize {
         self.parts.iter().filter(|part| !part.repeats).count()
     }
 
-    /// Its text, when that is what it matches alone.
+    /// Returns the text of the pattern, if no other text matches.
     #[must_use]
     pub fn literal(&self) -> Option<&str> {
         (!self.text.contains(['*', '?', '['])).then_some(&self.text)
@@ -146,8 +147,8 @@ impl Part {
 }
 
 impl Set {
-    /// Reads what stands behind a `[`; gives the text behind its `]`, too. As in `glob(7)`, a `]` that
-    /// comes first and a `-` at either end stand for themselves, and `!` turns the set around; so does
+    /// Parses the text behind a `[`, and returns the text behind its `]`, too. As in `glob(7)`, a
+    /// `]` at the beginning and a `-` at either end are literal, and `!` negates the set; so does
     /// `^`, as in a regular expression.
     fn parse(text: &str) -> Result<(Self, &str), PatternError> {
         let (negated, body) = match text.strip_prefix(['!', '^']) {
@@ -178,7 +179,7 @@ impl Set {
         Ok((set, after.strip_prefix(']').unwrap_or(after)))
     }
 
-    /// All characters that are not in it.
+    /// Returns the set of all other characters.
     fn others(mut self) -> Self {
         self.0.sort_unstable();
         let mut others = Vec::new();
@@ -206,8 +207,8 @@ impl Set {
     }
 }
 
-/// Whether there is a text that both match: a search over how far each has come. It takes at most as
-/// many steps as the product of their lengths.
+/// Returns true if a text exists that matches both: a search over the positions in both patterns.
+/// The number of steps is at most the product of their lengths.
 fn meet(one: &[Part], other: &[Part]) -> bool {
     let mut seen = BTreeSet::new();
     let mut open = vec![(0, 0)];
@@ -219,7 +220,7 @@ fn meet(one: &[Part], other: &[Part]) -> bool {
         if a.is_none() && b.is_none() {
             return true;
         }
-        // A part that repeats may also be over.
+        // A part that repeats may also end here.
         if a.is_some_and(|a| a.repeats) {
             open.push((i + 1, j));
         }

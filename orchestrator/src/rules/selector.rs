@@ -1,6 +1,6 @@
-//! What a rule selects devices and functions by. All of its keys have to match, and of each key one
-//! of its values; of the keys below `not` none may match. A key that is not given matches everything.
-//! Pure. Must never select by what the detector did not tell.
+//! The selector of a rule. All of its keys must match, and of each key at least one value; of the
+//! keys below `not` none may match. A missing key matches everything. Pure. Must never select by
+//! data that the detector did not send.
 
 use std::ops::RangeInclusive;
 
@@ -12,37 +12,37 @@ use super::pattern::Pattern;
 /// A selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
-    /// All of these have to match.
+    /// The keys that must all match.
     pub keys: Keys,
-    /// None of these may match.
+    /// The keys of which none may match.
     pub not: Keys,
 }
 
-/// Keys with their values.
+/// The keys with their values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// A port speaks one of these.
+    /// The protocols, of which a port has one.
     pub protocol: Option<Vec<Protocol>>,
-    /// It is one of these.
+    /// The kinds of devices.
     pub kind: Option<Vec<Kind>>,
-    /// Whether it is a virtual function.
+    /// True to select virtual functions, false to select all others.
     pub virtual_function: Option<bool>,
-    /// The number of the virtual function or subfunction is in one of these.
+    /// The ranges of the number of the virtual function or subfunction.
     pub function_number: Option<Vec<RangeInclusive<i64>>>,
-    /// What is compared as text.
+    /// The patterns for the properties that are names.
     pub names: Vec<(Name, Vec<Pattern>)>,
 }
 
-/// A property that patterns are for.
+/// A property that is matched with patterns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
-    /// The driver of the parent device; of a function its own.
+    /// The driver of the parent device; for a function, its own driver.
     Driver,
-    /// Vendor and device of the parent PCI function, like `15b3:101d`.
+    /// The vendor and device of the parent PCI function, like `15b3:101d`.
     PciId,
     /// The address of the parent PCI function, like `0000:c1:00.0`.
     PciAddress,
-    /// The address of the physical function that a virtual function or subfunction is of.
+    /// The address of the physical function of a virtual function or subfunction.
     PhysicalFunction,
     /// The node GUID, like `0002:c903:0012:3456`.
     Guid,
@@ -50,26 +50,26 @@ pub enum Name {
     Device,
     /// The name of the function on its bus.
     Function,
-    /// The network interface behind a port.
+    /// The network interface of a port.
     Netdev,
 }
 
 impl Selector {
-    /// Whether `device` is selected.
+    /// Returns true if `device` is selected.
     #[must_use]
     pub fn selects(&self, device: &Device) -> bool {
         self.keys.compare(device).all(|matches| matches)
             && !self.not.compare(device).any(|matches| matches)
     }
 
-    /// Whether `function` is selected, by what a function has.
+    /// Returns true if `function` is selected. Compares the properties that a function has.
     #[must_use]
     pub fn selects_function(&self, function: &Function) -> bool {
         self.keys.compare_function(function).all(|matches| matches)
             && !self.not.compare_function(function).any(|matches| matches)
     }
 
-    /// What it selects by, as its file says it.
+    /// Returns the selector in the words of a rules file.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         let not = self.not.words().into_iter();
@@ -77,7 +77,7 @@ impl Selector {
         self.keys.words().into_iter().chain(not).collect()
     }
 
-    /// A sentence, when a key can match nothing because a second key excludes what it has to be.
+    /// Returns a message if a key can never match because another key excludes all of its values.
     #[must_use]
     pub fn contradiction(&self) -> Option<String> {
         let (keys, not) = (&self.keys, &self.not);
@@ -117,13 +117,13 @@ impl Selector {
 }
 
 impl Keys {
-    /// What is wanted of being a virtual function, if anything.
+    /// Returns the required value of `virtual_function`, if there is one.
     fn is_virtual(&self, not: &Self) -> Option<bool> {
         self.virtual_function
             .or(not.virtual_function.map(|excluded| !excluded))
     }
 
-    /// Of each key that is given, whether it matches.
+    /// Returns for each key whether it matches.
     fn compare(&self, device: &Device) -> impl Iterator<Item = bool> {
         let ports = || device.ports.iter();
         let protocol = self
@@ -156,7 +156,7 @@ impl Keys {
         others.into_iter().flatten().chain(names)
     }
 
-    /// The same of a function.
+    /// Returns for each name whether it matches.
     fn compare_function(&self, function: &Function) -> impl Iterator<Item = bool> {
         self.names.iter().map(|(name, patterns)| {
             let matches = |value: &str| patterns.iter().any(|pattern| pattern.matches(value));
@@ -192,7 +192,7 @@ impl Keys {
 }
 
 impl Name {
-    /// What can be selected by for devices, in the order in which it is shown.
+    /// The names for devices, in the order in which they are shown.
     pub const OF_DEVICES: [Self; 7] = [
         Self::Driver,
         Self::PciId,
@@ -202,11 +202,11 @@ impl Name {
         Self::Device,
         Self::Netdev,
     ];
-    /// The same for functions.
+    /// The names for functions.
     pub const OF_FUNCTIONS: [Self; 4] =
         [Self::Driver, Self::PciId, Self::PciAddress, Self::Function];
 
-    /// The key in a file.
+    /// Returns the key in a rules file.
     #[must_use]
     pub fn key(self) -> &'static str {
         match self {
@@ -223,9 +223,9 @@ impl Name {
     /// Checks that the pattern can match a value of this property.
     ///
     /// # Errors
-    /// Why it never can.
+    /// Returns the reason if the pattern can never match.
     pub fn check(self, pattern: &Pattern, of_functions: bool) -> Result<(), String> {
-        // In these, `h` stands for a hexadecimal digit.
+        // In these patterns, `h` stands for a hexadecimal digit.
         let like = |shapes: &[&str], example: &str| {
             let shapes = shapes.iter().map(|shape| shape.replace('h', "[0-9a-f]"));
             let mut shapes = shapes.filter_map(|shape| Pattern::parse(&shape).ok());
@@ -268,8 +268,8 @@ impl Name {
     }
 }
 
-/// What addresses of PCI functions look like: a domain has four digits, and more where a bridge makes
-/// it up (`drivers/pci/controller/vmd.c`); a device at most 1f, and a function at most 7.
+/// The patterns of PCI addresses. A domain has four digits, or more if a bridge creates it
+/// (`drivers/pci/controller/vmd.c`). A device is at most 1f, and a function at most 7.
 const PCI_ADDRESSES: [&str; 5] = [
     "hhhh:hh:[01]h.[0-7]",
     "hhhhh:hh:[01]h.[0-7]",
@@ -278,7 +278,7 @@ const PCI_ADDRESSES: [&str; 5] = [
     "hhhhhhhh:hh:[01]h.[0-7]",
 ];
 
-/// Every protocol that a rule can name.
+/// All protocols that a rule can name.
 pub const PROTOCOLS: [Protocol; 6] = [
     Protocol::Infiniband,
     Protocol::Roce,
@@ -288,7 +288,7 @@ pub const PROTOCOLS: [Protocol; 6] = [
     Protocol::Unknown,
 ];
 
-/// Every kind that a rule can name.
+/// All kinds that a rule can name.
 pub const KINDS: [Kind; 6] = [
     Kind::Function,
     Kind::VirtualFunction,
@@ -298,7 +298,7 @@ pub const KINDS: [Kind; 6] = [
     Kind::Software,
 ];
 
-/// The name of a protocol, as it is written.
+/// Returns the name of a protocol.
 #[must_use]
 pub fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
@@ -311,7 +311,7 @@ pub fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-/// The name of a kind, as it is written in rules.
+/// Returns the name of a kind, as in rules files.
 #[must_use]
 pub fn kind_name(kind: Kind) -> &'static str {
     match kind {

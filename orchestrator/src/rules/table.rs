@@ -1,5 +1,5 @@
-//! The tables of a rules file, with the lines that things stand on. Pure. Must never pass over a key
-//! that no caller asks for: a typo would be a rule that does something else.
+//! The tables of a rules file, with the lines of their keys and values. Pure. Must never ignore a
+//! key that no caller requests: a typo would change the meaning of a rule.
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,10 +9,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::file::RulesError;
 
-/// Words that are more than this many changes apart are not taken for one another.
+/// The maximum number of changes between a typo and the word that is suggested.
 const MOST_TYPOS: usize = 3;
 
-/// A file, for the lines of errors.
+/// A file, with the text for line numbers in errors.
 #[derive(Clone, Copy)]
 pub(super) struct File<'t> {
     pub path: &'t Path,
@@ -30,12 +30,12 @@ pub(super) struct Table<'t> {
 pub(super) struct Text<'t> {
     file: File<'t>,
     at: Range<usize>,
-    /// What it says.
+    /// The text of the value.
     pub text: &'t str,
 }
 
 impl<'t> File<'t> {
-    /// The whole of it.
+    /// Parses the whole file.
     pub fn document(self) -> Result<Spanned<DeValue<'t>>, RulesError> {
         match DeTable::parse(self.text) {
             Ok(table) => Ok(Spanned::new(
@@ -50,7 +50,7 @@ impl<'t> File<'t> {
         }
     }
 
-    /// A table, whose keys have to be among these.
+    /// Returns a table whose keys must be in `known`.
     pub fn table(
         self,
         value: &'t Spanned<DeValue<'t>>,
@@ -94,12 +94,12 @@ impl<'t> File<'t> {
 }
 
 impl<'t> Table<'t> {
-    /// The line that it begins at, from 1.
+    /// Returns the first line of the table, from 1.
     pub fn line(&self) -> usize {
         self.file.line(&self.at)
     }
 
-    /// An error of the table as a whole.
+    /// Returns an error of the table as a whole.
     pub fn error(&self, message: impl Into<String>) -> RulesError {
         self.file.error(&self.at, message)
     }
@@ -108,7 +108,7 @@ impl<'t> Table<'t> {
         self.entries.get(key)
     }
 
-    /// The tables `[[key]]`.
+    /// Returns the tables `[[key]]`.
     pub fn tables(&self, key: &str) -> Result<Vec<&'t Spanned<DeValue<'t>>>, RulesError> {
         let Some(value) = self.get(key) else {
             return Ok(Vec::new());
@@ -130,7 +130,7 @@ impl<'t> Table<'t> {
         }
     }
 
-    /// The table below `key`, whose keys have to be among these.
+    /// Returns the table below `key`, whose keys must be in `known`.
     pub fn table(&self, key: &str, known: &[&str]) -> Result<Option<Table<'t>>, RulesError> {
         let table = self.get(key).map(|value| match value.get_ref() {
             DeValue::Table(_) => self.file.table(value, known),
@@ -145,7 +145,7 @@ impl<'t> Table<'t> {
         table.transpose()
     }
 
-    /// A boolean.
+    /// Returns a boolean.
     pub fn boolean(&self, key: &str) -> Result<Option<bool>, RulesError> {
         let boolean = |value: &'t Spanned<DeValue<'t>>| match value.get_ref() {
             DeValue::Boolean(value) => Ok(*value),
@@ -154,7 +154,7 @@ impl<'t> Table<'t> {
         self.get(key).map(boolean).transpose()
     }
 
-    /// A string.
+    /// Returns a string.
     pub fn text(&self, key: &str) -> Result<Option<Text<'t>>, RulesError> {
         let text = |value: &'t Spanned<DeValue<'t>>| match value.get_ref() {
             DeValue::String(text) => Ok(self.of(value, text)),
@@ -163,12 +163,12 @@ impl<'t> Table<'t> {
         self.get(key).map(text).transpose()
     }
 
-    /// Strings; an array of none is an error.
+    /// Returns an array of strings. An empty array is an error.
     pub fn texts(&self, key: &str) -> Result<Option<Vec<Text<'t>>>, RulesError> {
         self.not_empty(key, self.strings(key)?)
     }
 
-    /// Strings, or none.
+    /// Returns an array of strings, which may be empty or missing.
     pub fn some_texts(&self, key: &str) -> Result<Vec<Text<'t>>, RulesError> {
         Ok(self.strings(key)?.unwrap_or_default())
     }
@@ -180,7 +180,7 @@ impl<'t> Table<'t> {
         })
     }
 
-    /// Numbers, and strings of numbers, as they are written; an array of none is an error.
+    /// Returns an array of numbers and strings, as they are written. An empty array is an error.
     pub fn numbers(&self, key: &str) -> Result<Option<Vec<Text<'t>>>, RulesError> {
         let numbers = self.array(key, "numbers or strings", |value| match value.get_ref() {
             DeValue::Integer(number) => Some(self.of(value, number.as_str())),
@@ -250,13 +250,13 @@ impl<'t> Table<'t> {
 }
 
 impl Text<'_> {
-    /// An error of this value.
+    /// Returns an error of this value.
     pub fn error(&self, message: impl Into<String>) -> RulesError {
         self.file.error(&self.at, message)
     }
 }
 
-/// What a value is, in words.
+/// Returns the name of the value's type.
 fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -269,17 +269,17 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// What takes the place of a key that rules no longer have.
+/// Returns the replacement for a key that was removed from the format.
 fn gone(key: &str) -> Option<&'static str> {
     matches!(key, "units" | "while_active")
         .then_some("roles, with the unit hung on rdma-role@ROLE.target by WantedBy=")
 }
 
-/// The word that is nearest to one that was found, when it is near enough to have been meant.
+/// Returns the nearest known word, if it is near enough to be suggested.
 pub(super) fn nearest<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
     let distance = |word: &str| strsim::damerau_levenshtein(found, word);
     let near = known.iter().min_by_key(|word| distance(word))?;
-    // Of a word of two letters every other is near.
+    // Every other word is near to a very short one.
     let most = MOST_TYPOS.min(found.chars().count().saturating_sub(1));
     (distance(near) <= most).then_some(near)
 }

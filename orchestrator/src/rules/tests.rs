@@ -1,4 +1,4 @@
-//! Rules files: what they select, and what is wrong with bad ones.
+//! The tests of rules files: the devices that they select, and the errors of invalid files.
 
 use interfaces::detector::{Kind, Protocol};
 
@@ -26,7 +26,7 @@ fn read(files: &[(&str, &str)]) -> Rules {
     Rules::read(&sources, &Rules::default())
 }
 
-/// The shipped rules, beside these lists of rdma-core.
+/// Returns the shipped rules, with these lists of rdma-core.
 pub fn shipped(lists: &[(&str, &str)]) -> Rules {
     let sources = Sources {
         rules: vec![source("50-rdma-core.toml", SHIPPED)],
@@ -43,14 +43,14 @@ fn modules(rules: &Rules, device: &Device) -> Vec<String> {
     wanted.map(|module| module.name.to_string()).collect()
 }
 
-/// The one error of a file.
+/// Returns the only error of a file.
 fn error(text: &str) -> String {
     let rules = read(&[
         ("10-x.toml", text),
         ("20-good.toml", "[[rule]]\nmodules = [\"rds_rdma\"]\n"),
     ]);
     assert_eq!(rules.errors().len(), 1, "{:?}", rules.errors());
-    // The other file works on.
+    // The other file stays in use.
     assert_eq!(
         modules(&rules, &device(1, "a", &[Protocol::Roce])),
         ["rds_rdma"]
@@ -94,7 +94,7 @@ fn of_roce(rules: &Rules) -> Vec<String> {
     modules(rules, &device(1, "a", &[Protocol::Roce]))
 }
 
-/// cases.md K3: a copy with a typo in /etc stopped what the shipped file had started.
+/// cases.md K3: a copy with a typo in /etc disabled the shipped file.
 #[test]
 fn an_invalid_file_hides_no_other_of_its_name() {
     let files = [("/etc/50-a.toml", INVALID), ("/usr/50-a.toml", VERBS)];
@@ -114,7 +114,7 @@ fn an_invalid_file_hides_no_other_of_its_name() {
             .summary()
             .starts_with("1 rules files in use, one refused: /etc/50-a.toml:2:")
     );
-    // One that can be used hides the others, read or not.
+    // A usable file hides the others, which are not even parsed.
     let rules = read(&[("/etc/50-a.toml", RDS), ("/usr/50-a.toml", INVALID)]);
     assert_eq!(of_roce(&rules), ["rds_rdma"]);
     assert!(rules.errors().is_empty());
@@ -170,7 +170,7 @@ fn of_a_directory_that_cannot_be_listed_what_was_in_use_stays_and_others_go_on()
     assert_eq!(rules.errors().len(), 2, "{:?}", rules.errors());
     let again = Rules::read(&sources, &rules);
     assert_eq!(again.in_use(), rules.in_use());
-    // From the start on: only what can be read.
+    // At the start there are no earlier versions: only the readable files are in use.
     let rules = Rules::read(&sources, &Rules::default());
     assert_eq!(of_roce(&rules), ["ib_uverbs"]);
     let errors: Vec<String> = rules.errors().iter().map(ToString::to_string).collect();
@@ -182,7 +182,7 @@ fn of_a_directory_that_cannot_be_listed_what_was_in_use_stays_and_others_go_on()
     );
 }
 
-/// What of the sources above can be used.
+/// Returns the usable sources of the test above.
 fn listed_in_use() -> Sources {
     Sources {
         rules: vec![
@@ -261,8 +261,8 @@ fn what_can_never_be_is_refused_with_its_line_and_why() {
     }
 }
 
-/// cases.md section 9: what was accepted and could never match, which for `manage = false` fails
-/// open, and what was refused in words that helped nobody.
+/// cases.md section 9: selectors that can never match were accepted, which fails open for `manage =
+/// false`, and the messages of refused ones did not help.
 #[test]
 fn what_can_never_match_is_refused_and_says_what_would() {
     let rule = |keys: &str| format!("[[rule]]\n{keys}\nmanage = false\n");
@@ -403,7 +403,7 @@ fn of_a_file_that_becomes_bad_the_last_good_version_stays_and_that_is_said() {
         error.ends_with("(its last good version stays in use)"),
         "{error}"
     );
-    // Read once more it is so still, and a file that is taken away is gone.
+    // The version stays in use after another read, and is dropped when the file is removed.
     let rules = Rules::read(&bad, &rules);
     assert_eq!(modules(&rules, &device(1, "a", &[])), ["ib_core"]);
     let rules = Rules::read(&Sources::default(), &rules);
@@ -470,7 +470,7 @@ fn every_key_of_a_selector_has_to_match_and_one_of_its_values() {
             "driver = [\"mlx5_core\"]\nnot.kind = [\"subfunction\"]",
             true,
         ),
-        // One that matches is enough.
+        // One matching key is enough.
         (
             "not = { driver = [\"hfi1\"], pci_id = [\"15b3:*\"] }",
             false,
@@ -478,7 +478,7 @@ fn every_key_of_a_selector_has_to_match_and_one_of_its_values() {
         ("not.virtual_function = true", false),
         ("not.function_number = [3]", false),
         ("not.netdev = [\"eth0\"]", true),
-        // What it does not have does not match.
+        // A property that the device does not have does not match.
         ("not.guid = [\"0002:c903:0012:3457\"]", true),
         ("name = [\"*\"]\ndriver = [\"hfi1\"]", false),
     ] {
@@ -506,7 +506,7 @@ fn a_list_of_rdma_core_takes_the_place_of_the_rules_own_modules() {
         &*wanted[5].file,
         Path::new("/etc/rdma/modules/infiniband.conf")
     );
-    // One that is empty asks for nothing.
+    // An empty list requests nothing.
     let rules = shipped(&[("/etc/rdma/modules/rdma.conf", "")]);
     assert_eq!(
         modules(&rules, &device(1, "a", &[Protocol::Roce])),

@@ -1,5 +1,5 @@
-//! The attacks. Whatever a service does about one is counted, and the attack goes on to its end.
-//! Must never run longer than it was told to.
+//! The attacks. Every reaction of the service is counted, and the attack continues to its end. Must
+//! never run longer than its arguments allow.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -16,35 +16,35 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::seen::Seen;
 
-/// As much as a message may have before it is refused, in bytes.
+/// The length limit of a message, in bytes.
 const MESSAGE_LEN: usize = 256 * 1024;
-/// How long an attack waits where the socket's backlog is full, or it was refused.
+/// The time that an attack waits if the socket's backlog is full, or after a refusal.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How long the service has to read what a client leaves to it.
+/// The time that the service has to read the input that a client leaves behind.
 const SOON: Duration = Duration::from_millis(500);
-/// The most descriptors that go with one `sendmsg(2)` (`SCM_MAX_FD`).
+/// The most descriptors in one `sendmsg(2)` (`SCM_MAX_FD`).
 const MAX_FDS: usize = 253;
 
-/// What the connections of an attack have seen together.
+/// The observations that the connections of an attack share.
 type Shared = Arc<Mutex<Seen>>;
 
 fn lock(seen: &Shared) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A call as it is sent, its NUL included.
+/// Encodes a call with its final NUL.
 pub fn call(method: &str, parameters: &str, more: bool) -> Vec<u8> {
     let more = if more { ",\"more\":true" } else { "" };
     format!("{{\"method\":\"{method}\",\"parameters\":{parameters}{more}}}\0").into_bytes()
 }
 
-/// Says on stderr that the attack is under way: every connection was made, or cannot be.
+/// Reports on stderr that the attack has begun: every connection was made, or cannot be made.
 #[expect(clippy::print_stderr, reason = "what waits for it reads this")]
 pub fn begun() {
     eprintln!("begun");
 }
 
-/// Connects, as soon as that can be done; nothing when it cannot until `until`.
+/// Connects as soon as possible; returns nothing if that fails until `until`.
 async fn connect(socket: &Path, until: Instant, seen: &Shared) -> Option<UnixStream> {
     while Instant::now() < until {
         match UnixStream::connect(socket).await {
@@ -61,7 +61,7 @@ async fn connect(socket: &Path, until: Instant, seen: &Shared) -> Option<UnixStr
     None
 }
 
-/// Reads and counts what comes, until `until` or the service ends the connection.
+/// Reads and counts replies, until `until` or until the service ends the connection.
 async fn watch(stream: &mut UnixStream, until: Instant, seen: &Shared) {
     let mut unread = Vec::new();
     loop {
@@ -78,7 +78,7 @@ async fn watch(stream: &mut UnixStream, until: Instant, seen: &Shared) {
     }
 }
 
-/// Counts the answers in `unread` that are whole.
+/// Counts the complete replies in `unread`.
 fn count(unread: &mut Vec<u8>, seen: &Shared) {
     let Some(last) = unread.iter().rposition(|byte| *byte == 0) else {
         return;
@@ -93,7 +93,7 @@ fn count(unread: &mut Vec<u8>, seen: &Shared) {
     }
 }
 
-/// Sends `bytes`, as far as the service takes them until `until`. Says whether that was all.
+/// Sends `bytes`, as far as the service accepts them until `until`. Returns true if all were sent.
 async fn send(stream: &mut UnixStream, bytes: &[u8], until: Instant, seen: &Shared) -> bool {
     match timeout_at(until, stream.write_all(bytes)).await {
         Ok(Ok(())) => true,
@@ -105,7 +105,7 @@ async fn send(stream: &mut UnixStream, bytes: &[u8], until: Instant, seen: &Shar
     }
 }
 
-/// Runs `one` on `count` connections at once, each of which it is given.
+/// Runs `one` on each of `count` concurrent connections.
 async fn each<F>(
     socket: PathBuf,
     count: usize,
@@ -122,7 +122,7 @@ where
             break;
         };
         connections.spawn(one(stream, Arc::clone(&seen)));
-        // The connections that are there act while others are made.
+        // The connections made so far run while others are made.
         tokio::task::yield_now().await;
     }
     begun();
@@ -156,7 +156,7 @@ pub async fn flood(socket: PathBuf, until: Instant) -> Seen {
     begun();
     while connect(&socket, until, &seen).await.is_some() {
         lock(&seen).left();
-        // A signal or the end of the time has its turn.
+        // Signals and timers are handled now.
         tokio::task::yield_now().await;
     }
     std::mem::take(&mut *lock(&seen))
@@ -176,7 +176,7 @@ pub async fn pipeline(
         let (calls, socket) = (Arc::clone(&calls), Arc::clone(&socket));
         let seen = Arc::clone(&seen);
         pipelines.spawn(async move {
-            // A connection that the service ends is followed by the next.
+            // After the service ends a connection, the next is made.
             while let Some(stream) = connect(&socket, until, &seen).await {
                 pipeline_once(stream, until, &calls, read, &seen).await;
                 sleep(PAUSE).await;
@@ -219,7 +219,7 @@ async fn pipeline_once(
     } else {
         write.await;
         let mut unread = Vec::new();
-        // Why it was ended, where it was.
+        // Reads the reason, if the service ended the connection.
         if let Ok(Ok(_)) = tokio::time::timeout(PAUSE, answers.read_buf(&mut unread)).await {
             count(&mut unread, seen);
         }
@@ -236,7 +236,7 @@ pub async fn stalled(socket: PathBuf, count: usize, until: Instant, call: Vec<u8
                 lock(&seen).calls += 1;
             }
             sleep_until(until).await;
-            // What had come by then, which may be why it was refused.
+            // Counts the replies that have arrived, for example the reason for a refusal.
             let end = Instant::now() + PAUSE;
             watch(&mut stream, end, &seen).await;
         }
@@ -244,8 +244,8 @@ pub async fn stalled(socket: PathBuf, count: usize, until: Instant, call: Vec<u8
     .await
 }
 
-/// Sends what the service is to be left with, and returns. The descriptor of each connection goes
-/// into the connection itself, so that nothing but the service's reading lets go of it.
+/// Sends the input that the service keeps, and returns. The descriptor of each connection is sent
+/// over the connection itself, so that only the service's reading releases it.
 pub async fn own_end(socket: PathBuf, connections: usize, call: Vec<u8>) -> Seen {
     let seen = Shared::default();
     let until = Instant::now() + Duration::from_secs(10);
@@ -257,7 +257,7 @@ pub async fn own_end(socket: PathBuf, connections: usize, call: Vec<u8>) -> Seen
         if send(&mut stream, &call, until, &seen).await {
             lock(&seen).calls += 1;
         }
-        // The service reads ahead up to one message: what comes behind that stays in the socket.
+        // The service reads ahead up to one message: the bytes after that stay in the socket.
         let soon = Instant::now() + SOON;
         send(&mut stream, &vec![b'x'; MESSAGE_LEN + 1], soon, &seen).await;
         let own = || send_descriptors(&stream, b"x", &[stream.as_fd()]);
@@ -268,7 +268,7 @@ pub async fn own_end(socket: PathBuf, connections: usize, call: Vec<u8>) -> Seen
             Err(_) => lock(&seen).error("NotSent"),
         }
         let mut unread = Vec::new();
-        // Whether it was refused, where that was said at once.
+        // Counts an immediate refusal.
         if let Ok(Ok(_)) = tokio::time::timeout(PAUSE, stream.read_buf(&mut unread)).await {
             count(&mut unread, &seen);
         }
@@ -328,7 +328,7 @@ pub async fn waits(socket: PathBuf, count: usize, until: Instant) -> Seen {
         let parameters = format!("{{\"name\":\"does_not_come\"{blanks}}}");
         call("org.rdmahotplug.Orchestrator.Wait", &parameters, false)
     };
-    // Blanks mean nothing and have to be kept until the parameters are decoded.
+    // Blanks are ignored, but must be kept until the parameters are decoded.
     let blanks = MESSAGE_LEN.saturating_sub(call("").len());
     let call = Arc::new(call(&" ".repeat(blanks)));
     each(socket, count, until, move |mut stream, seen| {

@@ -1,5 +1,5 @@
-//! The honest caller: one call after the other, and how long each took. Must never send the next
-//! call before the last was answered.
+//! The honest caller: makes one call after the other, and measures the time of each. Must never
+//! send the next call before it has the reply to the last.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use tokio::time::{Instant, timeout};
 
 use crate::seen::Seen;
 
-/// How long a call may take before it counts as lost.
+/// The time that a call may take before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long after a failure, or a full backlog, the next try is made.
+/// The pause after a failure, or after a full backlog.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Calls until `until`; with `connect` each on a connection of its own.
+/// Calls until `until`; with `connect` each call uses a new connection.
 pub async fn calls(socket: PathBuf, until: Instant, call: Vec<u8>, connect: bool) -> Seen {
     let mut seen = Seen::default();
     let mut connection = None;
@@ -35,7 +35,7 @@ pub async fn calls(socket: PathBuf, until: Instant, call: Vec<u8>, connect: bool
                 continue;
             }
             Ok(Err(e)) if e.kind() == io::ErrorKind::Other => {
-                // Answered with an error, which is counted: as good a time as another's.
+                // An error reply is counted, and its time is as valid as that of any other reply.
                 seen.took(start.elapsed());
                 seen.left();
             }
@@ -53,7 +53,7 @@ pub async fn calls(socket: PathBuf, until: Instant, call: Vec<u8>, connect: bool
     seen
 }
 
-/// Makes one call and reads its answer to the last reply.
+/// Makes one call and reads its replies up to the last.
 async fn ask(
     socket: &Path,
     connection: Option<UnixStream>,
@@ -68,7 +68,7 @@ async fn ask(
             stream
         }
     };
-    // The service may refuse before it has read the call, and its answer is there nevertheless.
+    // The service may refuse the call before it has read it. Its reply arrives nevertheless.
     let written = stream.write_all(call).await;
     if written.is_ok() {
         seen.calls += 1;
@@ -92,7 +92,7 @@ async fn ask(
     }
 }
 
-/// Connects as `connect(2)` does on a socket that blocks: waits where the backlog is full.
+/// Connects as `connect(2)` does on a blocking socket: waits if the backlog is full.
 async fn connected(socket: &Path) -> io::Result<UnixStream> {
     loop {
         match UnixStream::connect(socket).await {

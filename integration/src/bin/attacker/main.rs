@@ -1,7 +1,7 @@
-//! What one user can do to a varlink service, and the honest caller beside it: `attacker ATTACK
-//! SOCKET …` runs one attack, says `begun` on stderr when it is under way, and prints one line of
-//! JSON with what it saw. Each is bounded in count and time by its arguments. Responsible for evidence; must never judge it, and never end
-//! because it was refused.
+//! The attacks that one user can make on a varlink service, and an honest caller:
+//! `attacker ATTACK SOCKET …` runs one attack, prints `begun` on stderr once the attack has begun,
+//! and prints its observations as one line of JSON. Each attack is bounded in count and time by its
+//! arguments. Responsible for evidence; must never judge it, and never end because it was refused.
 
 mod attacks;
 mod honest;
@@ -133,14 +133,14 @@ enum Attack {
     },
 }
 
-/// As many files as this process may open.
+/// Raises the limit of open files to the hard limit.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         ..limit
     };
-    // With fewer the attack is a smaller one, and says so by its counts.
+    // With a lower limit the attack is smaller, which its counts show.
     let _ = setrlimit(Resource::Nofile, raised);
 }
 

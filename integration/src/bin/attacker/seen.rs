@@ -1,4 +1,4 @@
-//! What an attack has seen: counts, and how long answers took. Must never hold anything that a
+//! The observations of an attack: counts, and the times of replies. Must never hold anything that a
 //! caller of the service could not know.
 
 use std::collections::BTreeMap;
@@ -8,23 +8,23 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-/// The line that is printed.
+/// The counts that are printed as one line.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Seen {
     /// Connections that the kernel made.
     pub connected: u64,
-    /// The most of them that were open at once and had not been ended by the service.
+    /// The most connections that were open at once and had not been ended by the service.
     pub held: u64,
     /// Connections that the service has ended.
     pub ended: u64,
-    /// Calls that were sent whole.
+    /// Calls that were sent completely.
     pub calls: u64,
-    /// Answers that are no error.
+    /// Replies that are not errors.
     pub answers: u64,
-    /// Answers that are errors, by their names, and failures of the socket, by their kinds.
+    /// Error replies by their names, and failures of the socket by their kinds.
     pub errors: BTreeMap<String, u64>,
-    /// The median of the answers' times, in µs.
+    /// The median of the reply times, in µs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p50_usec: Option<u64>,
     /// Their 99th percentile, in µs.
@@ -40,19 +40,19 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// A connection was made.
+    /// Counts a connection that was made.
     pub fn connected(&mut self) {
         self.connected += 1;
         self.open += 1;
         self.held = self.held.max(self.open);
     }
 
-    /// A connection is left.
+    /// Counts a connection that was closed.
     pub fn left(&mut self) {
         self.open = self.open.saturating_sub(1);
     }
 
-    /// The service has ended a connection.
+    /// Counts a connection that the service has ended.
     pub fn ended(&mut self) {
         self.ended += 1;
         self.left();
@@ -61,7 +61,7 @@ impl Seen {
     /// Counts a failure of the socket.
     pub fn failed(&mut self, error: &io::Error) {
         match (error.raw_os_error(), format!("{:?}", error.kind())) {
-            // A kind without a name.
+            // The kind has no stable name.
             (Some(errno), kind) if kind == "Uncategorized" => self.error(&format!("errno {errno}")),
             (_, kind) => self.error(&kind),
         }
@@ -72,7 +72,7 @@ impl Seen {
         *self.errors.entry(name.to_owned()).or_default() += 1;
     }
 
-    /// Counts an answer, a message without its NUL. Says whether it is an error.
+    /// Counts a reply, a message without its NUL. Returns true if it is an error.
     pub fn answer(&mut self, message: &[u8]) -> bool {
         let answer: Result<Value, _> = serde_json::from_slice(message);
         let error = match &answer {
@@ -86,13 +86,13 @@ impl Seen {
         error.is_some()
     }
 
-    /// Notes how long an answer took.
+    /// Records the time of a reply.
     pub fn took(&mut self, time: Duration) {
         self.times
             .push(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// One line of JSON.
+    /// Returns one line of JSON.
     pub fn line(mut self) -> String {
         self.times.sort_unstable();
         let at = |percent: usize| {

@@ -1,4 +1,4 @@
-//! Devices: identity, conditions, and readiness that is per device.
+//! The tests of devices: identity, conditions, and the readiness of each device.
 
 use super::*;
 use interfaces::orchestrator::{Condition, ModuleState, State};
@@ -9,7 +9,7 @@ fn met(script: &Script, condition: Condition) -> Option<bool> {
     conditions.find(|c| c.condition == condition).map(|c| c.met)
 }
 
-/// facts/rdma.md 3, item 9: a rename between an event and its use.
+/// facts/rdma.md 3, item 9: a device is renamed between an event and its use.
 #[test]
 fn a_rename_keeps_what_was_done() {
     let mut script = Script::started(RULES);
@@ -24,7 +24,7 @@ fn a_rename_keeps_what_was_done() {
     );
 }
 
-/// Item 9: a name that another device has by now.
+/// Item 9: another device has the name.
 #[test]
 fn two_devices_that_exchange_their_names_keep_their_own() {
     let mut script = Script::started(RULES);
@@ -94,7 +94,7 @@ fn live_modules_are_not_enough_the_nodes_have_to_be_there() {
     assert_eq!(met(&script, Condition::Ready), Some(true));
 }
 
-/// Item 15: a plugin insisted on management datagrams for protocols that have none.
+/// Item 15: a plugin required management datagrams for protocols without them.
 #[test]
 fn what_a_protocol_does_not_have_is_no_condition_of_its_devices() {
     let rules = "[[rule]]\nmodules = [\"ib_uverbs\", \"ib_umad\"]\n";
@@ -105,12 +105,12 @@ fn what_a_protocol_does_not_have_is_no_condition_of_its_devices() {
     let _ = script.all(["ib_uverbs", "ib_umad"].map(|m| answer(m, Outcome::Loaded)));
     assert_eq!(met(&script, Condition::Umad), None);
     assert_eq!(met(&script, Condition::Cm), None);
-    // It may be in another network namespace for good: to be waited for, and holding nothing.
+    // The interface may stay in another network namespace, so that the device does not wait for it.
     assert_eq!(met(&script, Condition::Netdev), Some(false));
     assert_eq!(met(&script, Condition::Ready), Some(true));
 }
 
-/// Item 13: the number of a node is not the device's.
+/// Item 13: the number of a node is not that of the device.
 #[test]
 fn each_device_is_ready_by_its_own_nodes_whatever_their_numbers() {
     let mut script = Script::started(RULES);
@@ -134,7 +134,7 @@ fn a_device_that_a_rule_leaves_alone_gets_nothing_and_announces_nothing() {
         script.there(whole(1, "keep0", &[Protocol::Roce])),
         ["keep0 Unmanaged"]
     );
-    // A reload that no longer says so.
+    // The rule is removed by a reload.
     let told = script.tell(Event::Rules(sources(RULES)));
     assert_eq!(
         decisions(&told),
@@ -192,7 +192,7 @@ fn an_explanation_names_each_rule_and_what_became_of_it() {
     assert_eq!(explained.attempts, 1);
 }
 
-/// Item 26: people wait for udev to settle, which says nothing of their device.
+/// Item 26: users wait for udev to settle, although that does not include their device.
 #[test]
 fn everything_is_settled_when_nothing_is_under_way() {
     let mut script = Script::started(RULES);

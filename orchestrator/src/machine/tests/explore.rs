@@ -1,11 +1,11 @@
-//! Every story of a small world, in every order: two devices, two modules, their targets, a loader, a
-//! service manager and a detector that answer when they please, administrators who meddle, and a
-//! process that dies at any moment. Breadth-first over the states of machine and world together, so
-//! that the first path to a violation is a shortest one.
+//! The explorer: all sequences of events in a small model. The model has two devices, two modules,
+//! their targets, a loader, a service manager and a detector with arbitrary delays, administrators
+//! who interfere, and a process that may die at any moment. The search is breadth-first over the
+//! states of machine and model together, so that the first path to a violation is a shortest one.
 //!
-//! The world may be disturbed a few times; everything else happens by itself. In every state what
-//! the machine says has to be borne out, and from every state, when nothing disturbs the world any
-//! more, it has to come to the right end. `RDMA_HOTPLUG_DISTURBANCES` sets how many there may be.
+//! The number of disturbances is limited; everything else happens by itself. In each state the
+//! model must confirm the machine's reports. From each state, after the last disturbance, both must
+//! reach the right final state. `RDMA_HOTPLUG_DISTURBANCES` sets the number of disturbances.
 
 mod sabotage;
 mod world;
@@ -20,10 +20,10 @@ use crate::journal::wire;
 use sabotage::Sabotage;
 use world::{Ground, Move, Start, World};
 
-/// No quiet world takes longer than this to come to its end, in moves.
+/// The maximum number of moves until an undisturbed model reaches its final state.
 const LONGEST_QUIET: usize = 400;
 
-/// A state of both, and the time that it is.
+/// A state of the machine and the model, with the time.
 #[derive(Clone)]
 struct State {
     machine: Machine,
@@ -31,13 +31,13 @@ struct State {
     now: i64,
 }
 
-/// A violation, and the moves that lead to it from the beginning.
+/// A violation, and the path to it from the first state.
 struct Violation {
     path: Vec<Move>,
     what: String,
 }
 
-/// What an exploration came to.
+/// The result of an exploration.
 struct Explored {
     states: usize,
     moves: usize,
@@ -55,8 +55,8 @@ impl State {
         state
     }
 
-    /// The same when both devices are there, and this has become of the module that only the second one
-    /// wants, and of its target.
+    /// Returns the state after both devices were added and everything has settled. The ground and
+    /// the start apply to the module that only the second device wants, and to its target.
     fn settled(ground: Ground, start: Start) -> Self {
         let mut state = Self::new(Sabotage::Nothing);
         state.world.plug_all(ground, start);
@@ -79,7 +79,7 @@ impl State {
         hash(0) << 64 | hash(1)
     }
 
-    /// The state after a move, and what was wrong with it.
+    /// Returns the state after a move, and the violation, if there is one.
     fn after(&self, step: Move, sabotage: Sabotage) -> (Self, Result<(), String>) {
         let mut next = self.clone();
         let events = next.world.take(step);
@@ -87,10 +87,10 @@ impl State {
         (next, said)
     }
 
-    /// Tells the machine events, and the world what the machine wants done.
+    /// Passes events to the machine, and its actions to the model.
     fn tell(&mut self, events: Vec<Event>, sabotage: Sabotage) -> Result<(), String> {
         for event in events {
-            // As the next process reads it.
+            // The event is encoded and decoded as in the journal.
             let event = match wire::of_event(&event) {
                 What::Event(record) => wire::event(&record).unwrap(),
                 other => panic!("{other:?}"),
@@ -110,8 +110,8 @@ impl State {
     }
 }
 
-/// The machine's state as it is compared: times are relative to now, what is long past is long past,
-/// and counts that no longer matter have their bounds.
+/// Returns the machine's state for comparison. Times are relative to the current time, times long
+/// past are equal, and counts have an upper bound.
 fn canonical(machine: &Machine, now: i64) -> Vec<u8> {
     let text = serde_json::to_vec(machine).unwrap();
     let mut state = Vec::with_capacity(text.len());
@@ -134,10 +134,10 @@ fn canonical(machine: &Machine, now: i64) -> Vec<u8> {
         }
         let number: i64 = std::str::from_utf8(token).unwrap().parse().unwrap();
         let shown = match key {
-            // Shown, and decides nothing.
+            // These are only shown, and decide nothing.
             br#""answered_at""# | br#""took""# | br#""since""# => 0,
             br#""attempts""# | br#""retries""# => number.min(9),
-            // No other number is that large.
+            // Only times are larger than that.
             _ if number > world::NOW / 2 => (number - now).max(-100 * SECOND),
             _ => number,
         };
@@ -146,17 +146,18 @@ fn canonical(machine: &Machine, now: i64) -> Vec<u8> {
     state
 }
 
-/// A beginning in which all is well.
+/// Returns a first state without problems.
 fn settled() -> State {
     State::settled(Ground::Loads, Start::Works)
 }
 
-/// One in which an administrator forbids what the second device needs.
+/// Returns a first state in which an administrator forbids the module and the target of the second
+/// device.
 fn troubled() -> State {
     State::settled(Ground::Denied, Start::Masked)
 }
 
-/// Goes through every state that the world can be brought to by this number of disturbances.
+/// Visits all states that the model can reach with this number of disturbances.
 fn explore(mut first: State, disturbances: usize, most: usize, sabotage: Sabotage) -> Explored {
     first.world.left = disturbances.try_into().unwrap();
     let mut known: HashMap<u128, (u128, Option<Move>)> = HashMap::new();
@@ -209,14 +210,14 @@ fn explore(mut first: State, disturbances: usize, most: usize, sabotage: Sabotag
     explored
 }
 
-/// Follows the quiet world from a state to its end, and compares.
+/// Follows the undisturbed model from a state to its final state, and checks that.
 fn comes_to_the_right_end(
     from: &State,
     good: &mut HashSet<u128>,
     sabotage: Sabotage,
 ) -> Result<(), (Vec<Move>, String)> {
     let mut state = from.clone();
-    // How often nothing is left to do makes no difference.
+    // The number of remaining disturbances makes no difference.
     state.world.left = 0;
     let mut path: Vec<Move> = Vec::new();
     let mut seen: BTreeMap<u128, usize> = BTreeMap::new();
@@ -226,7 +227,7 @@ fn comes_to_the_right_end(
             break;
         }
         let next = state.world.quiet_move(&state.machine);
-        // Nothing happens any more, or the same again and again.
+        // Nothing happens, or the same state is reached again.
         if next.is_none() || seen.contains_key(&key) {
             if let Err(what) = state.world.is_the_right_end(&state.machine) {
                 return Err((path, what));
@@ -287,7 +288,7 @@ fn every_story_of_a_small_world_is_told_as_it_is_and_comes_to_the_right_end() {
     }
 }
 
-/// The explorer finds what is broken on purpose.
+/// Checks that the explorer finds each planted defect.
 #[test]
 fn every_defect_that_is_planted_is_found() {
     for sabotage in Sabotage::ALL {

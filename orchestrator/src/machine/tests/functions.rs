@@ -1,4 +1,5 @@
-//! Functions without a device: what is done for them, and when they are stuck.
+//! The tests of functions without a device: their modules, their drivers, and the time at which
+//! they are stuck.
 
 use interfaces::names::ModuleAlias;
 
@@ -38,7 +39,7 @@ fn a_driver_that_no_alias_leads_to_is_loaded_by_its_rule() {
     assert!(script.machine.describe().settled);
 }
 
-/// facts/rdma.md 3, item 32: a device never registers, and nothing says so.
+/// facts/rdma.md 3, item 32: a device never registers, and there is no message.
 #[test]
 fn a_function_whose_device_never_comes_is_stuck_and_says_what_it_waits_for() {
     let mut script = Script::started(RULES);
@@ -56,7 +57,7 @@ fn a_function_whose_device_never_comes_is_stuck_and_says_what_it_waits_for() {
             .all(|words| words.ends_with("Personality"))
     );
     assert_eq!(script.wait(1), ["0000:c1:00.0 Stuck", "settled: true"]);
-    // It comes after all.
+    // The device registers after all.
     let told = script.tell(function(
         NIC,
         FunctionState::Registered,
@@ -91,25 +92,25 @@ fn ask(name: &str) -> String {
     format!("ask whether the driver of {name} is excluded")
 }
 
-/// Case section 4: a driver that is blacklisted on purpose cost 5 s of each boot and 30 s of
-/// rdma-settled.
+/// Case section 4: an intentionally blacklisted driver delayed each boot by 5 s and rdma-settled by
+/// 30 s.
 #[test]
 fn a_function_whose_driver_an_administrator_excludes_is_waited_for_by_nobody() {
     let mut script = Script::started(RULES);
     let told = script.tell(unbound(NIC, MODALIAS));
     let capable = "0000:c1:00.0 Capable";
     assert_eq!(told, [&ask(NIC), capable, "settled: false"]);
-    // Not asked for again because something else of it changes.
+    // Another change does not cause a second query.
     assert_eq!(script.tell(unbound(NIC, MODALIAS)), [capable]);
     let why = "/etc/modprobe.d/a.conf:1 blacklists mlx5_core";
     let told = script.tell(excluded(NIC, MODALIAS, Some(why)));
     assert_eq!(told, ["0000:c1:00.0 Excluded", "settled: true"]);
-    // What an administrator says may change.
+    // The administrator's policy may change.
     let told = script.tell(Event::ModulesInstalled);
     assert_eq!(told, [ask(NIC)]);
     let told = script.tell(excluded(NIC, MODALIAS, None));
     assert_eq!(told, [capable, "settled: false"]);
-    // An answer for what it was before says nothing of what it is.
+    // A reply for the old modalias does not apply to the new one.
     let other = "pci:v000015B3d00001019sv000015B3sd00000006bc02sc07i00";
     let told = script.tell(unbound(NIC, other));
     assert_eq!(told, [&ask(NIC), capable]);
@@ -139,18 +140,18 @@ fn a_function_waits_for_nothing_when_none_of_its_auxiliary_devices_does() {
         "settled: true",
     ];
     assert_eq!(told, shown);
-    // A process that begins with what the journal says knows the same.
+    // The state survives the restart of the process.
     let state = serde_json::to_string(&script.machine).unwrap();
     script.machine = serde_json::from_str(&state).unwrap();
     assert_eq!(script.tell(registering()), ["0000:c1:00.0 Excluded"]);
-    // With one more that is waited for it waits, too.
+    // Another auxiliary device without a decision keeps the function waiting.
     let told = script.tell(unbound("mlx5_core.rdma.1", ALIAS));
     assert_eq!(told.last().unwrap(), "settled: false");
     let _ = script.tell(Event::FunctionGone("mlx5_core.rdma.1".to_owned()));
     assert!(script.machine.describe().settled);
 }
 
-/// Item 1 and 2: RDMA that nobody uses is left alone, and said to be there.
+/// Item 1 and 2: RDMA that no rule uses is left alone, and is listed.
 #[test]
 fn a_function_that_no_rule_is_for_is_left_alone() {
     let mut script = Script::started(RULES);
@@ -165,7 +166,7 @@ fn a_function_that_no_rule_is_for_is_left_alone() {
     assert!(actions.is_empty(), "{actions:?}");
 }
 
-/// In opt-in mode udev leaves the drivers alone, and a rule asks for one.
+/// In opt-in mode udev does not load the drivers, and a rule requests one.
 #[test]
 fn a_rule_can_ask_for_the_driver_of_a_function_by_its_address() {
     let rules = "[[function]]\npci_address = [\"0000:c1:*\"]\nmodules = [\"mlx5_ib\"]\n";
@@ -203,7 +204,8 @@ fn functions_that_a_new_snapshot_does_not_show_are_gone() {
     );
 }
 
-/// Cases section 4: a function that was given away (kubevirt#4002, sriov-network-operator#1030).
+/// Cases section 4: a function that was assigned to another user (kubevirt#4002,
+/// sriov-network-operator#1030).
 #[test]
 fn a_function_that_is_assigned_is_said_to_be_and_is_waited_for_by_nobody() {
     for driver in ["vfio-pci", "uio_pci_generic", "xen-pciback", "pci-stub"] {

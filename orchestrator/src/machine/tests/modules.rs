@@ -1,4 +1,4 @@
-//! Modules: asked for once, retried by the kind of failure, put back where a rule says so.
+//! The tests of modules: one request for each, retries by the kind of failure, and restoring.
 
 use super::*;
 
@@ -57,10 +57,10 @@ fn a_missing_module_holds_nothing_back_and_fails_no_sibling() {
     let _ = script.answer("ib_uverbs", Outcome::Loaded);
     let told = script.answer("rdma_ucm", Outcome::Missing);
     assert!(told.contains(&"a Ready".to_owned()), "{told:?}");
-    // It is not asked for again by time or by another device.
+    // Neither the time nor another device causes a new request.
     assert!(!asked_again(&mut script, 1000));
     assert_eq!(script.there(whole(2, "b", &[Protocol::Roce])), ["b Ready"]);
-    // When the tree of modules has changed somebody reconciles.
+    // A user reconciles after a change of the module tree.
     let told = script.tell(Event::Reconcile);
     assert_eq!(
         decisions(&told),
@@ -68,7 +68,7 @@ fn a_missing_module_holds_nothing_back_and_fails_no_sibling() {
     );
 }
 
-/// Item 5: a module's initialisation was interrupted by a signal, and IPoIB never came.
+/// Item 5: a signal interrupted a module's initialisation, and IPoIB never appeared.
 #[test]
 fn an_interrupted_load_is_tried_again_at_once_and_not_for_ever() {
     let mut script = Script::started("[[rule]]\nmodules = [\"ib_ipoib\"]\n");
@@ -132,7 +132,7 @@ fn a_failure_that_stays_is_not_tried_again_until_somebody_reconciles() {
     }
 }
 
-/// Item 30: an operator unloads and reloads a driver only to have udev look again.
+/// Item 30: an operator reloads a driver only to make udev process the device again.
 #[test]
 fn reconciling_asks_again_and_a_device_stays_ready_meanwhile() {
     let mut script = Script::started(RULES);
@@ -174,7 +174,7 @@ fn a_module_that_somebody_unloads_is_noticed_and_left_alone() {
         "module rdma_ucm, which somebody has unloaded"
     );
     assert!(script.tell(gone).is_empty());
-    // And when somebody loads it again.
+    // Another program loads the module again.
     let there = Event::ModuleThere(ModuleName::parse("rdma_ucm").unwrap());
     assert_eq!(script.tell(there.clone()), ["a Ready"]);
     assert!(script.tell(there).is_empty());
@@ -182,7 +182,7 @@ fn a_module_that_somebody_unloads_is_noticed_and_left_alone() {
     assert!(script.machine.concerning(other).is_none());
 }
 
-/// The machine must not say for good what was true when the loader looked.
+/// The loader's result must not hide a later change.
 #[test]
 fn what_the_detector_says_while_a_load_is_under_way_is_newer_than_the_loaders_look() {
     let name = || ModuleName::parse("rdma_ucm").unwrap();
@@ -191,7 +191,7 @@ fn what_the_detector_says_while_a_load_is_under_way_is_newer_than_the_loaders_lo
         let _ = script.there(whole(1, "a", &[Protocol::Roce]));
         script
     };
-    // Loaded and unloaded, in whatever order.
+    // The module is loaded and unloaded, in any order.
     let mut script = begin();
     let _ = script.all([Event::ModuleThere(name()), Event::ModuleGone(name())]);
     let told = script.answer("rdma_ucm", Outcome::Loaded);
@@ -206,7 +206,7 @@ fn what_the_detector_says_while_a_load_is_under_way_is_newer_than_the_loaders_lo
     }
 }
 
-/// cases.md L1 (doca-driver-build#51, ksmbd#485): a driver package loads its own later.
+/// cases.md L1 (doca-driver-build#51, ksmbd#485): a driver package loads its own module later.
 #[test]
 fn a_module_that_another_program_loads_is_live_whatever_was_answered() {
     for event in [
@@ -232,12 +232,12 @@ fn a_module_that_another_program_loads_is_live_whatever_was_answered() {
             .unwrap();
         assert_eq!(module.state, ModuleState::Live);
         assert_eq!(module.message, None, "{event:?}");
-        // Nothing of it is tried again.
+        // There are no retries.
         assert!(!asked_again(&mut script, 1000), "{event:?}");
     }
 }
 
-/// cases.md L3: a driver's initialisation may fail for want of a device.
+/// cases.md L3: a driver's initialisation may fail because there is no device.
 #[test]
 fn a_device_that_comes_later_asks_again_for_what_failed_and_not_for_what_is_denied() {
     let mut script = Script::started(RULES);
@@ -256,10 +256,10 @@ fn attempts_for_one_kind_of_failure_are_none_for_another() {
     let mut script = Script::started("[[rule]]\nmodules = [\"ib_ipoib\"]\n");
     let _ = script.there(whole(1, "a", &[Protocol::Infiniband]));
     let again = [Event::ModulesInstalled];
-    // Modules are installed again and again, and each time it is asked for.
+    // Modules are installed repeatedly, and each time the module is requested.
     for errno in ["ENOEXEC"; 20] {
         let _ = script.tell(failure("ib_ipoib", errno));
-        // The second look.
+        // The second request after the change.
         let _ = script.wait(2);
         let _ = script.tell(failure("ib_ipoib", errno));
         assert!(!asked_again(&mut script, 1000));
@@ -268,14 +268,14 @@ fn attempts_for_one_kind_of_failure_are_none_for_another() {
     }
     let _ = script.tell(failure("ib_ipoib", "ENOEXEC"));
     let _ = script.wait(2);
-    // Used up by one kind...
+    // One kind of failure uses up its retries...
     for _ in 0..7 {
         let _ = script.tell(failure("ib_ipoib", "EBUSY"));
         assert!(asked_again(&mut script, 60));
     }
     let _ = script.tell(failure("ib_ipoib", "EBUSY"));
     assert!(!asked_again(&mut script, 1000));
-    // ...and there for the next.
+    // ...and the next kind has its own.
     let _ = script.all(again);
     let _ = script.tell(failure("ib_ipoib", "EAGAIN"));
     assert!(asked_again(&mut script, 60));
@@ -334,7 +334,7 @@ fn an_alias_is_known_by_the_module_that_was_loaded_for_it() {
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let mut result = ModuleResult::new("xprtrdma", Outcome::Loaded);
     result.stands_for = Some(vec!["rpcrdma".to_owned()]);
-    // A soft dependency comes after it.
+    // A soft dependency, which is loaded after the module.
     result.chain = vec!["rpcrdma".to_owned(), "rdma_cm".to_owned()];
     let _ = script.tell(Event::Module(Box::new(result)));
     let module = |name| ModuleName::parse(name).unwrap();
@@ -356,7 +356,7 @@ fn an_alias_is_known_by_the_module_that_was_loaded_for_it() {
     );
 }
 
-/// Found by the explorer: what was installed was asked for, and the process ended.
+/// Found by the explorer: a module was requested after an installation, and the process exited.
 #[test]
 fn what_the_last_process_had_no_answer_for_is_asked_for_by_the_next() {
     let mut script = Script::started("[[rule]]\nmodules = [\"rdma_ucm\"]\n");
@@ -377,7 +377,7 @@ fn what_the_last_process_had_no_answer_for_is_asked_for_by_the_next() {
     );
 }
 
-/// Found by the explorer: the loader had looked before, and its answer came after.
+/// Found by the explorer: the loader's result was older than the installation.
 #[test]
 fn what_is_installed_while_a_load_is_under_way_is_asked_for_after_it() {
     let mut script = Script::started("[[rule]]\nmodules = [\"rdma_ucm\"]\n");
@@ -385,7 +385,7 @@ fn what_is_installed_while_a_load_is_under_way_is_asked_for_after_it() {
     assert!(decisions(&script.tell(Event::ModulesInstalled)).is_empty());
     let told = script.answer("rdma_ucm", Outcome::Missing);
     assert_eq!(decisions(&told), ["load rdma_ucm for a (index 1)"]);
-    // One that is live need not be.
+    // A live module is not requested.
     assert!(decisions(&script.tell(Event::ModulesInstalled)).is_empty());
     let told = script.answer("rdma_ucm", Outcome::Loaded);
     assert!(
@@ -394,7 +394,7 @@ fn what_is_installed_while_a_load_is_under_way_is_asked_for_after_it() {
     );
 }
 
-/// An alias of several modules is live when all of them are: that the loader says.
+/// An alias of several modules is live if all of them are. The loader reports that.
 #[test]
 fn an_alias_of_several_modules_is_asked_for_again_when_one_of_them_comes() {
     let mut script = Script::started("[[rule]]\nmodules = [\"both\"]\n");
@@ -406,7 +406,7 @@ fn an_alias_of_several_modules_is_asked_for_again_when_one_of_them_comes() {
     assert_eq!(decisions(&told), ["load both for a (index 1)"]);
 }
 
-/// What came and went while nobody heard it is caught up with from the next snapshot.
+/// The next snapshot contains the changes during a lost connection.
 #[test]
 fn a_snapshot_says_which_modules_are_there() {
     let mut script = Script::started(
@@ -483,7 +483,7 @@ fn a_pause_loads_nothing_and_its_end_catches_up() {
     );
 }
 
-/// Item 22: new list entries took effect at the next boot, or every update loaded everything.
+/// Item 22: new list entries took effect only at the next boot, or each update loaded all modules.
 #[test]
 fn new_rules_ask_for_what_is_new_alone() {
     let mut script = Script::started(RULES);
@@ -500,7 +500,7 @@ fn new_rules_ask_for_what_is_new_alone() {
     assert_eq!(names, ["ib_uverbs", "ib_iser"]);
 }
 
-/// Item 25: sixty-four virtual functions took a minute because each was worked on by itself.
+/// Item 25: sixty-four virtual functions took a minute because each was processed separately.
 #[test]
 fn sixty_four_devices_at_once_are_one_load() {
     let mut script = Script::started(RULES);
@@ -518,7 +518,8 @@ fn sixty_four_devices_at_once_are_one_load() {
     );
 }
 
-/// Cases K1: the modules of the running kernel are gone when a device comes (FaaSMem#1, drbd#77).
+/// Cases K1: the modules of the running kernel are removed when a device appears (FaaSMem#1,
+/// drbd#77).
 #[test]
 fn a_module_of_which_nothing_is_known_keeps_the_device_from_being_ready_until_it_is() {
     let mut script = Script::started(RULES);
@@ -537,7 +538,7 @@ fn a_module_of_which_nothing_is_known_keeps_the_device_from_being_ready_until_it
         (device.state, module.unwrap().state)
     };
     assert_eq!(states(&script), (State::Registered, ModuleState::Unknown));
-    // Nobody has to ask for it, however long it takes.
+    // No user has to request it, however long it takes.
     for _ in 0..100 {
         assert!(asked_again(&mut script, 60));
         assert_eq!(
@@ -561,7 +562,7 @@ fn denied(module: &str, by: Denier, message: &str) -> Event {
     }))
 }
 
-/// Cases section 4: what stands in a file is an answer, and waited for by nobody.
+/// Cases section 4: an exclusion in a file is a valid result, and nothing waits for the module.
 #[test]
 fn a_module_that_the_administrator_has_excluded_holds_nothing_back_and_is_shown_with_its_line() {
     for by in [
@@ -586,17 +587,17 @@ fn a_module_that_the_administrator_has_excluded_holds_nothing_back_and_is_shown_
             module.message.as_deref(),
             Some("/etc/modprobe.d/x.conf:3 says so")
         );
-        // What is excluded makes nothing that could be waited for.
+        // No condition waits for an excluded module.
         let mut conditions = device.conditions.iter();
         assert!(!conditions.any(|c| c.condition == Condition::Cm));
         assert!(!asked_again(&mut script, 1000));
-        // When what the administrator says changes, it is asked for.
+        // A change of the administrator's policy causes a new request.
         let told = script.tell(Event::ModulesInstalled);
         assert_eq!(decisions(&told), ["load rdma_ucm for a (index 1)"]);
     }
 }
 
-/// Cases section 4: only what nobody has decided keeps a device from being ready.
+/// Cases section 4: only a missing decision keeps a device from being ready.
 #[test]
 fn a_module_whose_answer_the_last_process_did_not_get_is_forgotten_where_nobody_wants_it_any_more()
 {
@@ -612,7 +613,7 @@ fn a_module_whose_answer_the_last_process_did_not_get_is_forgotten_where_nobody_
     );
 }
 
-/// Case L6: what changes while a path unit's service is running is not reported.
+/// Case L6: changes while a path unit's service is running are not reported.
 #[test]
 fn what_changed_on_disk_is_looked_at_a_second_time_and_each_module_once() {
     let mut script = Script::started("[[rule]]\nmodules = [\"ib_uverbs\"]\n");
@@ -629,7 +630,7 @@ fn what_changed_on_disk_is_looked_at_a_second_time_and_each_module_once() {
     assert!(decisions(&script.wait(10)).is_empty());
 }
 
-/// Case L5: what was mounted between two processes was noticed by neither.
+/// Case L5: neither process noticed a mount between the two.
 #[test]
 fn a_process_that_begins_asks_again_for_what_was_not_live_and_for_nothing_else() {
     let mut script = Script::started("[[rule]]\nmodules = [\"ib_uverbs\"]\n");

@@ -1,4 +1,4 @@
-//! The start: held exactly while something is being set up, and bounded.
+//! The tests of the start: it waits exactly while a device or function is set up, and not for ever.
 
 use interfaces::orchestrator::TargetState;
 
@@ -98,7 +98,7 @@ fn boot_waits_for_a_driver_at_work_and_gives_udev_a_moment_to_load_one() {
         decisions(&told).iter().all(|d| !d.starts_with("ready")),
         "{told:?}"
     );
-    // Nobody loads one: the start goes on, and the function is stuck in the end.
+    // No driver is loaded: the start completes, and the function is stuck in the end.
     assert!(script.wait(4).is_empty());
     let told = script.wait(1);
     assert_eq!(
@@ -142,7 +142,7 @@ fn a_process_that_begins_anew_takes_up_what_was_not_answered_and_repeats_no_job(
         ]
     );
     let _ = script.tell(job("rdma-device@rxe0.target", JobOutcome::Done));
-    // Killed here.
+    // The process is killed here.
     assert_eq!(
         decisions(&script.tell(Event::Begins(PATIENCE))),
         ["flag hardware true", "flag roce true"]
@@ -182,8 +182,8 @@ fn a_pause_does_not_hold_the_start() {
     assert_eq!(decisions(&told).last(), Some(&ready));
 }
 
-/// cases.md K5 and K6: a unit with `BindsTo=` was stopped by a snapshot that nothing was known for,
-/// and "settled" stayed true without a detector.
+/// cases.md K5 and K6: a unit with `BindsTo=` was stopped by an incomplete snapshot, and "settled"
+/// stayed true without a detector.
 #[test]
 fn nothing_is_settled_that_the_detector_has_not_told_to_its_end() {
     let known = |told: &[Action]| told.contains(&Action::Known);
@@ -199,7 +199,7 @@ fn nothing_is_settled_that_the_detector_has_not_told_to_its_end() {
     assert_eq!(step(Event::DetectorLost), [Action::Settled(false)]);
     assert_eq!(step(Event::SnapshotBegins), []);
     assert_eq!(step(Event::SnapshotEnds), [Action::Settled(true)]);
-    // It has lost some events, and tells everything once more.
+    // The detector has lost events, and sends a new snapshot.
     assert_eq!(step(Event::SnapshotBegins), [Action::Settled(false)]);
     assert_eq!(step(Event::SnapshotEnds), [Action::Settled(true)]);
 }

@@ -1,11 +1,11 @@
-//! The shipped rules are rdma-core's: its lists of modules and its daemons, row by row.
+//! The tests of the shipped rules: they equal rdma-core's lists of modules and daemons, row by row.
 
 use super::*;
 use crate::rules::tests::SHIPPED;
 
 const EVERY: [&str; 5] = ["ib_iser", "ib_uverbs", "rdma_ucm", "xprtrdma", "svcrdma"];
 
-/// Everything that a device with these ports leads to: modules asked for, and flags.
+/// Returns the modules and flags for a device with these ports.
 fn leads_to(protocols: &[Protocol]) -> (Vec<String>, Vec<String>) {
     let mut script = Script::started(SHIPPED);
     let _ = script.there(whole(1, "d0", protocols));

@@ -1,5 +1,5 @@
-//! Targets: what they should be follows from the devices, what they are from the service manager,
-//! whoever has changed them, and the difference is acted on.
+//! The tests of targets: the devices determine the wanted state, the service manager reports the
+//! actual state, and jobs remove the difference, whichever program has changed a target.
 
 use super::*;
 use interfaces::orchestrator::{Condition, State, TargetState};
@@ -9,7 +9,7 @@ const PLAIN: &str = "[[rule]]\nmodules = [\"ib_uverbs\"]\n";
 const DEVICE: &str = "rdma-device@a.target";
 const HARDWARE: &str = "rdma-hotplug-hardware.target";
 
-/// The jobs of what an event led to, for the targets with this in their names.
+/// Returns the jobs among the decisions for the targets whose names contain `of`.
 fn jobs<'t>(told: &'t [String], of: &str) -> Vec<&'t str> {
     let mut jobs = decisions(told);
     jobs.retain(|words| {
@@ -35,14 +35,14 @@ fn state(script: &Script, index: i64, target: &str) -> TargetState {
         .state
 }
 
-/// A device called `a` of this index, whose every target is active.
+/// Adds a device with the name `a` and this index, and makes all its targets active.
 fn active(script: &mut Script, index: i64) {
     let mut told = script.there(whole(index, "a", &[Protocol::Roce]));
     told.extend(script.answer("ib_uverbs", Outcome::AlreadyLoaded));
     settle(script, &told);
 }
 
-/// The jobs of what was decided are done, those that follow as well, and PID 1 has seen the flags.
+/// Completes all jobs, those that follow as well, and starts the targets of flags.
 fn settle(script: &mut Script, told: &[String]) {
     let next = finish(script, told);
     if !jobs(&next, "").is_empty() {
@@ -50,7 +50,8 @@ fn settle(script: &mut Script, told: &[String]) {
     }
 }
 
-/// The jobs of what was decided are done, and PID 1 has seen the flags.
+/// Completes the jobs among the decisions, and starts the targets of flags. Returns the next
+/// decisions.
 fn finish(script: &mut Script, told: &[String]) -> Vec<String> {
     let mut next = Vec::new();
     for words in decisions(told) {
@@ -95,7 +96,7 @@ fn each_device_port_and_role_has_its_target_and_a_role_one_for_all() {
     );
 }
 
-/// facts/rdma.md 3, item 8: a daemon failed because the module that it needs was not there yet.
+/// facts/rdma.md 3, item 8: a daemon failed because the module that it needs was not loaded yet.
 #[test]
 fn a_target_is_started_only_when_its_device_has_the_answers_for_its_modules() {
     let mut script = Script::with_bus("[[rule]]\nmodules = [\"ib_umad\", \"opa_vnic\"]\n");
@@ -117,7 +118,7 @@ fn a_target_is_started_only_when_its_device_has_the_answers_for_its_modules() {
     assert!(targets.unwrap().met);
 }
 
-/// facts/rdma.md 3, item 25: work that is shared is done once.
+/// facts/rdma.md 3, item 25: shared work is done once.
 #[test]
 fn sixty_four_devices_make_one_job_for_the_role_that_they_share_and_the_last_takes_it_down() {
     let mut script = Script::with_bus(ROLE);
@@ -145,8 +146,8 @@ fn sixty_four_devices_make_one_job_for_the_role_that_they_share_and_the_last_tak
     assert_eq!(jobs(&told, "rdma-role@storage.target"), [stop]);
 }
 
-/// cases.md U1 and U2: a unit that waited for its restart was forgotten, and ran on without
-/// hardware. Of targets, what another program starts is stopped as well.
+/// cases.md U1 and U2: a unit that waited for its restart was forgotten, and kept running without
+/// hardware. A target that another program starts is stopped as well.
 #[test]
 fn what_is_active_without_a_device_is_stopped_whoever_started_it() {
     let mut script = Script::with_bus(PLAIN);
@@ -163,7 +164,7 @@ fn what_is_active_without_a_device_is_stopped_whoever_started_it() {
     assert_eq!(jobs(&told, DEVICE).len(), 1, "{told:?}");
 }
 
-/// cases.md U3: our stop waits, a person's start replaces it, and the device is back.
+/// cases.md U3: our stop waits, a user's start replaces it, and the device is back.
 #[test]
 fn a_stop_that_a_persons_start_replaced_is_no_failure_where_the_device_is_back() {
     let mut script = Script::with_bus(PLAIN);
@@ -172,14 +173,14 @@ fn a_stop_that_a_persons_start_replaced_is_no_failure_where_the_device_is_back()
     assert_eq!(jobs(&told, DEVICE).len(), 1);
     let told = script.tell(stop_job(DEVICE, JobOutcome::Ended("canceled".to_owned())));
     assert!(jobs(&told, DEVICE).is_empty(), "{told:?}");
-    // It was started for the device before, and is started again for this one.
+    // The target was started for the old device, and is started again for the new one.
     active(&mut script, 2);
     assert_eq!(state(&script, 2, DEVICE), TargetState::Active);
     let told = script.tell(Event::DeviceGone(2));
     assert_eq!(jobs(&told, DEVICE).len(), 1, "{told:?}");
 }
 
-/// cases.md U4: a replug is hidden by a resync, and the unit runs on for a device that is gone.
+/// cases.md U4: a resync hides a replug, and the unit keeps running for a device that was removed.
 #[test]
 fn a_device_that_took_the_name_of_another_gets_the_target_started_again() {
     let mut script = Script::with_bus(PLAIN);
@@ -198,7 +199,7 @@ fn a_device_that_took_the_name_of_another_gets_the_target_started_again() {
         jobs(&told, DEVICE),
         ["start rdma-device@a.target for a (index 2)"]
     );
-    // What stands for hardware of a kind has not changed.
+    // The targets of flags do not change.
     assert!(jobs(&told, HARDWARE).is_empty(), "{told:?}");
 }
 
@@ -240,7 +241,7 @@ fn a_rename_moves_a_device_to_the_target_of_its_new_name() {
     );
 }
 
-/// cases.md U5: the orchestrator is stopped, the device goes, and the orchestrator is started.
+/// cases.md U5: the device is removed while the orchestrator is stopped.
 #[test]
 fn targets_whose_device_went_while_no_orchestrator_ran_are_stopped() {
     for with_journal in [true, false] {
@@ -254,14 +255,15 @@ fn targets_whose_device_went_while_no_orchestrator_ran_are_stopped() {
             (DEVICE, UnitActivity::Active),
             (HARDWARE, UnitActivity::Active),
         ]));
-        // Before the detector has answered it is not known what is wanted.
+        // Before the detector's first snapshot has ended, the wanted targets are unknown.
         assert!(jobs(&told, "").is_empty(), "{told:?}");
         let told = script.all([Event::SnapshotBegins, Event::SnapshotEnds]);
         assert_eq!(jobs(&told, "").len(), 2, "{told:?}");
     }
 }
 
-/// Without a journal it is not known what a target was started for; a device that is there keeps it.
+/// Without a journal the device that a target was started for is unknown. An existing device keeps
+/// the target.
 #[test]
 fn a_target_that_is_active_at_the_start_is_kept_while_its_device_gets_its_modules() {
     let mut script = Script::new(PLAIN);
@@ -330,7 +332,7 @@ fn a_target_that_is_stopped_again_and_again_is_started_with_growing_pauses_and_t
     assert_eq!(jobs(&told, DEVICE).len(), 1);
 }
 
-/// cases.md U7: `/run` without inodes for a moment.
+/// cases.md U7: `/run` has no free inodes for a moment.
 #[test]
 fn a_flag_that_could_not_be_written_is_written_when_it_can_be() {
     let mut script = Script::started(PLAIN);
@@ -350,7 +352,7 @@ fn a_flag_that_could_not_be_written_is_written_when_it_can_be() {
     assert!(decisions(&script.wait(60)).is_empty());
 }
 
-/// PID 1 starts the target of a flag; a job is asked for only where it does not.
+/// PID 1 starts the target of a flag. A job is requested only if it does not.
 #[test]
 fn a_target_of_a_flag_is_left_to_pid_1_for_a_moment() {
     let mut script = Script::with_bus(PLAIN);
@@ -375,7 +377,7 @@ fn jobs_wait_for_the_bus_and_are_asked_for_again_when_it_was_lost() {
     assert_eq!(jobs(&script.tell(known(&[])), DEVICE), [start]);
     let _ = script.tell(Event::ServiceManagerLost);
     assert_eq!(jobs(&script.tell(known(&[])), DEVICE), [start]);
-    // The answer for the job before the loss says nothing now; its outcome is in the list.
+    // A result from before the loss is ignored; the new list shows the state.
     let _ = script.tell(Event::ServiceManagerLost);
     let told = script.tell(known(&[(DEVICE, UnitActivity::Active)]));
     assert!(jobs(&told, DEVICE).is_empty(), "{told:?}");
@@ -383,7 +385,7 @@ fn jobs_wait_for_the_bus_and_are_asked_for_again_when_it_was_lost() {
     assert_eq!(jobs(&told, DEVICE).len(), 1);
 }
 
-/// Item 27: a container has the device; what hangs on it here cannot use it.
+/// Item 27: a container has the device, so that units on this side cannot use it.
 #[test]
 fn a_device_that_is_moved_to_another_network_namespace_is_not_ready_and_has_no_targets_until_it_is_back()
  {
@@ -480,7 +482,8 @@ fn a_failed_job_is_asked_for_again_and_a_masked_or_refused_target_is_not() {
         assert_eq!(script.device(1).state, State::Ready);
         let _ = script.tell(is(HARDWARE, UnitActivity::Active));
         assert_eq!(jobs(&script.wait(1), DEVICE).len(), again);
-        // Unit files that were read again, a new device, a bus that is back and a person are reasons to ask again.
+        // A reload of the unit files, a new device, a new connection and a user's request allow a
+        // new job.
         let told = script.tell(known(&[]));
         assert_eq!(jobs(&told, DEVICE).len(), 1, "{told:?}");
     }
@@ -501,7 +504,7 @@ fn a_target_that_may_not_be_stopped_stays_up_and_is_said() {
         left.contains(&format!("{HARDWARE} stays up: Access denied")),
         "{left:?}"
     );
-    // The next device has it, and another program may stop it.
+    // The next device claims the target. Another program may stop it.
     let told = script.there(whole(2, "a", &[]));
     assert!(jobs(&told, HARDWARE).is_empty(), "{told:?}");
     assert!(
@@ -556,7 +559,7 @@ fn nothing_is_started_or_stopped_in_a_pause_and_all_is_caught_up_after() {
     assert_eq!(jobs(&told, DEVICE).len(), 1, "{told:?}");
 }
 
-/// On a machine without a bus names would pile up.
+/// Without a connection to the service manager, names must not accumulate.
 #[test]
 fn of_devices_that_came_and_went_without_a_bus_nothing_is_kept() {
     let mut script = Script::started(ROLE);
@@ -568,7 +571,7 @@ fn of_devices_that_came_and_went_without_a_bus_nothing_is_kept() {
     assert!(script.machine.targets.is_empty());
 }
 
-/// A target's start may wait for a unit that hangs on it, or behind a thousand others.
+/// The start of a target may wait for a unit that it depends on, or behind a thousand other jobs.
 #[test]
 fn a_start_that_has_not_ended_is_stopped_when_its_device_goes() {
     let mut script = Script::with_bus(PLAIN);
@@ -577,12 +580,12 @@ fn a_start_that_has_not_ended_is_stopped_when_its_device_goes() {
     let told = script.tell(Event::DeviceGone(1));
     let stop = "stop rdma-device@a.target: no device needs it";
     assert_eq!(jobs(&told, DEVICE), [stop]);
-    // The stop has cancelled the start, which is no failure of anything.
+    // The stop has cancelled the start, which is not a failure.
     let told = script.tell(job(DEVICE, JobOutcome::Ended("canceled".to_owned())));
     assert!(jobs(&told, "").is_empty(), "{told:?}");
     let told = script.tell(stop_job(DEVICE, JobOutcome::Done));
     assert!(jobs(&told, "").is_empty(), "{told:?}");
-    // A device of that name may come meanwhile, and has its own start afterwards.
+    // A device of that name may appear before the stop is done, and its start follows.
     let _ = script.there(whole(2, "a", &[]));
     let _ = script.answer("ib_uverbs", Outcome::AlreadyLoaded);
     let _ = script.tell(Event::DeviceGone(2));

@@ -1,5 +1,5 @@
-//! A world for the machine: devices that come and go by chance, a loader and a service manager
-//! that answer when they please, and a process that can die at any moment.
+//! The random model for the machine: devices are added and removed at random, a loader and a
+//! service manager reply after arbitrary delays, and the process may die at any moment.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -20,14 +20,14 @@ modules = ["iw_cxgb4"]
 "#;
 const OTHER_RULES: &str = "[[rule]]\nmodules = [\"ib_uverbs\"]\nroles = [\"shared\", \"other\"]\n";
 
-/// Everything outside of the orchestrator's process. It outlives the process.
+/// The state of everything outside the orchestrator's process. It outlives the process.
 pub struct World {
     pub random: fastrand::Rng,
     pub devices: BTreeMap<i64, detector::Device>,
     pub active: BTreeSet<UnitName>,
     rules: &'static str,
     next_index: i64,
-    /// What was asked for and is not answered. It dies with the process.
+    /// The requests without a reply. They are lost with the process.
     pub owed: VecDeque<Action>,
     pub now: i64,
 }
@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    /// What a process is told first.
+    /// Returns the first events of a process.
     pub fn beginning(&self) -> Vec<Event> {
         let devices = self.devices.values().cloned();
         let devices = devices.map(|device| Event::Device(Box::new(device)));
@@ -59,13 +59,13 @@ impl World {
         events
     }
 
-    /// What the service manager says when it can be asked.
+    /// Returns the service manager's list of active targets.
     fn targets(&self) -> Event {
         let active = self.active.iter().cloned();
         Event::Targets(active.map(|unit| (unit, UnitActivity::Active)).collect())
     }
 
-    /// An event as it is by the time that it is told: jobs may have ended since it was made.
+    /// Returns an event in its current form: jobs may have ended since it was made.
     pub fn fresh(&self, event: Event) -> Event {
         match event {
             Event::Targets(_) => self.targets(),
@@ -73,7 +73,7 @@ impl World {
         }
     }
 
-    /// A person, or another unit, starts or stops one of our targets.
+    /// Starts or stops one of our targets, like a user or another unit.
     fn meddle(&mut self) -> Option<Event> {
         let known: Vec<UnitName> = self.active.union(&self.wanted()).cloned().collect();
         let unit = self.random.choice(known)?;
@@ -87,7 +87,7 @@ impl World {
         Some(Event::Target(unit, activity))
     }
 
-    /// Something that happens by itself.
+    /// Returns the events of a random change.
     pub fn chance(&mut self) -> Vec<Event> {
         self.now += self.random.i64(1..3 * SECOND);
         match self.random.u32(0..21) {
@@ -104,7 +104,7 @@ impl World {
             }
             12 => vec![Event::Reconcile],
             13 => vec![Event::Pause("chance".to_owned()), Event::Resume],
-            // The bus is lost, and with it what it was asked for; or the process.
+            // The bus or the process is lost, and with it the pending requests.
             14 => vec![Event::ServiceManagerLost, self.targets()],
             19 => self.meddle().into_iter().collect(),
             18 => self.beginning(),
@@ -126,9 +126,9 @@ impl World {
         }
     }
 
-    /// What an event takes with it of what is owed.
+    /// Removes the pending requests that an event loses.
     pub fn lose(&mut self, event: &Event) {
-        // Some of it was done, and nobody was told.
+        // Some of them are done, without a reply.
         let done = self.owed.len() * usize::from(self.random.bool());
         for _ in 0..done {
             if matches!(event, Event::Begins(_) | Event::ServiceManagerLost)
@@ -188,7 +188,7 @@ impl World {
         Some(Event::Device(Box::new(device.clone())))
     }
 
-    /// Something that was asked for is answered.
+    /// Answers a pending request.
     pub fn answer(&mut self) -> Vec<Event> {
         self.now += 1000;
         match self.owed.pop_front() {
@@ -218,13 +218,13 @@ impl World {
         }
     }
 
-    /// Takes over what the machine wants done.
+    /// Adds the machine's decisions to the pending requests.
     pub fn owe(&mut self, actions: &[Action]) {
         let decided = actions.iter().filter(|action| action.is_decision());
         self.owed.extend(decided.cloned());
     }
 
-    /// The targets that the devices of the present should have.
+    /// Returns the targets that the current devices should have.
     pub fn wanted(&self) -> BTreeSet<UnitName> {
         let rules = Rules::read(&sources(self.rules), &Rules::default());
         let wanted = self.devices.values().flat_map(|device| {
@@ -236,7 +236,7 @@ impl World {
         wanted.map(|claim| claim.name).collect()
     }
 
-    /// Tells a machine everything that is owed, until nothing is.
+    /// Answers all pending requests, until there are no more.
     pub fn settle(&mut self, machine: &mut Machine) {
         for _ in 0..100_000 {
             let mut answers = self.answer();
@@ -255,7 +255,7 @@ impl World {
         panic!("it never settles: {:?}", self.owed);
     }
 
-    /// Whether everything is as it has to be in the end.
+    /// Checks that the final state is right.
     pub fn assert_as_wanted(&self, machine: &Machine) {
         assert_eq!(self.active, self.wanted());
         let indexes: Vec<i64> = machine.devices.keys().copied().collect();

@@ -1,38 +1,38 @@
-//! Ways to break the machine on purpose: the explorer has to find each.
+//! The planted defects of the machine. The explorer must find each.
 
 use super::super::*;
 
-/// What is broken.
+/// A planted defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
     Nothing,
     /// A module that is unloaded stays live.
     UnloadIsNotHeard,
-    /// A module that another program loads stays as it was.
+    /// A module that another program loads keeps its old state.
     LoadIsNotHeard,
-    /// What a snapshot does not show stays.
+    /// A device that is missing in a snapshot stays.
     WhatIsGoneStays,
-    /// What is installed is not asked for.
+    /// Installed modules are not requested.
     InstallationIsNotHeard,
-    /// A load that was under way is waited for by the next process.
+    /// The next process waits for a load that the last process requested.
     RequestsOutliveTheProcess,
-    /// A job that failed is taken for done.
+    /// A failed job counts as done.
     FailedJobsAreDone,
-    /// Nothing is tried again.
+    /// Nothing is retried.
     TimersAreLost,
-    /// What was answered is asked for again at every event.
+    /// A module with a result is requested again at each event.
     AnswersAreForgotten,
-    /// A pause is passed over.
+    /// A pause is ignored.
     PauseIsNotHeard,
-    /// A target that is no longer needed is left.
+    /// A target that is no longer needed is not stopped.
     StopsAreLost,
-    /// A target that another program stops is not seen.
+    /// The stop of a target by another program is ignored.
     StopsAreNotHeard,
-    /// That a unit is not masked any more is not heard.
+    /// The unmasking of a unit is ignored.
     UnmaskingIsNotHeard,
-    /// A flag stays up.
+    /// A flag stays set.
     FlagsStayUp,
-    /// It is settled from the first moment on.
+    /// The machine reports that it is settled from the first moment.
     SettledTooSoon,
 }
 
@@ -54,7 +54,7 @@ impl Sabotage {
         Self::SettledTooSoon,
     ];
 
-    /// A step of a machine that is broken so.
+    /// Performs a step of the machine with this defect.
     pub fn step(self, machine: &mut Machine, event: Event, now: i64) -> Vec<Action> {
         let unheard = matches!(
             (self, &event),
@@ -68,7 +68,7 @@ impl Sabotage {
                     Event::Target(_, UnitActivity::Inactive)
                 )
         );
-        // As the loop does it.
+        // The event loop filters events like this.
         let event = machine.concerning(event).filter(|_| !unheard);
         let Some(event) = event else {
             return Vec::new();

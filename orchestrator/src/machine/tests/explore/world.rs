@@ -1,5 +1,5 @@
-//! The world of the explorer: what is there, what is on its way to the machine, what was asked for,
-//! and what can happen next.
+//! The model of the explorer: the state of the simulated host, the messages in transit to the
+//! machine, the pending requests, and the possible moves.
 
 mod truth;
 
@@ -7,24 +7,24 @@ use std::collections::VecDeque;
 
 use super::super::*;
 
-/// The present, in µs. Large, so that a time is told from every other number.
+/// The current time, in µs. It is large, so that times differ from all other numbers.
 pub const NOW: i64 = 1_000_000_000_000_000;
 
-/// The rules: the second module is for the second device alone.
+/// The rules. Only the second device needs the second module.
 const RULES: &str = "[[rule]]\nmodules = [\"m0\"]\n[[rule]]\nname = [\"d1\"]\nmodules = [\"m1\"]\n";
 
 const MODULES: [&str; 2] = ["m0", "m1"];
-/// The targets of both devices, and of the hardware flag.
+/// The targets of both devices and of the hardware flag.
 const UNITS: [&str; 3] = [
     "rdma-device@d0.target",
     "rdma-device@d1.target",
     "rdma-hotplug-hardware.target",
 ];
-/// What is on its way at most: a world that goes on without being heard is the same as one that
+/// The maximum number of messages in transit. A model with more unread messages is like one that
 /// loses the connection.
 const MOST_HEARD: usize = 4;
 
-/// What the loader would come to with a module that is not live.
+/// The loader's result for a module that is not live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ground {
     Loads,
@@ -32,13 +32,13 @@ pub enum Ground {
     Denied,
     Missing,
     Unknown,
-    /// A failure for good.
+    /// A permanent failure.
     Invalid,
-    /// A failure that may be over soon.
+    /// A temporary failure.
     Busy,
 }
 
-/// What becomes of a unit that is started.
+/// The result of the start of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Start {
     Works,
@@ -47,7 +47,7 @@ pub enum Start {
     Masked,
 }
 
-/// What the loader has come to, and has not been heard.
+/// A result of the loader that the machine has not received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Answer {
     Loaded,
@@ -55,7 +55,7 @@ enum Answer {
     Not(Ground),
 }
 
-/// What the detector has sent and the machine has not heard.
+/// A message of the detector that the machine has not received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Heard {
     Begins,
@@ -66,7 +66,7 @@ enum Heard {
     Ends,
 }
 
-/// What the service manager has sent and the machine has not heard.
+/// A message of the service manager that the machine has not received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Told {
     Job(usize, Verb, Start),
@@ -74,10 +74,10 @@ enum Told {
     UnitFilesRead,
 }
 
-/// Something that happens.
+/// A move: a single change of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
-    // By itself.
+    // Moves that happen by themselves.
     LoaderLooks(usize),
     LoaderAnswers(usize),
     DetectorIsHeard,
@@ -88,7 +88,7 @@ pub enum Move {
     PathUnitStarts,
     Installed,
     Deadline,
-    // What disturbs.
+    // Disturbances.
     Plug(usize),
     Unplug(usize),
     Replug(usize),
@@ -106,21 +106,22 @@ pub enum Move {
     Reconcile,
 }
 
-/// Everything outside of the machine.
+/// The state of everything outside the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     there: [bool; 2],
     live: [bool; 2],
     grounds: [Ground; 2],
-    /// An administrator has unloaded it, and it was not loaded since.
+    /// An administrator has unloaded the module, and it was not loaded since.
     unloaded: [bool; 2],
-    /// Asked for; the loader has not looked.
+    /// The module is requested, and the loader has not looked for it.
     requested: [bool; 2],
-    /// The loader has looked, and its answer is on its way.
+    /// The loader's result, which the machine has not received.
     answers: [Option<Answer>; 2],
-    /// Why a module that was answered may be asked for again.
+    /// True if a module that has a result may be requested again.
     reason: [bool; 2],
-    /// The machine heard that it is not there while it was asked for, before the load or after it.
+    /// The machine received the report that the requested module is not loaded, before or after the
+    /// load.
     doubted: [bool; 2],
     connected: bool,
     heard: VecDeque<Heard>,
@@ -133,13 +134,13 @@ pub struct World {
     flag: bool,
     /// The path unit for installed modules has been triggered.
     installed: bool,
-    /// An administrator has asked for a pause.
+    /// An administrator has requested a pause.
     paused: bool,
-    /// How often the world may still be disturbed.
+    /// The number of disturbances that are left.
     pub left: u8,
 }
 
-/// What a new process does first.
+/// Returns the first events of a new process.
 pub fn beginning() -> Vec<Event> {
     vec![Event::Begins(PATIENCE), Event::Rules(sources(RULES))]
 }
@@ -193,14 +194,15 @@ impl World {
         }
     }
 
-    /// Both devices are there when the detector is asked first, and the second's module and target are so.
+    /// Adds both devices before the first query to the detector. The ground and the start apply to
+    /// the second device.
     pub fn plug_all(&mut self, ground: Ground, start: Start) {
         self.there = [true; 2];
         self.grounds[1] = ground;
         self.starts[1] = start;
     }
 
-    /// What happens by itself, the nearest first.
+    /// Returns the moves that happen by themselves, the nearest first.
     fn quiet_moves(&self, machine: &Machine) -> Vec<Move> {
         let mut moves = Vec::new();
         if !self.heard.is_empty() {
@@ -241,12 +243,13 @@ impl World {
         moves
     }
 
-    /// The one of them that a quiet world takes. Time goes on when nothing else happens.
+    /// Returns the next move of an undisturbed model. A deadline passes only if nothing else
+    /// happens.
     pub fn quiet_move(&self, machine: &Machine) -> Option<Move> {
         self.quiet_moves(machine).into_iter().next()
     }
 
-    /// Everything that can happen now.
+    /// Returns all possible moves.
     pub fn moves(&self, machine: &Machine) -> Vec<Move> {
         let mut moves = self.quiet_moves(machine);
         if self.left == 0 {
@@ -299,7 +302,7 @@ impl World {
         moves
     }
 
-    /// Has something happen; gives what the machine hears of it now.
+    /// Performs a move, and returns the events that the machine receives.
     pub fn take(&mut self, step: Move) -> Vec<Event> {
         match step {
             Move::LoaderLooks(at) => {
@@ -341,7 +344,7 @@ impl World {
                 vec![Event::ModulesInstalled]
             }
             Move::Deadline => {
-                // What is tried again after a pause, or looked at a second time.
+                // A retry after a pause, or the second request after a change on disk.
                 self.give_reason();
                 vec![Event::Deadline]
             }
@@ -373,12 +376,12 @@ impl World {
             }
             Move::GroundIs(at, ground) => {
                 self.grounds[at] = ground;
-                // A path unit sees the file that says so. A driver that works again says nothing.
+                // A path unit sees the changed file. No event reports that a driver works again.
                 self.installed = true;
             }
             Move::UnitIs(at, start) => {
                 let before = std::mem::replace(&mut self.starts[at], start);
-                // systemctl has unit files read again when it masks and unmasks.
+                // systemctl reloads the unit files when it masks or unmasks a unit.
                 if self.bus && (before == Start::Masked || start == Start::Masked) {
                     self.told.push_back(Told::UnitFilesRead);
                 }
@@ -414,7 +417,7 @@ impl World {
         Vec::new()
     }
 
-    /// A new process, which goes on from the journal: what was on its way is lost, jobs are not.
+    /// Starts a new process, which continues from the journal. Messages are lost, jobs are not.
     fn die(&mut self) -> Vec<Event> {
         self.requested = [false; 2];
         self.answers = [None; 2];
@@ -427,7 +430,7 @@ impl World {
         beginning()
     }
 
-    /// What the detector sends to one who has just come.
+    /// Returns the detector's messages to a new subscriber.
     fn snapshot(&self) -> VecDeque<Heard> {
         let there = (0..2).filter(|at| self.there[*at]).map(Heard::There);
         let first = [Heard::Begins, Heard::Modules(self.live)];
@@ -458,7 +461,8 @@ impl World {
             self.doubted[at] |= absent && asked;
         }
         if !matches!(heard, Heard::Module(..)) {
-            // A device that comes, or is seen again after a loss, asks again.
+            // A device that is added, or observed again after a lost connection, may request its
+            // modules again.
             self.reason = [true; 2];
         }
         vec![match heard {
@@ -476,7 +480,7 @@ impl World {
             Heard::Modules(live) => {
                 let live = (0..2).filter(|at| live[*at]);
                 let names = live.map(|at| ModuleName::parse(MODULES[at]).unwrap());
-                // That of another module, which no device wants.
+                // A module that no device wants.
                 let other = ModuleName::parse("xfs").unwrap();
                 Event::ModulesThere([other].into_iter().chain(names).collect())
             }
@@ -484,7 +488,7 @@ impl World {
         }]
     }
 
-    /// Everything may be asked for again, after what is under way.
+    /// Allows a new request of each module, after the current one.
     fn give_reason(&mut self) {
         for at in 0..2 {
             self.reason[at] = true;
@@ -498,10 +502,10 @@ impl World {
         self.send(Heard::Module(at, live));
     }
 
-    /// The loader has a module inserted, or finds out why not.
+    /// Loads a module, or determines why it cannot be loaded.
     fn look(&mut self, at: usize) {
         self.requested[at] = false;
-        // What the machine hears from now on is newer than the answer.
+        // Reports that the machine receives from now on are newer than the result.
         self.reason[at] = false;
         self.answers[at] = Some(match (self.live[at], self.grounds[at]) {
             (true, _) => Answer::AlreadyLoaded,
@@ -541,7 +545,7 @@ impl World {
         }))
     }
 
-    /// A target changes its state, and its subscribers hear of it.
+    /// Changes the state of a target, and reports that to subscribers.
     fn turn(&mut self, at: usize, active: bool) {
         if self.active[at] != active {
             self.active[at] = active;

@@ -1,4 +1,5 @@
-//! What the machine may want and say in a world: after every step, and when nothing happens any more.
+//! The checks of the model: the actions and reports of the machine after each step, and in the
+//! final state.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +9,10 @@ use super::super::super::*;
 use super::{Ground, Heard, MODULES, Start, UNITS, World, index};
 
 impl World {
-    /// Takes over what the machine wants done.
+    /// Carries out the machine's actions.
     ///
     /// # Errors
-    /// What it must not want.
+    /// Returns a message if the machine must not request an action.
     pub fn owe(&mut self, actions: &[Action], machine: &Machine) -> Result<(), String> {
         for action in actions {
             match action {
@@ -36,7 +37,7 @@ impl World {
                     if verb == Verb::Start && self.claimants(at, machine) == 0 {
                         return Err(format!("{unit} is started for no device"));
                     }
-                    // The later job takes the place of the earlier one.
+                    // The later job replaces the earlier one.
                     self.jobs[at] = Some(verb);
                 }
                 Action::SetFlag(Flag::Hardware, up) => self.flag = *up,
@@ -68,7 +69,7 @@ impl World {
         Ok(())
     }
 
-    /// How many devices that the machine knows a target stands for.
+    /// Returns the number of known devices that a target stands for.
     fn claimants(&self, unit: usize, machine: &Machine) -> usize {
         match unit {
             2 => machine.devices.len(),
@@ -83,7 +84,8 @@ impl World {
         }
     }
 
-    /// Whether something about a module is on its way to the machine, or was lost on it.
+    /// Returns true if a message about a module is in transit to the machine, or may have been
+    /// lost.
     fn is_in_doubt(&self, module: usize) -> bool {
         let mut heard = self.heard.iter();
         !self.connected
@@ -96,10 +98,10 @@ impl World {
             })
     }
 
-    /// Whether the world bears out what the machine says now.
+    /// Checks the machine's reports against the model.
     ///
     /// # Errors
-    /// What it says that is not so.
+    /// Returns a message if a report is not true.
     pub fn bears_out(&self, machine: &Machine) -> Result<(), String> {
         let whole = machine.describe();
         if whole.settled {
@@ -130,10 +132,10 @@ impl World {
         Ok(())
     }
 
-    /// Whether everything is as it has to be when nothing happens any more.
+    /// Checks the final state.
     ///
     /// # Errors
-    /// What is not.
+    /// Returns a message if something is wrong.
     pub fn is_the_right_end(&self, machine: &Machine) -> Result<(), String> {
         let whole = machine.describe();
         let known: Vec<i64> = machine.devices.keys().copied().collect();
@@ -146,7 +148,7 @@ impl World {
         if !whole.detector_connected {
             return Err("it ends without the detector".to_owned());
         }
-        // What it does not do in a pause, it does after it.
+        // The actions that are suppressed in a pause follow after it.
         if whole.paused.is_some() != self.paused {
             return Err(format!("it ends with the pause {:?}", whole.paused));
         }
@@ -181,7 +183,7 @@ impl World {
         Ok(())
     }
 
-    /// Whether a module that a device wants cannot be known.
+    /// Returns true if the state of a module that a device wants is unknown.
     fn knows_nothing(&self) -> bool {
         (0..2).any(|device| {
             let mut wants = Self::wants(device).iter();
@@ -233,7 +235,7 @@ impl World {
         });
         match shown == Some(State::Ready) {
             is if is == ready => Ok(()),
-            // One that was unloaded and is excluded since may be either.
+            // A device whose module was unloaded and is excluded now may have either state.
             _ if self.unloaded.contains(&true) && !ready => Ok(()),
             _ => Err(format!(
                 "it ends with d{device} {shown:?}, and ready is {ready}"
