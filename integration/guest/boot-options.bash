@@ -1,18 +1,18 @@
-# boot-options.bash: what the two rigs have in common; sourced by their `boot`.
+# boot-options.bash: the common part of the two rigs; sourced by their `boot`.
 #
-# Responsible for: one command line for both, and children that cannot outlive
-# the script.  Must never know how either rig boots.
+# Responsible for: one command line for both, and children that cannot outlive the script.  Must
+# never know how either rig boots.
 #
 #   boot --tree TREE_DIR --results DIR [--layer DIR]... [--append 'ARG...']
 #        [--timeout SECONDS]
 #
-#   TREE_DIR  what guest/build-tree printed
-#   results   where /results of the guest is, and console.log; made if missing
+#   TREE_DIR  the path that guest/build-tree printed
+#   results   the directory that is /results in the guest, with console.log; created if missing
 #   layer     laid over the tree; a later one over an earlier one
 #   append    words for the guest's kernel line (container: for its init)
 #   timeout   after this many seconds the run is ended and has failed
 #
-# Takes: program and here, the name and directory of the sourcing script.
+# Inputs: program and here, the name and directory of the sourcing script.
 # Sets: tree, results, layers, append, timeout.
 # shellcheck shell=bash disable=SC2034,SC2154
 
@@ -27,7 +27,7 @@ absolute_dir() {
 parse_options() {
     tree='' results='' append='' timeout=$1 layers=()
     shift
-    # The units that run a scenario; first, so that a test can replace them.
+    # The units that run a scenario. This layer comes first, so that a test can replace them.
     layers+=("$(absolute_dir "$here/../guest/layer")")
     while [[ $# -gt 0 ]]; do
         [[ $# -ge 2 ]] || die "$1: a value is missing, or no such option"
@@ -54,11 +54,10 @@ need_tools() {
     done
 }
 
-# bounded SECONDS COMMAND...: the command's status; 137 when it took too long.
-# Each link of the chain dies with the one before it, so that not even a killed
-# script leaves a guest behind.  In the background, for traps to run at once; in
-# the foreground for timeout(1), which otherwise kills itself before it has seen
-# its child go.
+# bounded SECONDS COMMAND...: returns the command's status, or 137 if the time was over.  Each link
+# of the chain dies with the one before it, so that even a killed script leaves no guest behind.
+# The command is in the background, so that traps run at once. For timeout(1) it is in the
+# foreground: timeout would otherwise kill itself before it has seen its child exit.
 bounded() {
     setpriv --pdeathsig KILL timeout --foreground --signal KILL "$1" \
         setpriv --pdeathsig KILL "${@:2}" &
@@ -73,7 +72,7 @@ end_bounded() {
     wait "$bounded_pid" 2>/dev/null || true
 }
 
-# What an earlier run left must not be taken for this one's.
+# The results of an earlier run must not be taken for this one's.
 fresh_results() {
     rm -f "$results"/{scenario.log,scenario.exit,journal.log,failed-units}
     : >"$results/console.log"
@@ -81,6 +80,6 @@ fresh_results() {
 
 last_console_lines() {
     say "$1; the last lines of $results/console.log:"
-    # While systemd waits it writes such a line each second.
+    # While systemd waits, it writes such a line each second.
     grep -av 'Job .* running (' "$results/console.log" | tail -n 25 >&2 || true
 }

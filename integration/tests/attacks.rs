@@ -1,6 +1,6 @@
-//! Users against the three services: each does what one user can, and root and the devices must
-//! not notice. The bounds are those of the design; where a time is judged, a machine that runs
-//! other things besides has a multiple of it. Needs root, to be other users.
+//! Attacks of unprivileged users on the three services. Each attack does what one user can do, and
+//! root and the devices must not notice it. The bounds are those of the design. A bound of time is
+//! multiplied on a host that runs other work. Needs root to run attackers as other users.
 
 #![allow(
     clippy::indexing_slicing,
@@ -30,25 +30,26 @@ use serde_json::json;
 use target::Target;
 use with_lab::with_lab;
 
-/// By how much a machine that runs other things may miss a bound of time. A benchmark runs alone.
+/// The factor by which a host that runs other work may exceed a bound of time. A benchmark runs
+/// alone.
 const NOISE: u32 = if cfg!(feature = "benchmark") { 1 } else { 4 };
-/// How soon root is answered, at the 99th percentile.
+/// The time in which root gets a reply, at the 99th percentile.
 const ANSWER: Duration = Duration::from_millis(100);
-/// How soon a service ends.
+/// The time in which a service exits.
 const STOP: Duration = Duration::from_secs(5);
-/// How much later than undisturbed a load of a live module is answered.
+/// The additional time, compared with an undisturbed service, for a load of a live module.
 const LOAD: Duration = Duration::from_millis(500);
-/// How soon a short history is answered.
+/// The time in which a short history is returned.
 const HISTORY: Duration = Duration::from_secs(1);
-/// The most memory under one user's worst, in KiB.
+/// The most memory of a service under one user's worst attack, in KiB.
 const MOST_MEMORY: u64 = 64 * 1024;
-/// The connections that one user may have.
+/// The maximum number of connections of one user.
 const CONNECTIONS: usize = 64;
-/// Files that a service opens for itself while it serves.
+/// The number of files that a service opens for itself while it serves.
 const OWN_FILES: usize = 64;
 const PING: &str = "io.systemd.service.Ping";
 
-/// Only one test at a time: each measures.
+/// Serializes the tests, because each measures times.
 static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 fn under_attack(test: impl AsyncFnOnce(&mut Lab, &Attackers)) {
@@ -74,7 +75,7 @@ fn roce(number: u32) -> Hardware {
     }
 }
 
-/// Plugs a device in and waits until it is ready. How long that took.
+/// Plugs a device in, waits until it is ready, and returns the time that this took.
 async fn gets_ready(lab: &mut Lab, number: u32) -> Duration {
     let start = Instant::now();
     let index = lab.kernel().plug(roce(number)).unwrap();
@@ -87,7 +88,7 @@ async fn gets_ready(lab: &mut Lab, number: u32) -> Duration {
     start.elapsed()
 }
 
-/// Fails unless root was always answered, and soon.
+/// Fails unless root always got a reply within the bound.
 fn assert_served(what: &str, seen: &Seen, bound: Duration) {
     println!("{what}: {seen:?}");
     assert!(seen.answers > 0, "{what}: {seen:?}");
@@ -96,7 +97,7 @@ fn assert_served(what: &str, seen: &Seen, bound: Duration) {
     assert!(p99 <= bound * NOISE, "{what}: {p99:?}: {seen:?}");
 }
 
-/// Root calls all services for some seconds, with a connection for each call.
+/// Calls all services as root for some seconds, with a new connection for each call.
 async fn root_is_served(attackers: &Attackers, targets: &[Target], seconds: &str) {
     let mut callers = Vec::new();
     for target in targets {
@@ -148,7 +149,7 @@ fn a_device_gets_ready_while_two_users_hold_all_that_they_can() {
                 holders.push(holder.await);
             }
         }
-        // A service that starts again has to get in as well.
+        // A restarted service has to get its connections as well.
         lab.service("rdma-orchestrator")
             .unwrap()
             .kill()
@@ -211,7 +212,7 @@ fn a_service_ends_in_time_whatever_comes_in_and_starts_again() {
             let service = target.service;
             lab.service(service).unwrap().terminate().unwrap();
             let start = Instant::now();
-            // Not looked at in between: the lab's own services have their turns meanwhile.
+            // Between two checks, the lab's own tasks run.
             while !lab.service(service).unwrap().has_ended().unwrap() {
                 let bound = STOP * 2;
                 assert!(start.elapsed() < bound, "{service} runs after {bound:?}");
@@ -220,7 +221,8 @@ fn a_service_ends_in_time_whatever_comes_in_and_starts_again() {
             println!("{service} ended after {:?}", start.elapsed());
             lab.restart(service).await.unwrap();
             let target = target.again(lab);
-            // Behind what has come into the backlog while the service was down.
+            // This call queues behind the connections in the backlog from the time the service was
+            // down.
             let first = attackers.start(ROOT, "calls", &target.socket, &["1", PING, "--connect"]);
             let first = first.await.ends().await;
             assert!(first.answers > 0 && first.errors.is_empty(), "{first:?}");
@@ -264,7 +266,7 @@ fn a_short_history_is_told_at_once_while_others_do_not_read_a_long_one() {
     under_attack(async |lab, attackers| {
         let orchestrator = Target::all(lab).remove(2);
         let history = orchestrator.method("ListHistory");
-        // More of it than a socket takes.
+        // The history must be longer than what a socket buffers.
         let index = lab.kernel().plug(roce(0)).unwrap();
         for number in 0..600 {
             let name = format!("renamed{number}");

@@ -1,5 +1,5 @@
-//! The certification client that the varlink project wrote, in Python, against the server of the
-//! three services. Needs python3 with the modules venv and pip, and the package index once: the
+//! The certification client of the varlink project, in Python, against the server of the three
+//! services. Needs python3 with the modules venv and pip, and access to the package index once: the
 //! environment stays in `target/`. Must never pass without the client.
 
 #![allow(
@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// How long anything may take before it counts as lost.
+/// The time after which a step counts as failed.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The service, which is served by `interfaces::server`.
+/// The program of the service, which `interfaces::server` serves.
 const SERVICE: &str = env!("CARGO_BIN_EXE_certification");
-/// What is installed, and the hash that it must have.
+/// The package to install, with the hash that it must have.
 const REQUIREMENTS: &str = include_str!("../certification/requirements.txt");
-/// The project's test for calls that are wrong, without the server that it brings along.
+/// The project's tests of wrong calls, without the server that the project includes.
 const WRONG_CALLS: &str = "\
 import sys, unittest
 from varlink.tests.test_certification import TestService as Project
@@ -33,10 +33,10 @@ del Project
 unittest.main(argv=['certification', 'TestService.test_01', 'TestService.test_client'])
 ";
 
-/// One test at a time makes the environment.
+/// Serializes the creation of the environment.
 static ENVIRONMENT: Mutex<()> = Mutex::new(());
 
-/// Fails with `sentence` unless the command succeeds.
+/// Runs a command. Panics with `sentence` if it fails.
 fn run(command: &mut Command, sentence: &str) -> Output {
     let output = command.stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|e| panic!("{sentence}: {command:?}: {e}"));
@@ -50,7 +50,7 @@ fn run(command: &mut Command, sentence: &str) -> Output {
     output
 }
 
-/// The Python of an environment that has the client, made where it is not there yet.
+/// Returns the Python of an environment that has the client, and creates the environment if needed.
 fn python() -> PathBuf {
     let _turn = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("certification");
@@ -81,7 +81,7 @@ fn python() -> PathBuf {
     python
 }
 
-/// The service at a socket of its own, until the test ends.
+/// The service on its own socket, until the test ends.
 struct Served {
     child: Child,
     socket: PathBuf,
@@ -121,7 +121,7 @@ impl Drop for Served {
     }
 }
 
-/// Runs the project's client, which ends with a sentence when every step was taken.
+/// Runs the project's client, which prints a final line if all steps succeeded.
 fn certify(option: &str) {
     let output = run(
         Command::new(python())

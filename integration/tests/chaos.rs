@@ -1,6 +1,6 @@
-//! Chaos: hardware comes and goes while each of the three services is killed outright at random
-//! moments, and in the end everything is as if nobody had been killed: the same devices, ready,
-//! each module inserted once, and a journal that decides again what was decided.
+//! Chaos: hardware is added and removed while each of the three services is killed at random
+//! moments. In the end everything is as without the kills: the same devices, ready, each module
+//! inserted once, and a journal whose replay makes the same decisions.
 
 #![allow(
     clippy::indexing_slicing,
@@ -27,13 +27,14 @@ use with_lab::with_lab;
 
 const SERVICES: [&str; 3] = ["rdma-detector", "rdma-loader", "rdma-orchestrator"];
 const DEADLINE: Duration = Duration::from_secs(30);
-/// What a device of each protocol leads to.
+/// The modules of a device with one RoCE port.
 const ROCE: [&str; 5] = ["ib_iser", "ib_uverbs", "rdma_ucm", "svcrdma", "xprtrdma"];
 
-/// The hardware as it is, by the kernel's index: what a device is called and speaks.
+/// The hardware that is plugged in, by the kernel's index: the name and the protocol of each
+/// device.
 type Plugged = BTreeMap<u32, (String, Protocol)>;
 
-/// One thing happens to the hardware.
+/// Changes the hardware once, at random.
 fn chance(random: &mut fastrand::Rng, lab: &Lab, plugged: &mut Plugged, next: &mut u32) {
     let any = random.choice(plugged.keys().copied().collect::<Vec<_>>());
     match (random.u32(0..10), any) {
@@ -95,7 +96,7 @@ async fn devices(socket: &Path) -> Vec<Device> {
     devices
 }
 
-/// Whether what is told is what there is, and everything of it is ready.
+/// Returns true if the listed devices are those that are plugged in, and all of them are ready.
 fn is_as_it_is(devices: &[Device], plugged: &Plugged) -> bool {
     let told: BTreeMap<i64, (String, bool)> = devices
         .iter()
@@ -124,7 +125,8 @@ fn services_killed_at_any_moment_end_where_the_undisturbed_ones_do() {
             for _ in 0..random.u32(0..4) {
                 chance(&mut random, lab, &mut plugged, &mut next);
             }
-            // A moment that no event names: somewhere in what these lead to.
+            // The kill happens at a moment without an event, while the services work on these
+            // changes.
             for _ in 0..random.u32(0..400) {
                 tokio::task::yield_now().await;
             }
@@ -156,7 +158,7 @@ fn services_killed_at_any_moment_end_where_the_undisturbed_ones_do() {
                 "seed {seed}: {device:?}"
             );
         }
-        // Whatever was asked for how often, the kernel took each module once.
+        // However often a module was requested, the kernel inserted it once.
         let inserted = lab.kernel().inserted();
         let once: BTreeSet<&String> = inserted.iter().collect();
         assert_eq!(once.len(), inserted.len(), "seed {seed}: {inserted:?}");
@@ -164,12 +166,12 @@ fn services_killed_at_any_moment_end_where_the_undisturbed_ones_do() {
     });
 }
 
-/// The journal that all of these processes wrote, one after the other.
+/// Replays the journal that all of these processes wrote one after the other.
 fn replays(directory: &Path, seed: u64) {
     let records = journal::read(&directory.join("journal")).unwrap();
     let records = records.map_while(Result::ok);
     for step in replay::replay(records, None).unwrap() {
-        // Of a step that a kill has ended, the last decisions may be missing.
+        // A kill may cut off the last decisions of a step.
         let same = step.made.starts_with(&step.recorded);
         assert!(same, "seed {seed}: {step:?}");
     }

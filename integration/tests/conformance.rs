@@ -1,6 +1,6 @@
-//! The three services asked by clients that others wrote: the varlink crate's blocking client and
-//! the zlink crate's. (systemd's varlinkctl asks them in the container.) One table of questions,
-//! the same for both.
+//! The three services, called by clients of other projects: the varlink crate's blocking client and
+//! the zlink crate's. (The container test calls them with systemd's varlinkctl.) Both run the same
+//! table of requests.
 
 #![allow(
     clippy::indexing_slicing,
@@ -22,14 +22,14 @@ use with_lab::with_lab;
 /// A reply's parameters, or the error's name and parameters.
 type Answer = Result<Value, (String, Value)>;
 
-/// One question: a method, its parameters, and how many replies to read under `more`.
+/// A request: a method, its parameters, and the number of replies to read under `more`.
 struct Question {
     method: String,
     parameters: Value,
     more: Option<usize>,
 }
 
-/// A client that others wrote.
+/// A client of another project.
 trait Client {
     async fn ask(socket: &Path, question: Question) -> Vec<Answer>;
 }
@@ -40,7 +40,7 @@ struct VarlinkCrate;
 impl Client for VarlinkCrate {
     async fn ask(socket: &Path, question: Question) -> Vec<Answer> {
         let address = format!("unix:{}", socket.display());
-        // It blocks, and the kernel's stand-in runs on this thread.
+        // The client blocks, and the simulated kernel runs on this thread.
         let asked = tokio::task::spawn_blocking(move || {
             let connection = varlink::Connection::with_address(&address).unwrap();
             let mut call = varlink::MethodCall::<Value, Value, varlink::Error>::new(
@@ -108,7 +108,7 @@ impl Client for ZlinkCrate {
         for _ in 0..question.more.unwrap_or(1) {
             let reply = match connection.receive_reply::<Value, ZlinkError>().await {
                 Ok((reply, _)) => reply,
-                // The errors of org.varlink.service come in a type of their own.
+                // The errors of org.varlink.service have their own type.
                 Err(zlink::Error::VarlinkService(error)) => {
                     let error = serde_json::to_value(&error).unwrap();
                     Err(serde_json::from_value(error).unwrap())
@@ -157,7 +157,7 @@ fn error(name: &str, key: &str, value: &str) -> Answer {
     Err((format!("org.varlink.service.{name}"), json!({ key: value })))
 }
 
-/// Everything that each service has to answer in the same way.
+/// Checks all that each service has to answer in the same way.
 async fn every_service_conforms<C: Client>(lab: &Lab) {
     for (interface, wrong_type) in [
         (
@@ -210,9 +210,9 @@ async fn every_service_conforms<C: Client>(lab: &Lab) {
     }
 }
 
-/// Streams, as they are documented.
+/// Checks that the streams are as documented.
 async fn streams_conform<C: Client>(lab: &Lab) {
-    // The detector's begins with the kernel's modules.
+    // The detector's stream begins with the kernel's modules.
     for (interface, subscribe, actions) in [
         (
             "org.rdmahotplug.Detector",

@@ -1,5 +1,5 @@
 //! The installed files under a real systemd: units, sockets, sandboxes, users, and systemd's own
-//! varlink client. The kernel there has no RDMA and takes no module. One boot serves all tests.
+//! varlink client. The kernel there has no RDMA and accepts no module. One boot serves all tests.
 
 #![allow(
     clippy::indexing_slicing,
@@ -18,14 +18,16 @@ use std::sync::LazyLock;
 
 use rig::Evidence;
 
-/// The manual page that says how exposed each unit is.
+/// The manual page that lists the exposure level of each unit.
 const MAN: &str = include_str!("../../deploy/root/usr/share/man/man7/rdma-hotplug.7");
+/// The document that lists it, too.
+const SECURITY: &str = include_str!("../../SECURITY.md");
 
 static BOOT: LazyLock<Evidence> = LazyLock::new(|| {
     let modules = module_tree();
     let programs = programs();
     let layers = [modules.path(), programs.path()];
-    // What is waited for there takes its time on a machine that does other work.
+    // The scenario's waits take longer on a host that does other work.
     let options = ["--timeout", "360"].map(OsStr::new);
     rig::boot_with("container", &options, "container", &layers, "")
 });
@@ -33,11 +35,11 @@ static BOOT: LazyLock<Evidence> = LazyLock::new(|| {
 const SERVICES: [&str; 3] = ["Detector", "Loader", "Orchestrator"];
 /// `CAP_DAC_READ_SEARCH` alone (`include/uapi/linux/capability.h`).
 const CAP_DAC_READ_SEARCH: &str = "0000000000000004";
-/// That and `CAP_SYS_MODULE`.
+/// `CAP_DAC_READ_SEARCH` and `CAP_SYS_MODULE`.
 const BOTH_CAPABILITIES: &str = "0000000000010004";
 const NO_CAPABILITY: &str = "0000000000000000";
 
-/// A module tree for the kernel that runs: real indexes, and modules that no kernel takes.
+/// Creates a module tree for the running kernel: real indexes, and modules that no kernel accepts.
 fn module_tree() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let release = rustix::system::uname()
@@ -62,7 +64,7 @@ fn module_tree() -> tempfile::TempDir {
     dir
 }
 
-/// The stand-in for the detector and the thief, where the scenario finds them.
+/// Returns a tree with `detector-stand-in` and `taken-over` where the scenario finds them.
 fn programs() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let programs = dir.path().join("usr/lib/rdma-hotplug-tests");
@@ -135,7 +137,7 @@ fn varlinkctl_understands_every_service() {
         assert_eq!(program["product"], info["product"]);
         let error = BOOT.varlink_error(&case("unknown-method"));
         assert_eq!(error, "org.varlink.service.MethodNotFound");
-        // What can insert modules is not there for everyone.
+        // The loader can insert modules, so its socket does not admit all users.
         let admitted = if service == "Loader" { "660" } else { "666" };
         assert_eq!(BOOT.text(&case("mode")), admitted);
         let registered = format!("/run/rdma-hotplug/{interface}");
@@ -267,14 +269,14 @@ fn the_loader_asks_the_kernel_only_for_what_its_policy_names() {
     );
     let failed = &results[3];
     assert_eq!(failed["culprit"], "ib_core");
-    // ENOEXEC from a kernel that takes modules, ENOSYS from one that was built without them.
+    // A kernel with modules returns ENOEXEC, one without returns ENOSYS.
     let errno = failed["errnoName"].as_str().unwrap();
     assert!(["ENOEXEC", "ENOSYS"].contains(&errno), "{failed}");
 }
 
 #[test]
 fn the_loader_has_its_own_user_and_two_capabilities_of_which_one_process_has_one() {
-    // CAP_SYS_MODULE is gone from every set that a process can take it from by itself.
+    // CAP_SYS_MODULE is missing from each set from which a process could take it by itself.
     for (process, own, ambient) in [
         ("rdma-loader.service", CAP_DAC_READ_SEARCH, NO_CAPABILITY),
         ("rdma-inserter", BOTH_CAPABILITIES, NO_CAPABILITY),
@@ -327,12 +329,19 @@ fn the_exposure_of_each_unit_is_as_low_as_promised() {
         println!("{unit}: {level}");
         let table = BOOT.text(&format!("exposure/{unit}"));
         assert!(level <= most, "{unit}: {level} > {most}\n{table}");
-        // rdma-hotplug(7) says the same.
-        let name = unit.replace("mlx5_0", "").replace('-', "\\-");
-        let says = MAN.lines().find_map(|line| line.strip_prefix(&name));
-        let says: Option<f64> = says.and_then(|rest| rest.trim().parse().ok());
-        if !unit.starts_with("rdma-load-modules@") {
-            assert_eq!(says, Some(level), "{unit}");
+        if unit.starts_with("rdma-load-modules@") {
+            // The unit is rdma-core's.
+            continue;
+        }
+        let name = unit.replace("mlx5_0", "");
+        // rdma-hotplug(7) and SECURITY.md list the same level.
+        for (document, name) in [
+            (MAN, name.replace('-', "\\-")),
+            (SECURITY, format!("| {name} |")),
+        ] {
+            let rest = document.lines().find_map(|line| line.strip_prefix(&name));
+            let listed = rest.and_then(|rest| rest.trim_end_matches('|').trim().parse().ok());
+            assert_eq!(listed, Some(level), "{name}");
         }
     }
 }
@@ -346,7 +355,7 @@ fn the_flag_starts_the_targets_and_they_stop_when_it_is_gone() {
     }
 }
 
-/// cases.md A8: to a service with `PrivateUsers=identity` all of them were 65534.
+/// cases.md A8: with `PrivateUsers=identity` a service saw all of these users as 65534.
 #[test]
 fn users_above_65535_have_a_share_each() {
     for service in ["Detector", "Orchestrator"] {

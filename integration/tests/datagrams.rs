@@ -1,6 +1,6 @@
-//! What comes into the detector's uevent socket and is no event of the kernel: each datagram is
-//! counted, changes nothing that is told, and costs no event that comes after it. Must never
-//! hold a datagram to be hostile that the kernel could send.
+//! Datagrams on the detector's uevent socket that are not events of the kernel. Each is counted,
+//! changes no published record, and hides no later event. Must never treat a datagram as hostile
+//! that the kernel could send.
 
 #![allow(
     clippy::indexing_slicing,
@@ -21,16 +21,16 @@ use interfaces::orchestrator::State;
 use with_lab::with_lab;
 
 const DETECTOR: &str = "org.rdmahotplug.Detector";
-/// How long anything may take before it counts as lost.
+/// The time after which a step counts as failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An event of a device that is not there, which looks as the kernel's do but for one thing.
+/// Returns an event of a missing device that looks like the kernel's.
 fn uevent(path: &str, sequence: &str) -> Vec<u8> {
     let header = format!("add@{path}\0ACTION=add\0DEVPATH={path}\0");
     format!("{header}SUBSYSTEM=infiniband\0SEQNUM={sequence}\0").into_bytes()
 }
 
-/// Each with what is wrong with it.
+/// Returns the hostile datagrams, each with a description of its error.
 fn hostile() -> Vec<(&'static str, Vec<u8>)> {
     let device = "/devices/virtual/infiniband/forged0";
     let whole = uevent(device, "1");
@@ -125,7 +125,7 @@ fn roce(name: &str, address: &str) -> Hardware {
 #[test]
 fn what_the_kernel_does_not_send_is_counted_and_changes_nothing() {
     with_lab(vec![roce("first0", "0000:01:00.0")], async |lab| {
-        // Nothing of it changes any more.
+        // The record of this device no longer changes.
         lab.wait_until("the first device to be ready", |world| {
             world.devices.values().any(|d| d.state == State::Ready)
         })
@@ -140,7 +140,7 @@ fn what_the_kernel_does_not_send_is_counted_and_changes_nothing() {
         }
         let after = all_are_counted(lab, &before, count).await;
         assert_eq!(after.dropped_datagrams, before.dropped_datagrams + count);
-        // Not one of them was taken for an event.
+        // None of them was taken for an event.
         assert_eq!(after.uevents, before.uevents);
         assert_eq!(after.overruns, before.overruns);
         assert_eq!(device(lab, "first0").await, record);
@@ -164,12 +164,12 @@ fn a_flood_of_them_keeps_nobody_from_being_answered() {
         let before = counters(lab).await;
         let (_, long) = hostile().swap_remove(5);
         for _ in 0..10_000 {
-            // Waits where the queue is full, so that none is lost and each is counted.
+            // Waits while the queue is full, so that no datagram is lost and each is counted.
             lab.kernel().send_datagram(&long).await.unwrap();
         }
         let after = all_are_counted(lab, &before, 10_000).await;
         assert_eq!(after.dropped_datagrams, before.dropped_datagrams + 10_000);
-        // Each may have hidden an event; one look serves many.
+        // Each may have hidden an event. One scan covers many of them.
         assert!(after.scans - before.scans < 1_000, "{after:?}");
     });
 }

@@ -1,5 +1,5 @@
-//! What nobody should send, one table for all three services. After each the service answers a
-//! ping, and has no more open files and no more memory than before.
+//! Messages that no client should send, in one table for all three services. After each case the
+//! service answers a ping, and has no more open files and memory than before.
 
 #![allow(
     clippy::indexing_slicing,
@@ -26,12 +26,13 @@ use rustix::thread::set_thread_uid;
 use serde_json::Value;
 use with_lab::with_lab;
 
-/// How long anything may take before it counts as lost.
+/// The time after which a step counts as failed.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How much memory a service may have more than before a case, in KiB: what an allocator keeps.
+/// The memory that a service may have in addition to before a case, in KiB: what an allocator
+/// keeps.
 const MEMORY_SLACK: u64 = 16 * 1024;
 
-/// One service under attack.
+/// A service under attack.
 struct Target {
     interface: &'static str,
     socket: PathBuf,
@@ -62,10 +63,10 @@ impl Target {
         stream
     }
 
-    /// Sends one message and reads one answer.
+    /// Sends one message and reads one reply.
     fn ask(&self, message: &[u8]) -> Value {
         let mut stream = self.connect();
-        // The service may answer and close before it has read everything.
+        // The service may reply and close before it has read everything.
         let _ = stream.write_all(message);
         let _ = stream.write_all(b"\0");
         read_message(&mut stream).unwrap_or_else(|| panic!("{}: no answer", self.interface))
@@ -80,7 +81,7 @@ impl Target {
         fs::read_dir(self.proc("fd")).unwrap().count()
     }
 
-    /// Resident memory in KiB.
+    /// Returns the resident memory in KiB.
     fn memory(&self) -> u64 {
         let status = fs::read_to_string(self.proc("status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -99,11 +100,11 @@ impl Target {
             .join(file)
     }
 
-    /// Fails unless the service answers and is back where it was.
+    /// Fails unless the service answers and its resources are as before.
     fn is_as_before(&self, case: &str, files: usize, memory: u64) {
         self.ping();
         let deadline = Instant::now() + PATIENCE;
-        // The service sees the end of a connection a moment after we do.
+        // The service sees the end of a connection a moment after this process does.
         while self.files() > files {
             assert!(
                 Instant::now() < deadline,
@@ -122,7 +123,7 @@ impl Target {
     }
 }
 
-/// One message from a stream, or nothing at its end.
+/// Reads one message from a stream. Returns `None` at its end.
 fn read_message(stream: &mut impl Read) -> Option<Value> {
     let mut message = Vec::new();
     let mut byte = [0];
@@ -135,7 +136,7 @@ fn read_message(stream: &mut impl Read) -> Option<Value> {
     None
 }
 
-/// Lets this process open as many files as it may.
+/// Raises this process's limit of open files to the hard limit, and returns it.
 fn raise_own_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -169,7 +170,7 @@ fn ten_thousand_connections(target: &Target) {
     for _ in 0..10_000 {
         held.push(target.connect());
     }
-    // The last ones are told why, or wait in the backlog behind those that are.
+    // The last connection gets an error, or waits in the backlog behind those that get one.
     let last = held.last_mut().unwrap();
     if let Some(answer) = read_message(last) {
         assert_eq!(
@@ -244,7 +245,7 @@ fn attached_descriptors(target: &Target) {
         sendmsg(&stream, &slices, &mut control, SendFlags::NOSIGNAL).unwrap();
         assert!(read_message(&mut stream).unwrap()["error"].is_null());
     }
-    // Nothing of what was attached stays with the service while the connection is open.
+    // The service keeps no attached file descriptor while the connection is open.
     assert!(target.files() < 100, "{} files", target.files());
 }
 
@@ -292,11 +293,11 @@ fn a_wrong_uid(target: &Target) {
             r#"{"method":"org.rdmahotplug.Loader.Load","parameters":{"modules":["ib_umad"]}}"#
         }
         "org.rdmahotplug.Orchestrator" => r#"{"method":"org.rdmahotplug.Orchestrator.Reconcile"}"#,
-        // The detector lets everybody ask for everything else.
+        // The detector permits all other methods to all users.
         _ => r#"{"method":"io.systemd.service.SetLogLevel","parameters":{"level":7}}"#,
     };
     if !rustix::process::getuid().is_root() {
-        // Nobody else can call as somebody else. The container and the VM rung do.
+        // Only root can call as another user. The container and VM tests do this too.
         return;
     }
     for directory in target.socket.ancestors().skip(1) {
@@ -309,7 +310,7 @@ fn a_wrong_uid(target: &Target) {
     let answer = std::thread::scope(|scope| {
         let nobody = Uid::from_raw(65534);
         let call = move || {
-            // Of this thread alone, which ends with the case.
+            // This changes only the current thread, which ends with the case.
             set_thread_uid(nobody).unwrap();
             target.ask(call.as_bytes())
         };
@@ -319,14 +320,14 @@ fn a_wrong_uid(target: &Target) {
 }
 
 fn no_file_is_left(target: &Target) {
-    // The hard limit, which the service has from us, stays.
+    // The hard limit, which the service inherited, stays.
     let few = Rlimit {
         current: Some(20),
         maximum: getrlimit(Resource::Nofile).maximum,
     };
     let before = prlimit(Some(target.pid), Resource::Nofile, few).unwrap();
     let held: Vec<UnixStream> = (0..50).map(|_| target.connect()).collect();
-    // They wait in the socket's backlog, and are served when there are files again.
+    // The connections wait in the socket's backlog until the service can open files again.
     prlimit(Some(target.pid), Resource::Nofile, before).unwrap();
     for mut stream in held {
         stream
@@ -368,10 +369,10 @@ const CASES: [Case; 14] = [
 fn after_everything_that_nobody_should_send_a_service_is_as_before() {
     with_lab(Vec::new(), async |lab| {
         let targets = targets(lab);
-        // Not on this thread, which is the stand-in kernel's.
+        // The simulated kernel needs this thread.
         let attacked = tokio::task::spawn_blocking(move || {
             for target in targets {
-                // Once for what a service allocates when it is used at all.
+                // The first call covers what a service allocates on its first use.
                 target.ping();
                 for (name, case) in CASES {
                     let (files, memory) = (target.files(), target.memory());
@@ -394,7 +395,7 @@ fn a_subscriber_that_stops_reading_costs_a_thousand_others_nothing() {
         let (files, memory) = (target.files(), target.memory());
         let subscribe =
             b"{\"method\":\"org.rdmahotplug.Detector.SubscribeDevices\",\"more\":true}\0";
-        // Each with the number of the last event before those that it reads.
+        // Each stream with the sequence number of the last event before those that it reads.
         let subscribed = |count: usize| -> Vec<(UnixStream, i64)> {
             let streams: Vec<UnixStream> = (0..count).map(|_| target.connect()).collect();
             let subscribed = streams.into_iter().map(|mut stream| {
@@ -410,7 +411,8 @@ fn a_subscriber_that_stops_reading_costs_a_thousand_others_nothing() {
         };
         let stalled = subscribed(1);
         let readers = subscribed(SUBSCRIBERS);
-        // A record of many ports is long: a few of them fill the stalled one's socket.
+        // A record with many ports is long: a few of them fill the socket of the stalled
+        // subscriber.
         let index = lab
             .kernel()
             .plug(Hardware {
@@ -424,8 +426,8 @@ fn a_subscriber_that_stops_reading_costs_a_thousand_others_nothing() {
             for (reader, mut last) in readers {
                 let mut reader = BufReader::new(reader);
                 let mut message = Vec::new();
-                // Scans coalesce, so that not every name is seen; the last one is, and nothing
-                // is out of order or lost in between.
+                // Scans merge changes, so not each name is visible. The last one is, and no event
+                // is lost or out of order.
                 let end = format!("\"name\":\"wide{EVENTS}\"");
                 while !String::from_utf8_lossy(&message).contains(&end) {
                     message.clear();

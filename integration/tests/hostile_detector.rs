@@ -1,6 +1,6 @@
-//! A detector that was taken over, against the orchestrator: records of megabytes, more devices
-//! than any machine has, changes without an end, names that no target can have. What is refused is
-//! counted and named; memory and journal stay small, and the other devices get ready.
+//! A compromised detector against the orchestrator: records of megabytes, more devices than any
+//! host has, endless changes, and names that no target can have. The orchestrator counts and names
+//! the refused records. Its memory and journal stay small, and the other devices get ready.
 
 #![allow(
     clippy::indexing_slicing,
@@ -27,23 +27,23 @@ use with_lab::with_lab;
 
 const DETECTOR: &str = "org.rdmahotplug.Detector";
 const ORCHESTRATOR: &str = "org.rdmahotplug.Orchestrator";
-/// How long anything may take before it counts as lost.
+/// The time after which a step counts as failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// As the orchestrator bounds it: the most devices, and the most bytes of one record.
+/// The orchestrator's limits: the number of devices, and the bytes of one record.
 const MOST_DEVICES: i64 = 4096;
 const MOST_RECORD: usize = 256 << 10;
-/// Records of nearly a megabyte, which is the most that one message may have.
+/// The number of records of nearly a megabyte, the maximum size of a message.
 const LARGE_RECORDS: i64 = 60;
-/// Changes of one device, each with a text about as long as one may be.
+/// The number of changes of one device, each with a text of nearly the maximum length.
 const CHANGES: i64 = 400;
-/// Devices beyond the most.
+/// The number of devices above the limit.
 const TOO_MANY: i64 = 100;
 
-/// The most memory that the orchestrator may ever have had, in KiB: a third of `MemoryMax=`.
+/// The maximum of the orchestrator's peak memory, in KiB: a third of `MemoryMax=`.
 const MOST_MEMORY: u64 = 64 * 1024;
-/// The most bytes of its files: two journals, each with a checkpoint of all that may be held and
-/// as much behind it.
+/// The maximum size of its files in bytes: two journals, each with a checkpoint of all that may be
+/// held and the same size of records behind it.
 const MOST_JOURNAL: u64 = 64 << 20;
 
 struct Hostile {
@@ -72,7 +72,7 @@ impl Hostile {
         self.send(action, &parameters);
     }
 
-    /// Everything at once, and two devices that are as they should be, first and last.
+    /// Sends all hostile records, and two correct devices, one at the beginning and one at the end.
     fn attack(&mut self) {
         self.device("add", 1, "good0", "");
         for index in 0..LARGE_RECORDS {
@@ -94,7 +94,7 @@ impl Hostile {
     }
 }
 
-/// Serves in the place of the detector, until the test ends.
+/// Serves on the detector's socket in its place, until the test ends.
 fn serve(socket: &Path) {
     fs::remove_file(socket).unwrap();
     let listener = UnixListener::bind(socket).unwrap();
@@ -110,11 +110,11 @@ fn serve(socket: &Path) {
                     sequence: 0,
                 };
                 match number {
-                    // One that is longer than any message may be.
+                    // A record that is longer than the maximum size of a message.
                     0 => hostile.device("add", 1, "huge", &"x".repeat(4 << 20)),
                     _ => hostile.attack(),
                 }
-                // It stays, until its peer goes.
+                // The connection stays open until the peer closes it.
                 let _ = reader.read_until(0, &mut call);
             });
         }
@@ -138,7 +138,8 @@ async fn is_ready(lab: &Lab, name: &str) {
     waited.unwrap_or_else(|e| panic!("{name} does not get ready: {e}"));
 }
 
-/// cases.md K6: the devices were told as known, and as settled, while nothing was.
+/// cases.md K6: the orchestrator reported the devices as known and settled before the detector had
+/// sent any.
 #[test]
 fn a_detector_that_accepts_and_says_nothing_has_not_answered() {
     with_lab(Vec::new(), async |lab| {

@@ -1,4 +1,4 @@
-//! What ARCHITECTURE.md promises of the sources themselves.
+//! The rules of ARCHITECTURE.md for the source files themselves.
 
 #![allow(
     clippy::unwrap_used,
@@ -55,7 +55,7 @@ const PURE: [&str; 45] = [
     "interfaces/src/names.rs",
     "interfaces/src/netlink.rs",
 ];
-/// What a pure file may not reach.
+/// The paths that a pure file must not use.
 const IMPURE: [&str; 10] = [
     "std::fs",
     "std::net",
@@ -83,7 +83,8 @@ fn top() -> PathBuf {
         .to_owned()
 }
 
-/// Every source file of the installed programs, as its path from the top and its text.
+/// Returns all source files of the installed programs: the path from the top directory, and the
+/// text.
 fn sources() -> Vec<(String, String)> {
     let mut sources = Vec::new();
     for directory in SERVICES.into_iter().chain(["interfaces"]) {
@@ -110,7 +111,7 @@ fn collect(directory: &Path, sources: &mut Vec<(String, String)>) {
     }
 }
 
-/// A file without its unit tests and comments.
+/// Returns a file's text without its unit tests and comments.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]").next().unwrap();
     let lines = text
@@ -172,7 +173,7 @@ fn every_file_says_what_it_is() {
         let header = text.lines().map_while(|line| line.strip_prefix("//!"));
         let header = header.map(str::trim).collect::<Vec<_>>().join(" ");
         assert!(!header.is_empty(), "{name} has no header");
-        // A library's header and that of tests say it in other words.
+        // The headers of libraries and of tests use other words.
         let plain = tests || name.ends_with("main.rs");
         assert!(
             plain || header.to_lowercase().contains("must never"),

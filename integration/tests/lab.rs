@@ -1,4 +1,4 @@
-//! The lab as people run it: it plays, it says how it ended, and it leaves nothing behind
+//! The lab as a user runs it: it plays the scenario, reports its result, and leaves nothing behind
 //! however it is ended.
 
 #![allow(
@@ -15,10 +15,10 @@ use std::process::{Child, Command, Output, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// Every process of a run carries this variable, with the run's own value.
+/// The environment variable that each process of a run has, with the run's own value.
 const MARK: &str = "RDMA_HOTPLUG_LAB_TEST";
 
-/// One run of the lab, with its own directory for temporary files.
+/// A run of the lab, with its own directory for temporary files.
 struct Run {
     tmp: TempDir,
 }
@@ -51,7 +51,7 @@ impl Run {
             .unwrap()
     }
 
-    /// The processes of this run that are still there. A zombie is not: it has no environment.
+    /// Returns the running processes of this run. This excludes zombies: they have no environment.
     fn processes(&self) -> Vec<String> {
         let mark = format!("{MARK}={}", self.tmp.path().display());
         let entries = fs::read_dir("/proc")
@@ -71,7 +71,7 @@ impl Run {
             .collect()
     }
 
-    /// Waits until no process of this run is there.
+    /// Waits until no process of this run is left.
     fn until_no_process(&self) {
         for _ in 0..10_000 {
             if self.processes().is_empty() {
@@ -95,8 +95,8 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
-/// Reads `count` lines of what the lab prints, or all there are: how many differs from run to run,
-/// for what changes at once is told once.
+/// Reads `count` lines of the lab's output, or all of them. Their number differs between runs,
+/// because simultaneous changes are reported as one.
 fn read_lines(child: &mut Child, count: usize) -> BufReader<std::process::ChildStdout> {
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
@@ -110,7 +110,7 @@ fn read_lines(child: &mut Child, count: usize) -> BufReader<std::process::ChildS
     stdout
 }
 
-/// How many lines a whole run prints.
+/// Returns the number of lines that a whole run prints.
 fn whole_run() -> usize {
     let run = Run::new();
     let output = run.play(&[]);
@@ -211,7 +211,7 @@ fn it_stays_in_the_given_directory_until_told_to_end() {
     assert!(run.files().is_empty(), "{:?}", run.files());
 }
 
-/// Who answers at a socket, asked by the varlink crate's client.
+/// Returns the product name of the service on a socket, read with the varlink crate's client.
 fn product(socket: &Path) -> String {
     let address = format!("unix:{}", socket.display());
     let connection = varlink::Connection::with_address(&address).unwrap();

@@ -1,6 +1,6 @@
-//! The loader over its socket: what a caller can ask for, what it cannot, and how long it waits.
-//! What becomes of files and configuration is tested in the loader itself, and in the virtual
-//! machine.
+//! The loader over its socket: the requests that a caller can make, those that it cannot make, and
+//! its waiting time. The loader's own tests and those in the virtual machine cover files and
+//! configuration.
 
 #![allow(
     clippy::indexing_slicing,
@@ -36,7 +36,8 @@ async fn load(socket: &Path, arguments: Value) -> LoadReply {
     client.call(LOAD, &arguments, DEADLINE).await.unwrap()
 }
 
-/// Everything that the kernel took, ended by a module that nobody else has asked for.
+/// Returns all modules that the kernel inserted. Ends with a module that no other caller has
+/// requested.
 async fn inserted(lab: &mut Lab) -> Vec<String> {
     load(&lab.socket(LOADER), json!({"modules": ["ib_umad"]})).await;
     let umad = |module: &String| module == "ib_umad";
@@ -46,7 +47,7 @@ async fn inserted(lab: &mut Lab) -> Vec<String> {
     lab.world().inserted.clone()
 }
 
-/// The parameter that a call was refused for.
+/// Returns the parameter for which a call was refused.
 fn wrong_parameter(answer: &Result<LoadReply, ClientError>) -> String {
     match answer.as_ref().map_err(|e| &e.kind) {
         Err(ClientErrorKind::Answered { name, parameters }) => {
@@ -105,7 +106,8 @@ fn what_is_no_name_of_a_module_never_reaches_the_kernel() {
         let socket = lab.socket(LOADER);
         let mut client = Client::connect(&socket).await.unwrap();
         for name in names {
-            // All or nothing: one that is wrong, and nothing is done for the other.
+            // All or nothing: with one invalid name, the loader does not load the other module
+            // either.
             let arguments = json!({"modules": ["ib_uverbs", name]});
             let answer = client.call::<LoadReply>(LOAD, &arguments, DEADLINE).await;
             assert_eq!(wrong_parameter(&answer), "modules[1]", "{name:?}");
@@ -209,7 +211,7 @@ fn thousands_of_the_same_request_load_each_module_once() {
             let socket = socket.clone();
             callers.spawn(async move {
                 let mut client = Client::connect(&socket).await.unwrap();
-                // The same name three times, in two spellings: each gets its answer.
+                // The same name three times, in two spellings: each gets its result.
                 let arguments =
                     json!({"modules": ["rdma_ucm", "ib_uverbs", "ib-uverbs", "rdma_ucm"]});
                 for _ in 0..REQUESTS {
@@ -233,8 +235,8 @@ fn thousands_of_the_same_request_load_each_module_once() {
     });
 }
 
-/// Asks for explanations on many connections at once, leaves before the answers, and begins
-/// again, until `over`. Says how many it asked for.
+/// Requests explanations on many connections at once, closes them before the replies, and begins
+/// again, until `over`. Returns the number of requests.
 fn flood(socket: &Path, over: &AtomicBool) -> usize {
     const CALLERS: usize = 48;
     let question = json!({"method": EXPLAIN, "parameters": {"module": "ib_iser"}}).to_string();
@@ -252,7 +254,7 @@ fn flood(socket: &Path, over: &AtomicBool) -> usize {
     asked
 }
 
-/// Ends the flood, also where a test fails.
+/// Ends the flood, also if the test fails.
 struct Over(Arc<AtomicBool>);
 
 impl Drop for Over {
@@ -265,7 +267,8 @@ impl Drop for Over {
 fn a_load_is_answered_during_a_flood_of_questions_whose_callers_are_gone() {
     with_lab(Vec::new(), async |lab| {
         let socket = lab.socket(LOADER);
-        // As the orchestrator, it is connected before: a full backlog is the socket's matter.
+        // Like the orchestrator, the client is connected before the flood. A full backlog is not
+        // tested here.
         let mut client = Client::connect(&socket).await.unwrap();
         let over = Over(Arc::default());
         let (flooded, flag) = (socket.clone(), Arc::clone(&over.0));
@@ -293,7 +296,7 @@ fn a_load_is_answered_during_a_flood_of_questions_whose_callers_are_gone() {
         drop(over);
         let asked = flooding.join().unwrap();
         println!("{asked} questions; loads took {loads:?}");
-        // One of them at least had a processor to itself.
+        // At least one of the loads had a processor to itself.
         let quickest = loads.iter().min().unwrap();
         assert!(*quickest < Duration::from_millis(500), "{loads:?}");
     });

@@ -1,10 +1,10 @@
-//! The detector's eyes on machines of many shapes: trees as the kernel makes them and replies in
-//! its wire format, without root and without the hardware; looks at what changed alone; and
-//! random streams of changes of which events are lost. Must never depend on this machine's own
-//! devices.
+//! The detector's scanner on hosts of many kinds: sysfs trees as the kernel makes them and replies
+//! in its wire format, without root and without hardware. Also incremental scans, and random
+//! streams of changes with lost events. Must never depend on the devices of the host that runs the
+//! tests.
 //!
-//! Prints its seed; RDMA_HOTPLUG_SEED sets another, and RDMA_HOTPLUG_STREAMS how many streams
-//! begin there.
+//! Prints its seed. RDMA_HOTPLUG_SEED sets another seed, and RDMA_HOTPLUG_STREAMS the number of
+//! streams that start from it.
 
 #![allow(
     clippy::expect_used,
@@ -44,9 +44,9 @@ use machine::Machine;
 use stream::Stream;
 use watcher::Watcher;
 
-/// So many streams are tried when nothing else is asked for.
+/// The default number of streams.
 const STREAMS: u64 = 100;
-/// Where they begin when nothing else is asked for.
+/// The default seed of the first stream.
 const SEED: u64 = 1;
 
 fn asked_for(variable: &str, otherwise: u64) -> u64 {

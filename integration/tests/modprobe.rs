@@ -1,8 +1,8 @@
-//! The planner beside libkmod 34.2 itself: every module, every alias that one can think of, and
-//! random configurations. The two must not differ in anything. Needs the guest tree, whose
-//! libkmod and module tree are used, and a C compiler; no root.
+//! The planner compared with libkmod 34.2: all modules, many aliases, and random configurations.
+//! The two must not differ in anything. Needs the guest tree, whose libkmod and module tree are
+//! used, and a C compiler. Does not need root.
 //!
-//! Prints its seed; RDMA_HOTPLUG_SEED replays one.
+//! Prints its seed. RDMA_HOTPLUG_SEED replays a seed.
 
 #![allow(
     clippy::indexing_slicing,
@@ -27,9 +27,9 @@ use loader::snapshot::Sources;
 use oracle::{Oracle, Script};
 use tempfile::TempDir;
 
-/// The least that is asked, over all modules and aliases.
+/// The least number of names to compare, over all modules and aliases.
 const MIN_NAMES: usize = 60_000;
-/// How many random configurations are tried, each with many names.
+/// The number of random configurations to try, each with many names.
 const CONFIGURATIONS: usize = 2_000;
 
 fn seed() -> u64 {
@@ -39,7 +39,7 @@ fn seed() -> u64 {
     seed
 }
 
-/// The names on the lines of one of depmod's text files.
+/// Returns the names on the lines of one of depmod's text files.
 fn words(path: &Path, word: usize) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -56,7 +56,7 @@ fn module_names(tree: &Path) -> Vec<String> {
         .collect()
 }
 
-/// A text that a pattern matches, with the wildcards filled at random.
+/// Returns a text that a pattern matches, with the wildcards filled at random.
 fn instance(pattern: &str, rng: &mut fastrand::Rng) -> String {
     let mut text = String::new();
     let mut rest = pattern.chars();
@@ -78,7 +78,7 @@ fn instance(pattern: &str, rng: &mut fastrand::Rng) -> String {
     text
 }
 
-/// A text with something changed in it.
+/// Returns a text with random changes.
 fn mutation(text: &str, rng: &mut fastrand::Rng) -> String {
     let mut chars: Vec<char> = text.chars().collect();
     for _ in 0..rng.usize(1..3) {
@@ -93,7 +93,7 @@ fn mutation(text: &str, rng: &mut fastrand::Rng) -> String {
     chars.into_iter().collect()
 }
 
-/// What our planner says of each name, as the oracle prints it.
+/// Returns our planner's results for all names, in the oracle's output format.
 fn ours(sources: &Sources, names: &[String]) -> Vec<String> {
     let snapshot = sources.snapshot().unwrap();
     let exists = |path: &[u8]| {
@@ -131,7 +131,7 @@ fn answer(planner: &Planner<'_>, tree: &Path, name: &str) -> String {
     answer
 }
 
-/// Asks both for everything, and fails at the first difference.
+/// Runs all scripts on both, and fails at the first difference.
 fn compare(oracle: &Oracle, scripts: &[Script]) {
     let theirs = oracle.answers(scripts);
     let mut theirs = theirs.into_iter();
@@ -191,7 +191,7 @@ fn random_configurations_lead_to_the_plans_that_libkmod_makes() {
     let dir = TempDir::new().unwrap();
     let trees = configuration::trees(&oracle.module_tree(), dir.path(), &mut rng);
     let all_modules = module_names(&oracle.module_tree());
-    // So many at a time, to keep what is on disk small.
+    // The batches keep the number of files on disk small.
     for batch in 0..CONFIGURATIONS / 100 {
         let batch = dir.path().join(batch.to_string());
         let scripts: Vec<Script> = (0..100)
@@ -233,6 +233,6 @@ fn the_plan_command_prints_what_modprobe_itself_prints() {
         .map(|name| format!("== {name}\n{}", oracle.modprobe(name)))
         .collect();
     assert_eq!(ours, theirs);
-    // One of them is not there.
+    // One of the modules is missing.
     assert_eq!(printed.status.code(), Some(1));
 }

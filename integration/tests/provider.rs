@@ -1,6 +1,6 @@
-//! Devices of every kind without hardware, and modules whose initialisation does not end: the
-//! modules of vm/provider on a stock Debian kernel, with the services as they are installed. Four
-//! boots serve all tests.
+//! Devices of all kinds without hardware, and modules whose initialisation does not end: the
+//! modules of vm/provider on a stock Debian kernel, with the services as installed. Four boots
+//! serve all tests.
 
 #![allow(
     clippy::indexing_slicing,

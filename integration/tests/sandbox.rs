@@ -1,5 +1,5 @@
-//! The sandboxes of the units: their filters are those of `deploy/seccomp`, and no unit lacks a line
-//! that its sisters have without saying why. Run with `REGENERATE=1` to write the filters again.
+//! The sandboxes of the units. Their filters are those of `deploy/seccomp`, and a unit that lacks a
+//! directive of the other units gives a reason. Run with `REGENERATE=1` to write the filters again.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ use std::str::FromStr;
 use interfaces::sandbox::{self, Condition};
 use syscalls::Sysno;
 
-/// Each unit with a sandbox, and the file of system calls of its program.
+/// Each unit with a sandbox, and the file of its program's system calls.
 const UNITS: [(&str, &str); 7] = [
     ("rdma-detector.service", "rdma-detector"),
     ("rdma-loader.service", "rdma-loader"),
@@ -28,7 +28,7 @@ const UNITS: [(&str, &str); 7] = [
     ),
 ];
 
-/// The directives that stand in each of the units, by their names.
+/// The names of the directives that each of the units has.
 const DIRECTIVES: [&str; 35] = [
     "AmbientCapabilities",
     "CapabilityBoundingSet",
@@ -67,7 +67,7 @@ const DIRECTIVES: [&str; 35] = [
     "TasksMax",
 ];
 
-/// How wide a line of a unit may be.
+/// The maximum width of a line of a unit.
 const WIDTH: usize = 96;
 
 fn deploy() -> PathBuf {
@@ -84,7 +84,7 @@ fn calls(program: &str) -> Vec<sandbox::Line> {
     sandbox::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// The lines of a unit's filter, made from a file of system calls.
+/// Returns the lines of a unit's filter, made from a file of system calls.
 fn filter(program: &str) -> Vec<String> {
     let names: BTreeSet<String> = calls(program).into_iter().map(|line| line.call).collect();
     let mut lines = vec!["SystemCallFilter=".to_owned()];
@@ -135,7 +135,7 @@ fn each_line_of_a_filter_names_a_system_call_and_gives_a_reason() {
     ] {
         let mut seen = BTreeSet::new();
         for line in calls(program) {
-            // Every listed call exists on this processor: calls of others cannot run here.
+            // Each listed call exists on this architecture. Calls of others cannot run here.
             assert!(
                 Sysno::from_str(&line.call).is_ok(),
                 "{program}: {}",
@@ -150,7 +150,7 @@ fn each_line_of_a_filter_names_a_system_call_and_gives_a_reason() {
     }
 }
 
-/// What reads around Landlock, runs a program, or looks into another process.
+/// Checks for system calls that bypass Landlock, run a program, or read another process.
 #[test]
 fn what_a_service_keeps_runs_no_program_and_reads_around_nothing() {
     const NEVER: [&str; 14] = [

@@ -1,5 +1,5 @@
-//! The three services as processes, asked over their sockets: what bad input is answered with,
-//! and what a restart costs.
+//! The three services as processes, called over their sockets: the replies to bad input, and the
+//! effects of a restart.
 
 #![allow(
     clippy::indexing_slicing,
@@ -39,7 +39,7 @@ fn roce_device(name: &str) -> Hardware {
     }
 }
 
-/// What one raw message is answered with, to the end of the connection: each answer, decoded.
+/// Sends one raw message, reads to the end of the connection, and returns the decoded replies.
 fn answers(socket: &Path, message: &[u8]) -> Vec<Value> {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -54,7 +54,7 @@ fn answers(socket: &Path, message: &[u8]) -> Vec<Value> {
         .collect()
 }
 
-/// The error that a call is answered with, and its parameters.
+/// Returns the error of a call, and its parameters.
 fn error(socket: &Path, call: &Value) -> (String, Value) {
     let mut message = serde_json::to_vec(call).unwrap();
     message.push(0);
@@ -159,7 +159,7 @@ fn an_ill_formed_message_is_answered_and_ends_only_its_connection() {
                     "{message:?}"
                 );
             }
-            // The connection may be gone before a message without an end is written whole.
+            // The service may close the connection before an endless message is written completely.
             let mut stream = UnixStream::connect(&socket).unwrap();
             let _ = stream.write_all(&long);
             let _ = stream.read_to_end(&mut Vec::new());
@@ -263,7 +263,7 @@ fn what_is_plugged_in_while_the_detector_is_down_is_found_when_it_is_back() {
     });
 }
 
-/// Cases K7: 16 devices are plugged in, and at once somebody waits.
+/// Cases K7: 16 devices are plugged in, and a client calls Wait at once.
 #[test]
 fn a_wait_begins_with_what_the_kernel_had_announced() {
     with_lab(Vec::new(), async |lab| {
@@ -374,7 +374,7 @@ fn a_client_error_says_which_socket_and_which_method() {
     });
 }
 
-/// Reads a subscription up to the `ready` of its next snapshot: what was told on the way.
+/// Reads a subscription up to the `ready` of its next snapshot, and returns the events on the way.
 async fn snapshot(subscription: &mut Subscription) -> Vec<String> {
     let mut told = Vec::new();
     loop {
@@ -386,7 +386,7 @@ async fn snapshot(subscription: &mut Subscription) -> Vec<String> {
                 let ready = action == "ready";
                 told.push(action);
                 if ready {
-                    // Attempts while the service was down tell of nothing but that.
+                    // Attempts while the service is down yield only repeated `lost` events.
                     told.dedup();
                     return told;
                 }
@@ -414,7 +414,8 @@ fn a_subscriber_resumes_with_a_snapshot_when_its_service_was_restarted() {
             lab.service(service).unwrap().kill().await.unwrap();
             lab.restart(service).await.unwrap();
             let mut resumed = snapshot(&mut subscription).await;
-            // The orchestrator may be asked before it knows the device, and then tells of it.
+            // The orchestrator may accept the subscription before it knows the device. It then
+            // sends the device later.
             if resumed == ["lost", "begins", "ready"] {
                 resumed.insert(2, "add".to_owned());
             }
@@ -436,7 +437,7 @@ fn a_caller_whose_service_is_killed_gets_an_error_and_no_hang() {
             let mut client = Client::connect(&lab.socket(interface)).await.unwrap();
             let call = client.call::<Value>(method, &arguments, DEADLINE);
             let killed = async {
-                // The call is there once the service has taken it from the socket.
+                // A reply to a later call shows that the service has read this one from the socket.
                 still_answers_async(&lab.socket(interface)).await;
                 kill_process(lab.service(service).unwrap().pid().unwrap(), Signal::KILL).unwrap();
             };
@@ -453,7 +454,7 @@ fn a_caller_whose_service_is_killed_gets_an_error_and_no_hang() {
     });
 }
 
-/// As [`answers`] to a call, while this thread serves the lab.
+/// Does the same as [`answers`] for a call, while this thread serves the lab.
 async fn answers_async(socket: &Path, call: &Value) -> Vec<Value> {
     let (socket, message) = (socket.to_owned(), format!("{call}\0"));
     tokio::task::spawn_blocking(move || answers(&socket, message.as_bytes()))
@@ -481,8 +482,8 @@ fn a_stop_lets_a_load_that_ends_in_time_answer_its_caller() {
             still_answers_async(&lab.socket(LOADER)).await;
             let loader = lab.service("rdma-loader").unwrap();
             loader.terminate().unwrap();
-            // Who connects from now on waits for the next start: nobody is accepted any more,
-            // which is how the stop is seen to have begun.
+            // Clients that connect from now on wait for the next start. That the service no longer
+            // accepts a connection shows that the stop has begun.
             let mut accepted = true;
             while accepted {
                 let mut late = Client::connect(&lab.socket(LOADER)).await.unwrap();

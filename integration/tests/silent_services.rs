@@ -1,5 +1,5 @@
-//! The command `rdma-hotplug` against sockets that accept and say nothing, or stop in the middle: that
-//! it ends in time, with a sentence. Cases section 6.
+//! The command `rdma-hotplug` against sockets that accept and send nothing, or stop in the middle.
+//! It ends in time, with a message. Cases section 6.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,11 +17,11 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// More than the command's own deadline, and than any host needs to start it.
+/// A time longer than the command's own deadline, and longer than any host needs to start it.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// A service that accepts every connection, answers as many calls as `replies` has, and says nothing
-/// from then on.
+/// Serves on a socket: accepts each connection, sends the replies in `replies`, and is silent from
+/// then on.
 fn serve(socket: &Path, replies: &'static [&'static str]) {
     let listener = UnixListener::bind(socket).unwrap();
     std::thread::spawn(move || {
@@ -40,7 +40,7 @@ fn serve(socket: &Path, replies: &'static [&'static str]) {
     });
 }
 
-/// A command against the sockets in `run`, which sends how it ended.
+/// Starts a command against the sockets in `run`. The channel receives its output when it exits.
 fn start(run: &Path, arguments: &'static [&'static str]) -> (u32, Receiver<Output>) {
     let socket = |name: &str| run.join(format!("org.rdmahotplug.{name}"));
     let child = Command::new(env!("CARGO_BIN_EXE_lab"))
@@ -62,7 +62,7 @@ fn start(run: &Path, arguments: &'static [&'static str]) -> (u32, Receiver<Outpu
     (pid, output)
 }
 
-/// Each command ends in time with this status, and its last line says this.
+/// Checks that each command ends in time, with this status and this text in its errors.
 fn each_ends(run: &Path, cases: &[(&'static [&'static str], i32, &str)]) {
     let started: Vec<_> = cases.iter().map(|case| start(run, case.0)).collect();
     for ((pid, ended), (arguments, status, sentence)) in started.into_iter().zip(cases) {
@@ -146,7 +146,7 @@ fn a_wait_says_at_once_what_it_waits_for() {
         let mut line = String::new();
         let stderr = child.stderr.take().unwrap();
         BufReader::new(stderr).read_line(&mut line).unwrap();
-        // It goes on waiting: a service may be started.
+        // The command keeps waiting: a service may be started.
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -1,7 +1,7 @@
-//! Random stories of a host with its three services: hardware comes and goes, administrators load, remove,
-//! forbid and permit modules, packages replace what depmod writes, and services are killed. After each
-//! quiet moment everything that the services say is compared with what is so. One lab tells many stories,
-//! one after the other; `RDMA_HOTPLUG_STORIES` says how many.
+//! Random stories of a host with its three services: hardware is added and removed, administrators
+//! load, remove, forbid and permit modules, packages replace depmod's files, and services are
+//! killed. After each quiet moment, the replies of the services are compared with the model. One
+//! lab runs many stories, one after the other; `RDMA_HOTPLUG_STORIES` sets their number.
 
 #![allow(
     clippy::indexing_slicing,
@@ -34,16 +34,16 @@ use with_lab::with_lab;
 
 const SERVICES: [&str; 3] = ["rdma-detector", "rdma-loader", "rdma-orchestrator"];
 const DEADLINE: Duration = Duration::from_secs(60);
-/// What nothing else depends on, so that it can be removed and forbidden alone.
+/// Modules without users, so that each can be removed and forbidden alone.
 const LEAVES: [&str; 5] = ["ib_ipoib", "ib_iser", "ib_umad", "rdma_ucm", "rpcrdma"];
-/// A function that no driver is bound to, and what leads to its driver.
+/// A function without a driver, and the alias that leads to its driver.
 const FUNCTION: &str = "ffff:00:00.0";
 const DRIVER: &str = "mlx5_core";
 const MODALIAS: &str = "pci:v000015B3d00001017sv000015B3sd00000006bc02sc07i00";
 /// The administrator's file.
 const BANS: &str = "stories.conf";
 
-/// What rdma-core's lists name for a device with such ports.
+/// Returns the modules that rdma-core's lists name for a device with such ports.
 fn wanted(protocol: Protocol) -> BTreeSet<&'static str> {
     let mut names = BTreeSet::from(["ib_iser", "ib_uverbs", "rdma_ucm", "svcrdma", "xprtrdma"]);
     match protocol {
@@ -54,7 +54,7 @@ fn wanted(protocol: Protocol) -> BTreeSet<&'static str> {
     names
 }
 
-/// The module that a name stands for.
+/// Returns the module of a name.
 fn stands_for(name: &str) -> &str {
     match name {
         "svcrdma" | "xprtrdma" => "rpcrdma",
@@ -70,35 +70,36 @@ struct Plugged {
 }
 
 impl Plugged {
-    /// Whether a rule asks for this module for it, under whatever name.
+    /// Returns true if a rule requests this module for the device, under any name.
     fn wants(&self, module: &str) -> bool {
         let mut names = wanted(self.protocol).into_iter();
         names.any(|name| stands_for(name) == module)
     }
 }
 
-/// The host as it is, beside what its kernel says.
+/// The model: the state of the host, except for what the kernel itself shows.
 #[derive(Debug, Default)]
 struct Truth {
     devices: BTreeMap<u32, Plugged>,
     function: bool,
-    /// Forbidden in modprobe.d.
+    /// The modules that modprobe.d forbids.
     banned: BTreeSet<&'static str>,
-    /// Not in the policy.
+    /// The modules that the policy does not list.
     denied: BTreeSet<&'static str>,
-    /// What the kernel refuses.
+    /// The module that the kernel refuses.
     refused: &'static str,
-    /// Removed by an administrator, and the number of the first device that came later.
+    /// The modules that an administrator removed, each with the number of the first device that was
+    /// added later.
     removed: BTreeMap<&'static str, u32>,
-    /// depmod's index is away.
+    /// True if depmod's index is missing.
     no_index: bool,
     /// The number of the next device.
     next: u32,
-    /// What happened, for people.
+    /// The changes so far, printed if a test fails.
     story: Vec<String>,
 }
 
-/// One story after the other, on one lab.
+/// The runner of the stories, one after the other on one lab.
 struct Teller<'l> {
     lab: &'l mut Lab,
     random: fastrand::Rng,
@@ -115,7 +116,7 @@ impl Teller<'_> {
         self.truth.story.push(what);
     }
 
-    /// One thing happens.
+    /// Makes one random change.
     async fn chance(&mut self) {
         // Without an index there is little to compare.
         if self.truth.no_index && self.random.bool() {
@@ -184,7 +185,7 @@ impl Teller<'_> {
         self.random.choice(LEAVES).unwrap()
     }
 
-    /// Another program has a module inserted.
+    /// Inserts a module, as another program would.
     fn insert(&mut self) {
         let leaf = self.leaf();
         if !self.lab.kernel().is_live(leaf) {
@@ -214,7 +215,7 @@ impl Teller<'_> {
     async fn write_bans(&mut self) {
         let line = |name: &&str| format!("blacklist {name}\n");
         let text: String = self.truth.banned.iter().map(line).collect();
-        // As editors do it.
+        // Editors replace files in this way.
         let new = self.path("etc/modprobe.d/new");
         fs::write(&new, text).unwrap();
         fs::rename(new, self.path("etc/modprobe.d").join(BANS)).unwrap();
@@ -236,7 +237,8 @@ impl Teller<'_> {
         self.path_unit().await;
     }
 
-    /// A function whose driver is banned comes or goes. (One whose driver may still come is waited for.)
+    /// Adds or removes a function whose driver is banned. (The services would wait for a driver
+    /// that may still be loaded.)
     async fn function(&mut self) {
         if self.truth.function {
             self.lab.kernel().unplug_function(FUNCTION).unwrap();
@@ -253,7 +255,7 @@ impl Teller<'_> {
         }
     }
 
-    /// depmod's index goes, or comes back.
+    /// Removes depmod's index, or puts it back.
     async fn index(&mut self) {
         let tree = self.path("lib/modules/6.12-lab");
         let (index, away) = (tree.join("modules.dep.bin"), tree.join("away"));
@@ -269,7 +271,7 @@ impl Teller<'_> {
         }
     }
 
-    /// Another directory lies where one was, as after a mount: the loader may not read it.
+    /// Replaces a directory by a new one, as a mount does. The loader may not read it.
     async fn replace_directory(&mut self) {
         let (directory, old) = (self.path("etc/modprobe.d"), self.path("etc/old"));
         fs::rename(&directory, &old).unwrap();
@@ -280,16 +282,17 @@ impl Teller<'_> {
         }
         fs::remove_dir_all(old).unwrap();
         self.tell("modprobe.d is another directory".to_owned());
-        // It ends by itself when it is asked, and nobody here would start it again.
+        // The loader exits by itself when it gets a request, and there is no service manager to
+        // start it again.
         self.restart("rdma-loader").await;
         self.path_unit().await;
     }
 
     async fn kill(&mut self) {
-        // A start waits for what is not known.
+        // A start waits for unknown modules.
         if !self.truth.no_index {
             let service = self.random.choice(SERVICES).unwrap();
-            // A moment that no event names: somewhere in what was begun.
+            // The kill happens at a moment without an event, while the services work on a change.
             for _ in 0..self.random.u32(0..200) {
                 tokio::task::yield_now().await;
             }
@@ -303,7 +306,7 @@ impl Teller<'_> {
         self.tell(format!("{service} was killed"));
     }
 
-    /// What rdma-hotplug-modules.path has done when something of modules changes on disk.
+    /// Does what rdma-hotplug-modules.path does when files of modules change on disk.
     async fn path_unit(&mut self) {
         let args = ReconcileArgs {
             only_missing: Some(true),
@@ -338,9 +341,9 @@ impl Teller<'_> {
         all
     }
 
-    /// Waits for everything, and says whether it is settled: not where a module is unknown.
+    /// Waits for all devices. Returns true if they are settled, and false if a module is unknown.
     async fn wait(&self) -> bool {
-        // With unknown modules it would wait for what does not come.
+        // With unknown modules, a single call would never return.
         loop {
             match self.wait_once().await {
                 Some(true) => return true,
@@ -355,7 +358,7 @@ impl Teller<'_> {
         }
     }
 
-    /// Nothing where the time was over before the detector had answered.
+    /// Returns `None` if the time was over before the detector had answered.
     async fn wait_once(&self) -> Option<bool> {
         let timeout = self.truth.no_index.then_some(100_000);
         let args = WaitArgs {
@@ -384,13 +387,13 @@ impl Teller<'_> {
         }
     }
 
-    /// Whether anybody wants a module.
+    /// Returns true if a device wants the module.
     fn is_wanted(&self, leaf: &str) -> bool {
         let mut devices = self.truth.devices.values();
         devices.any(|device| device.wants(leaf))
     }
 
-    /// Why what is said of a module is false; nothing where it is true.
+    /// Returns the error in the reported state of a module, or `None` if it is right.
     fn falsehood(&self, module: &Module) -> Option<String> {
         let (name, state) = (stands_for(&module.name), module.state);
         let is = |expected: ModuleState| {
@@ -402,11 +405,13 @@ impl Teller<'_> {
         if state == ModuleState::Live || state == ModuleState::Pending {
             return Some(format!("{state:?}, and it is not live"));
         }
-        // What was known before the index went stays; the path unit does not see it go.
+        // The state from before the removal of the index stays: the path unit does not notice the
+        // removal.
         if self.truth.no_index {
             return None;
         }
-        // What an administrator removed stays so until a device comes that wants it.
+        // A module that an administrator removed stays unloaded until a device is added that wants
+        // it.
         if state == ModuleState::Unloaded {
             let Some(since) = self.truth.removed.get(name) else {
                 return Some("Unloaded, and nobody has removed it".to_owned());
@@ -434,7 +439,7 @@ impl Teller<'_> {
         Some(format!("{state:?}, and nothing is against it"))
     }
 
-    /// Compares everything that is said with what is so.
+    /// Compares all reports of the services with the model.
     async fn check(&self) -> Result<(), String> {
         let settled = self.wait().await;
         let listed: Vec<ListReply> = self.all("Orchestrator", orchestrator::LIST).await;
@@ -529,7 +534,7 @@ impl Teller<'_> {
                         return Err(format!("{leaf}, explained: {why}"));
                     }
                 }
-                // What a name stands for is not known without an index.
+                // Without an index, the module of a name is unknown.
                 Err(_) if self.truth.no_index || !self.is_wanted(leaf) => {}
                 other => return Err(format!("{leaf}: {other:?}")),
             }
@@ -549,7 +554,7 @@ impl Teller<'_> {
             {
                 Ok(())
             }
-            // What is not known without an index is not said.
+            // Without an index, a function's module is unknown, and the function is not reported.
             ([_], true) if self.truth.no_index => Ok(()),
             (functions, _) => Err(format!("functions: {functions:?}")),
         }
@@ -578,7 +583,7 @@ impl Teller<'_> {
     }
 }
 
-/// Case sections 1 to 4 and 6, whatever comes together.
+/// Case sections 1 to 4 and 6, in any combination.
 #[test]
 fn what_the_services_say_after_any_story_is_so() {
     let stories = number("RDMA_HOTPLUG_STORIES", 120);

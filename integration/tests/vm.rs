@@ -1,5 +1,5 @@
-//! The whole path on a stock Debian kernel: real uevents, real `NETLINK_RDMA`, real
-//! `finit_module`, real systemd, rdma-core installed beside. Five boots serve all tests.
+//! The whole path on a stock Debian kernel: real uevents, real `NETLINK_RDMA`, real `finit_module`,
+//! real systemd, with rdma-core installed. Five boots serve all tests.
 
 #![allow(
     clippy::indexing_slicing,
@@ -22,15 +22,15 @@ static HOTPLUG: LazyLock<Evidence> =
 static COLDPLUG: LazyLock<Evidence> =
     LazyLock::new(|| rig::boot_with("vm", &[], "vm-coldplug", &[], "rdma_test.coldplug"));
 
-/// rdma-core's list for every device, under the names of the modules themselves.
+/// rdma-core's list for all devices, under the names of the modules themselves.
 const LIST: [&str; 4] = ["ib_iser", "ib_uverbs", "rdma_ucm", "rpcrdma"];
 /// `CAP_DAC_READ_SEARCH` alone (`include/uapi/linux/capability.h`).
 const CAP_DAC_READ_SEARCH: &str = "0000000000000004";
-/// That and `CAP_SYS_MODULE`.
+/// `CAP_DAC_READ_SEARCH` and `CAP_SYS_MODULE`.
 const BOTH_CAPABILITIES: &str = "0000000000010004";
 const NO_CAPABILITY: &str = "0000000000000000";
 
-/// The modules in a copy of /proc/modules, sorted.
+/// Returns the modules in a copy of /proc/modules, sorted.
 fn modules(evidence: &Evidence, name: &str) -> Vec<String> {
     let text = evidence.text(name);
     let names = text.lines().filter_map(|line| line.split(' ').next());
@@ -90,8 +90,8 @@ fn the_orchestrator_of_a_machine_without_a_device_waits_for_nothing_at_its_start
     let time = |property: &str| {
         HOTPLUG.microseconds("no-device/times", "rdma-orchestrator.service", property)
     };
-    // From the moment in which PID 1 hands over to the program (`org.freedesktop.systemd1(5)`):
-    // before it PID 1 sets the sandbox up, which takes longer under emulation than all the rest.
+    // The time starts when PID 1 hands over to the program (`org.freedesktop.systemd1(5)`). Before
+    // that, PID 1 sets up the sandbox, which takes longer under emulation than all the rest.
     let program = time("ExecMainHandoffTimestampMonotonic");
     let ready = time("ActiveEnterTimestampMonotonic") - program;
     let sandbox = program - time("ExecMainStartTimestampMonotonic");
@@ -100,7 +100,7 @@ fn the_orchestrator_of_a_machine_without_a_device_waits_for_nothing_at_its_start
         ready / 1000,
         sandbox / 1000
     );
-    // 0.2 s on an idle host. What it would wait for takes 30 s.
+    // This takes 0.2 s on an idle host. A wait for the devices would take 30 s.
     assert!(ready < 15_000_000, "{ready} µs");
 }
 
@@ -157,7 +157,7 @@ fn the_loader_has_loaded_them_as_its_own_user_with_two_capabilities_of_which_one
             "{module}: {loads:?}"
         );
     }
-    // CAP_SYS_MODULE is gone from every set that a process can take it from by itself.
+    // CAP_SYS_MODULE is missing from each set from which a process could take it by itself.
     for (process, own, ambient) in [
         ("rdma-loader.service", CAP_DAC_READ_SEARCH, NO_CAPABILITY),
         ("rdma-inserter", BOTH_CAPABILITIES, NO_CAPABILITY),
@@ -230,8 +230,8 @@ fn bad_input_gets_a_typed_answer_and_loads_nothing() {
         let named = HOTPLUG.json(&format!("bad-input/{case}"));
         assert_eq!(named["parameter"], parameter, "{case}");
     }
-    // The kernel loads the module of sock-diag once, as it does for ss(8): the service has asked who
-    // the caller with the number 65534 is.
+    // The kernel loads the module of sock-diag once, as it does for ss(8): the service has queried
+    // the real user of a caller with the number 65534.
     let after = modules(&HOTPLUG, "bad-input/modules-after").into_iter();
     let after: Vec<String> = after.filter(|module| module != "unix_diag").collect();
     assert_eq!(modules(&HOTPLUG, "bad-input/modules-before"), after);

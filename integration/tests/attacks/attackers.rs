@@ -1,5 +1,5 @@
-//! Attackers as processes of users of their own, and what they have seen. Must never outlive the
-//! test.
+//! Attackers, as processes with their own users, and the results that they report. Must never
+//! outlive the test.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -15,10 +15,10 @@ use tokio::process::{Child, ChildStderr, Command};
 use super::target::INTERFACES;
 
 pub const ROOT: u32 = 0;
-/// Users that no file of this machine names.
+/// Users that no file of this host names.
 pub const STRANGERS: [u32; 3] = [40_001, 40_002, 40_003];
 
-/// What an attacker prints.
+/// The results that an attacker prints.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(dead_code, reason = "all of it is printed")]
@@ -33,12 +33,12 @@ pub struct Seen {
     pub max_usec: Option<u64>,
 }
 
-/// The attacker's program where every user can run it.
+/// The attacker program, in a place where each user can run it.
 pub struct Attackers {
     program: PathBuf,
 }
 
-/// One attacker that runs.
+/// A running attacker.
 pub struct Attacker {
     child: Child,
     said: Lines<BufReader<ChildStderr>>,
@@ -46,8 +46,9 @@ pub struct Attacker {
 }
 
 impl Attackers {
-    /// Lets every user reach the lab's sockets and the attacker. All three sockets, although the
-    /// installed loader's admits root and one group: each server has to hold by itself.
+    /// Gives all users access to the lab's sockets and to the attacker program. This includes the
+    /// loader's socket, although the installed one admits only root and one group: each server has
+    /// to withstand the attacks by itself.
     pub fn let_in(lab: &Lab) -> Self {
         let program = lab.directory().join("attacker");
         fs::copy(env!("CARGO_BIN_EXE_attacker"), &program).unwrap();
@@ -65,7 +66,7 @@ impl Attackers {
         Self { program }
     }
 
-    /// Starts one as `uid`, and returns when it is under way.
+    /// Starts an attacker as `uid`, and returns when it has begun.
     pub async fn start(
         &self,
         uid: u32,
@@ -78,13 +79,13 @@ impl Attackers {
         attacker
     }
 
-    /// Starts one as `uid`.
+    /// Starts an attacker as `uid`.
     pub fn spawn(&self, uid: u32, attack: &str, socket: &Path, arguments: &[&str]) -> Attacker {
         let mut command = if uid == ROOT {
             Command::new(&self.program)
         } else {
-            // The machine's processors are shared between users by the service manager; without
-            // one, the attackers would be measured and not the services.
+            // The service manager shares the processors between users. There is none here, so
+            // without nice(1) the attackers would be measured instead of the services.
             let mut command = Command::new("nice");
             command.args(["-n", "19", "setpriv", "--clear-groups"]);
             command.arg(format!("--reuid={uid}"));
@@ -107,13 +108,13 @@ impl Attackers {
 }
 
 impl Attacker {
-    /// Returns when it is under way.
+    /// Waits until the attacker has begun.
     pub async fn begins(&mut self) {
         let first = self.said.next_line().await.unwrap();
         assert_eq!(first.as_deref(), Some("begun"), "{}", self.what);
     }
 
-    /// What it has seen, when it has come to its end.
+    /// Waits until the attacker exits, and returns its results.
     pub async fn ends(mut self) -> Seen {
         let mut line = String::new();
         let mut stdout = self.child.stdout.take().unwrap();
@@ -124,14 +125,14 @@ impl Attacker {
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("{}: {e}: {line}", self.what))
     }
 
-    /// Ends it before its time.
+    /// Kills the attacker before its time is over.
     pub async fn stop(mut self) {
         self.child.kill().await.unwrap();
     }
 }
 
 impl Seen {
-    /// How often the service answered with this error of its own interface.
+    /// Returns the number of times that the service replied with this error of its own interface.
     pub fn refused(&self, error: &str) -> u64 {
         let suffix = format!(".{error}");
         let errors = self.errors.iter();

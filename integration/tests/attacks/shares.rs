@@ -1,4 +1,4 @@
-//! What one user can take of a service: connections, subscriptions, files and memory.
+//! The resources of a service that one user can use: connections, subscriptions, files and memory.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ fn one_users_worst_takes_bounded_memory_and_gives_it_back() {
             for (attack, arguments) in &worst {
                 let one = attackers.start(STRANGERS[0], attack, &target.socket, arguments);
                 let one = one.await;
-                // Something to tell those that do not read.
+                // The renames send notifications to the clients that do not read.
                 let index = lab.kernel().plug(roce(0)).unwrap();
                 for number in 0..50 {
                     let name = format!("renamed{number}");
@@ -117,7 +117,7 @@ fn a_user_with_every_subscription_is_refused_the_next_by_name() {
             let arguments = ["40", "2", subscribe.as_str()];
             let stalled = attackers.start(STRANGERS[0], "stalled", &target.socket, &arguments);
             let stalled = stalled.await;
-            // Another user has a share of its own.
+            // Another user has its own share.
             let call = attackers.start(STRANGERS[1], "calls", &target.socket, &["1", PING]);
             assert_served("another user", &call.await.ends().await, ANSWER);
             let seen = stalled.ends().await;

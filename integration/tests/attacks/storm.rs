@@ -1,5 +1,5 @@
-//! All attacks at once: three users at all three sockets, while devices come and go and root
-//! calls and loads.
+//! All attacks at once: three users attack all three sockets, while devices are added and removed
+//! and root calls methods and loads modules.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,15 @@ use super::attackers::{Attacker, Attackers, ROOT, STRANGERS};
 use super::target::{Before, Target};
 use super::{ANSWER, LOAD, MOST_MEMORY, NOISE, PING, assert_served, gets_ready, under_attack};
 
-/// How much later than undisturbed a device may be ready.
+/// The additional time, compared with an undisturbed run, in which a device gets ready.
 const LATER: Duration = Duration::from_secs(2);
-/// Longer than the storm takes, in seconds: it is ended.
+/// A time longer than the storm, in seconds: the test stops the attackers.
 const SECONDS: &str = "600";
-/// How many devices come and go meanwhile.
+/// The number of devices that are added and removed during the storm.
 const DEVICES: u32 = 8;
 
-/// Every attack at one socket by every user: those that hold something, and those that are busy.
+/// Starts all attacks on one socket as each user. Returns the attackers that hold resources and
+/// those that are busy.
 fn attacks(attackers: &Attackers, target: &Target) -> (Vec<Attacker>, Vec<Attacker>) {
     let interface = json!({"interface": target.interface}).to_string();
     let describe = "org.varlink.service.GetInterfaceDescription";
@@ -59,7 +60,7 @@ fn attacks(attackers: &Attackers, target: &Target) -> (Vec<Attacker>, Vec<Attack
 #[test]
 fn devices_and_root_do_not_notice_a_storm_of_attacks_by_three_users() {
     under_attack(async |lab, attackers| {
-        // The first is slower than all behind it: modules are loaded for it.
+        // The first device is slower than the others: modules are loaded for it.
         gets_ready(lab, 0).await;
         let undisturbed = gets_ready(lab, 1).await;
         let targets = Target::all(lab);
@@ -118,7 +119,7 @@ fn devices_and_root_do_not_notice_a_storm_of_attacks_by_three_users() {
             target.comes_back(before).await;
             assert!(most <= MOST_MEMORY, "{}: {most} KiB", target.service);
         }
-        // Nothing was lost: what is there is what was plugged in and stayed.
+        // No event was lost: the list has exactly the devices that were plugged in and stayed.
         let names = lab.world().devices.values().map(|device| &device.name);
         assert_eq!(names.collect::<Vec<_>>(), ["mlx5_0", "mlx5_1"]);
     });

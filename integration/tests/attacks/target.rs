@@ -1,4 +1,4 @@
-//! A service under attack, as the kernel and its own answers show it. Must never attack it.
+//! A service under attack, as the kernel and its own replies show it. Must never attack it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,16 +15,16 @@ pub const INTERFACES: [&str; 3] = [
 ];
 const SERVICES: [&str; 3] = ["rdma-detector", "rdma-loader", "rdma-orchestrator"];
 
-/// How soon memory has to be back after an attack.
+/// The time in which memory is given back after an attack.
 const MEMORY_BACK_IN: Duration = Duration::from_secs(60);
-/// How much more than before may stay, in KiB.
+/// The memory that may remain in use in addition to before, in KiB.
 const MEMORY_SLACK: u64 = 16 * 1024;
-/// How soon what a connection held has to be back after its end.
+/// The time in which the files of a closed connection are given back.
 const FILES_BACK_IN: Duration = Duration::from_secs(60);
-/// How often it is looked whether something is back.
+/// The interval between two checks.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// One service.
+/// A service.
 #[derive(Clone)]
 pub struct Target {
     pub service: &'static str,
@@ -33,7 +33,7 @@ pub struct Target {
     proc: PathBuf,
 }
 
-/// What a service has before an attack.
+/// The resources of a service before an attack.
 #[derive(Clone, Copy, Debug)]
 pub struct Before {
     files: usize,
@@ -59,7 +59,7 @@ impl Target {
         }
     }
 
-    /// The same service, which may be another process now.
+    /// Returns the same service, which may be a new process.
     pub fn again(&self, lab: &mut Lab) -> Self {
         Self::new(lab, self.service, self.interface)
     }
@@ -68,7 +68,7 @@ impl Target {
         format!("{}.{name}", self.interface)
     }
 
-    /// The method whose call lasts, where every user has one.
+    /// Returns the streaming method that all users may call, if the service has one.
     pub fn subscribe(&self) -> Option<String> {
         match self.service {
             "rdma-detector" => Some(self.method("SubscribeDevices")),
@@ -81,7 +81,7 @@ impl Target {
         fs::read_dir(self.proc.join("fd")).unwrap().count()
     }
 
-    /// A line of `status`, in KiB.
+    /// Reads a line of `/proc/PID/status`, in KiB.
     fn memory_of(&self, line: &str) -> u64 {
         let status = fs::read_to_string(self.proc.join("status")).unwrap();
         let found = status.lines().find_map(|found| found.strip_prefix(line));
@@ -93,12 +93,12 @@ impl Target {
         self.memory_of("VmRSS:")
     }
 
-    /// The most memory since [`Self::before`], in KiB.
+    /// Returns the most memory since [`Self::before`], in KiB.
     pub fn most_memory(&self) -> u64 {
         self.memory_of("VmHWM:")
     }
 
-    /// What it has now; the most memory is counted from here on (`proc_pid_clear_refs(5)`).
+    /// Returns the resources in use, and resets the peak of memory (`proc_pid_clear_refs(5)`).
     pub async fn before(&self) -> Before {
         self.ping().await;
         fs::write(self.proc.join("clear_refs"), "5").unwrap();
@@ -108,7 +108,7 @@ impl Target {
         }
     }
 
-    /// Fails unless files and memory come back.
+    /// Fails unless files and memory are given back in time.
     pub async fn comes_back(&self, before: Before) {
         let files = || self.files() <= before.files;
         let in_time = until(FILES_BACK_IN, files).await;
@@ -128,12 +128,12 @@ impl Target {
         );
     }
 
-    /// Fails unless the service answers.
+    /// Fails unless the service replies.
     pub async fn ping(&self) {
         self.call("io.systemd.service.Ping", &json!({})).await;
     }
 
-    /// What root is answered.
+    /// Calls a method as root, and returns the reply.
     pub async fn call(&self, method: &str, parameters: &Value) -> Value {
         let mut client = Client::connect(&self.socket).await.unwrap();
         let answer = client.call(method, parameters, Duration::from_secs(30));
@@ -143,7 +143,7 @@ impl Target {
     }
 }
 
-/// Whether something is so before `patience` is over.
+/// Waits until the condition holds. Returns false if it does not hold before `patience` is over.
 pub async fn until(patience: Duration, is: impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + patience;
     while !is() {

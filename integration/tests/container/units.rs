@@ -1,11 +1,11 @@
-//! What becomes of targets and of the units that hang on them, under a real systemd: whoever starts
-//! and stops them, a bus that comes and goes, and what the orchestrator's user may ask for.
+//! Targets, and the units that depend on them, under a real systemd: manual starts and stops, a bus
+//! that disappears and returns, and the requests that the orchestrator's user may make.
 
 use std::fs;
 
 use super::BOOT;
 
-/// Every step of a case: what was done, and what was waited for.
+/// Fails unless all steps of a case succeeded, except those in `but`.
 fn assert_all_succeeded(case: &str, but: &[&str]) {
     let files = fs::read_dir(BOOT.results.join(case)).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -24,7 +24,7 @@ fn assert_all_succeeded(case: &str, but: &[&str]) {
     }
 }
 
-/// What was printed, in one line: where a line is broken depends on its words.
+/// Returns the output as one line: its line breaks depend on the words.
 fn folded(name: &str) -> String {
     let text = BOOT.text(name);
     text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -52,7 +52,8 @@ fn what_hangs_on_a_device_a_port_and_a_role_comes_and_goes_with_them() {
     }
 }
 
-/// And what was missing: a service that waits for one device by its name, and not for a target.
+/// The case that was missing is covered too: a service that waits for a device by its name, and not
+/// for a target.
 #[test]
 fn the_documented_unit_patterns_hold() {
     assert_all_succeeded("patterns", &[]);
@@ -73,7 +74,7 @@ fn what_a_person_starts_and_stops_is_brought_back_to_what_the_devices_want() {
     assert_all_succeeded("by-hand", &[]);
 }
 
-/// Cases section 4: what an administrator masks is an answer, as long as it is masked.
+/// Cases section 4: a masked target counts as an answer while it is masked.
 #[test]
 fn a_masked_target_holds_nothing_back_and_is_started_when_it_is_unmasked() {
     assert_all_succeeded("masked", &[]);
@@ -103,7 +104,8 @@ fn a_flag_that_could_not_be_written_for_a_moment_is_said_and_written_later() {
     assert_all_succeeded("flags", &[]);
 }
 
-/// Cases K3 and K4: a refused file and a directory that cannot be listed hide nothing, and are said.
+/// Cases K3 and K4: a refused file and a directory that cannot be listed hide nothing, and are
+/// reported.
 #[test]
 fn rules_that_cannot_be_used_hide_nothing_and_the_service_goes_on() {
     assert_all_succeeded("refused-rules", &[]);
@@ -118,10 +120,11 @@ fn rules_that_cannot_be_used_hide_nothing_and_the_service_goes_on() {
     }
 }
 
-/// What taken-over tries.
+/// The number of attempts of taken-over.
 const ATTEMPTS: usize = 19;
 
-/// Cases K1 and K2 (FaaSMem#1, drbd#77, mkosi#3702): the running kernel's modules come and go.
+/// Cases K1 and K2 (FaaSMem#1, drbd#77, mkosi#3702): the modules of the running kernel disappear
+/// and return.
 #[test]
 fn without_indexes_a_device_is_not_ready_and_when_they_come_it_is_asked_again() {
     assert_all_succeeded("indexes", &["wait"]);
@@ -135,8 +138,8 @@ fn without_indexes_a_device_is_not_ready_and_when_they_come_it_is_asked_again() 
     }
 }
 
-/// Case L5 (Flatcar#1448, #1576, scripts#2976): modules, what forbids them and rules come with system
-/// and configuration extensions, while everything runs.
+/// Case L5 (Flatcar#1448, #1576, scripts#2976): system and configuration extensions bring modules,
+/// exclusions of modules and rules while everything runs.
 #[test]
 fn what_an_extension_brings_is_there_without_a_restart_by_hand() {
     assert_all_succeeded("extensions", &[]);
@@ -144,7 +147,7 @@ fn what_an_extension_brings_is_there_without_a_restart_by_hand() {
     assert!(!failed.contains("rdma-orchestrator"), "{failed}");
 }
 
-/// Cases section 4, and L6: what the administrator says, and that it changes.
+/// Cases section 4, and L6: the administrator's exclusion, and its removal.
 #[test]
 fn an_excluded_module_is_shown_with_its_line_and_asked_for_when_that_goes() {
     assert_all_succeeded("excluded", &[]);
@@ -201,15 +204,15 @@ fn the_orchestrators_user_can_have_our_targets_started_and_nothing_else() {
     assert_all_succeeded("attack", &attempts);
 }
 
-/// What SECURITY.md says of a service that was taken over, inside of its unit and after it has
-/// restricted itself.
+/// The restrictions of a service that was taken over, as in SECURITY.md: inside its unit, and after
+/// it has restricted itself.
 #[test]
 fn a_service_that_was_taken_over_reads_what_it_needs_and_changes_and_runs_nothing() {
     for (service, done) in [
         ("detector", vec![]),
         ("loader", vec!["read-modprobe.d"]),
         ("inserter", vec![]),
-        // It reads rules that are links, which may lead to any package's file.
+        // It reads rules that are links, and these may point to any package's file.
         ("orchestrator", vec!["read-modprobe.d"]),
     ] {
         BOOT.assert_succeeded(&format!("taken-over/{service}-runs"));

@@ -1,5 +1,5 @@
-//! Modules whose initialisation does not end: what they hold up, and what they do not. The
-//! loader's two processes are the real ones; only the kernel is the lab's.
+//! Modules whose initialisation does not end: the loads that they delay, and those that they do
+//! not. The loader's two processes are the real ones. Only the kernel is simulated.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::index;
 use crate::with_lab::with_lab;
 use crate::{DEADLINE, LOADER, load};
 
-/// More modules than the loader ever had threads.
+/// The number of modules that hang: more than the loader ever had threads.
 const HUNG: usize = 40;
 
 /// Gives the lab a module tree of a hundred modules, and a policy that names them.
@@ -42,7 +42,7 @@ async fn with_many_modules(lab: &mut Lab) -> Vec<String> {
     names
 }
 
-/// Waits until `is`.
+/// Waits until the condition holds.
 async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !is().await {
@@ -66,7 +66,7 @@ async fn until_loading(socket: &Path, count: usize) -> DescribeReply {
     described
 }
 
-/// The inserting processes of this lab's loaders.
+/// Returns the inserting processes of this lab's loaders.
 fn inserters(lab: &Lab) -> Vec<Pid> {
     let dir = lab.directory().display().to_string();
     let processes = fs::read_dir("/proc").unwrap().flatten();
@@ -86,7 +86,7 @@ async fn until_inserters(lab: &Lab, count: usize) {
     .await;
 }
 
-/// Sees the loader end after a signal that was just sent.
+/// Waits until the loader exits after a signal.
 async fn until_ended(lab: &mut Lab) {
     until("the loader has ended", async || {
         lab.service("rdma-loader").unwrap().has_ended().unwrap()
@@ -112,7 +112,7 @@ fn more_hung_modules_than_there_ever_were_threads_hold_up_no_other_no_stop_and_n
             named.sort();
             assert_eq!(named, hung);
             for loading in &described.loading {
-                // At most as long ago as the lab is old.
+                // The age is at most that of the lab.
                 let age = interfaces::clock::now() - loading.since_usec;
                 assert!((0..60_000_000).contains(&age), "{age} {before}");
             }
@@ -136,7 +136,7 @@ fn more_hung_modules_than_there_ever_were_threads_hold_up_no_other_no_stop_and_n
             assert_eq!(result.outcome, Outcome::Loading, "{result:?}");
             assert!(result.message.unwrap().contains("stops"));
         }
-        // The kernel is still at it, and with it the first inserting process.
+        // The kernel still initialises the modules, so the first inserting process still runs.
         lab.restart("rdma-loader").await.unwrap();
         until_inserters(lab, 2).await;
         let results = load(&socket, json!({"modules": others[20..40]}))
@@ -147,7 +147,7 @@ fn more_hung_modules_than_there_ever_were_threads_hold_up_no_other_no_stop_and_n
                 .iter()
                 .all(|result| result.outcome == Outcome::Loaded)
         );
-        // The same module again: it waits for the kernel, and is then live.
+        // The same module again: the loader waits for the kernel, and the module is then live.
         let arguments = json!({"modules": [hung[0]]});
         let mut again = Client::connect(&socket).await.unwrap();
         let call = again.call::<LoadReply>(LOAD, &arguments, DEADLINE);
@@ -183,7 +183,7 @@ fn a_loader_that_is_killed_leaves_nothing_half_initialised_and_no_process() {
         };
         let (answer, ()) = tokio::join!(call, killed);
         assert!(answer.is_err(), "its service is gone");
-        // It goes on.
+        // The inserting process continues.
         until_inserters(lab, 1).await;
         lab.kernel().hold_only([]);
         let core = |module: &String| module == "ib_core";
@@ -249,7 +249,7 @@ fn when_the_inserting_process_is_killed_callers_are_told_and_the_loader_ends_for
 const READ_SEARCH: u64 = 1 << 2;
 const SYS_MODULE: u64 = 1 << 16;
 
-/// A set of capabilities of a process.
+/// Returns a set of capabilities of a process.
 fn capabilities(pid: Pid, set: &str) -> u64 {
     let status = format!("/proc/{}/status", pid.as_raw_nonzero());
     let status = fs::read_to_string(status).unwrap();
@@ -264,7 +264,7 @@ fn capabilities(pid: Pid, set: &str) -> u64 {
 fn only_the_inserting_process_may_insert_modules() {
     with_lab(Vec::new(), async |lab| {
         until_inserters(lab, 1).await;
-        // It answers, so that it has given up what it gives up.
+        // A process that replies has already dropped its capabilities.
         load(&lab.socket(LOADER), json!({"modules": ["ib_umad"]})).await;
         let serving = lab.service("rdma-loader").unwrap().pid().unwrap();
         let inserting = inserters(lab)[0];

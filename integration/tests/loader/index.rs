@@ -1,17 +1,17 @@
-//! A module tree of any names: depmod's index of modules without dependencies, in its format
-//! (`libkmod/libkmod-index.h`), and their files. Must never stand for a real kernel's.
+//! A module tree with arbitrary names: depmod's index of modules without dependencies, in its
+//! format (`libkmod/libkmod-index.h`), and their files. Must never stand for a real kernel's.
 
 use std::fs;
 use std::path::Path;
 
-/// `INDEX_MAGIC` and version 2.1, big-endian as everything in the file.
+/// `INDEX_MAGIC` and version 2.1, big-endian like all numbers in the file.
 const HEADER: [u32; 2] = [0xb007_f457, 0x0002_0001];
 const PREFIX: u32 = 0x8000_0000;
 const VALUES: u32 = 0x4000_0000;
 const CHILDREN: u32 = 0x2000_0000;
 
-/// Makes a tree of the modules `PREFIX0` to `PREFIX9`, each with two digits, in `tree`, beside
-/// what is there: only the index is replaced.
+/// Adds the modules `PREFIX00` to `PREFIX99` to `tree`. This replaces the index, and keeps all
+/// other files.
 pub fn lay_out(tree: &Path, prefix: &str, xz_magic: &[u8]) -> Vec<String> {
     let names: Vec<String> = (0..100).map(|n| format!("{prefix}{n:02}")).collect();
     for name in &names {
@@ -21,7 +21,8 @@ pub fn lay_out(tree: &Path, prefix: &str, xz_magic: &[u8]) -> Vec<String> {
     names
 }
 
-/// One node for the prefix, ten for the first digit and a hundred for the second.
+/// Returns an index with one node for the prefix, ten for the first digit and a hundred for the
+/// second.
 fn dep_index(prefix: &str) -> Vec<u8> {
     let mut file: Vec<u8> = HEADER.iter().flat_map(|word| word.to_be_bytes()).collect();
     let root_at = file.len();
@@ -54,7 +55,7 @@ fn offset(file: &[u8]) -> u32 {
     u32::try_from(file.len()).unwrap()
 }
 
-/// The ten digits, and where each leads.
+/// Writes the ten digits, and the offset of the node of each.
 fn children(file: &mut Vec<u8>, offsets: &[u32]) {
     file.extend([b'0', b'9']);
     file.extend(offsets.iter().flat_map(|offset| offset.to_be_bytes()));

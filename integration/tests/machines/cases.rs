@@ -1,4 +1,4 @@
-//! Cases that random streams and readers found, each made by hand. Must never need chance.
+//! Cases that random streams and readers found, each reproduced by hand. Must never need chance.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ const SOFTWARE: &str = "devices/virtual";
 
 type Change = Box<dyn FnOnce(&mut Table) + Send>;
 
-/// Answers, and what happens just before the next one.
+/// Replies, and a change that happens just before the next one.
 struct Sudden {
     table: Table,
     change: Option<Change>,
@@ -57,7 +57,7 @@ fn a_device_that_is_renamed_under_the_first_look_has_its_nodes_after_the_next() 
     tree.file(&format!("{node}/ibdev"), "mlx5_0");
     tree.link_to("class/infiniband_verbs/uverbs0", &node);
     let theirs = Arc::clone(&tree);
-    // As udev's rule does it, as soon as the device is there.
+    // udev's rule renames a device in the same way as soon as it appears.
     let change = Box::new(move |table: &mut Table| rename(&theirs, table, 0, "ibp1"));
     let change = Some(change as Change);
     let answers = Arc::new(Mutex::new(Sudden { table, change }));
@@ -88,7 +88,7 @@ fn a_function_is_not_registered_because_of_its_subfunction() {
 
 #[test]
 fn whether_a_name_was_chosen_is_absent_where_the_kernel_does_not_know() {
-    // The kernel leaves it at that also for a device that udev has renamed.
+    // The kernel does not set this attribute, not even for a device that udev has renamed.
     let machine = machine::read("hfi1");
     let mut watcher = Watcher::new(machine.tree.root(), &machine.table);
     watcher.look(&Pending::everything()).unwrap();

@@ -1,6 +1,6 @@
-//! One device of a machine, or one entry of its tree, corrupted in every way: every other record
-//! is published as before, and whatever is published can be printed. Must never corrupt two at
-//! once.
+//! A host with one corrupted device, or one corrupted entry of its sysfs tree, in all ways. Each
+//! other record is published as before, and each published record can be printed. Must never
+//! corrupt two at once.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -20,7 +20,7 @@ use super::nldev::{Answers, Table};
 use super::watcher::Watcher;
 use super::{SEED, asked_for};
 
-/// What no RDMA device, function, node, interface or module may be called.
+/// Invalid names of an RDMA device, function, node, interface or module.
 const NAMES: [&[u8]; 9] = [
     b"rx\x1be0",
     b"rx\xc2\x9be0",
@@ -32,13 +32,13 @@ const NAMES: [&[u8]; 9] = [
     b"rx\ne0",
     &[b'x'; 300],
 ];
-/// So many random corruptions of each answer.
+/// The number of random corruptions of each reply.
 const RANDOM: usize = 20;
 
-/// What becomes of one reply's attributes.
+/// A function that corrupts the attributes of a reply.
 type Corruption = Box<dyn Fn(&[u8]) -> Vec<u8> + Send>;
 
-/// Answers of which one device's are corrupted.
+/// Replies in which those of one device are corrupted.
 struct Corrupted {
     table: Table,
     victim: u32,
@@ -63,7 +63,7 @@ impl Answers for Corrupted {
     }
 }
 
-/// The attributes of a reply, each with its padding.
+/// Returns the attributes of a reply, each with its padding.
 fn attributes(reply: &[u8]) -> Vec<Vec<u8>> {
     let mut rest = reply;
     let mut attributes = Vec::new();
@@ -80,7 +80,8 @@ fn kind(attribute: &[u8]) -> u16 {
     u16::from_ne_bytes([attribute[2], attribute[3]])
 }
 
-/// Every way in which a reply is corrupted, with its description. The index stays, or is nobody's.
+/// Returns all corruptions of a reply, each with a description. The index stays unchanged, or
+/// becomes that of no device.
 fn corruptions(reply: &[u8], rng: &mut Rng) -> Vec<(String, Corruption)> {
     let mut ways: Vec<(String, Corruption)> = Vec::new();
     let replaced = |at: usize, by: Vec<u8>| -> Corruption {
@@ -123,7 +124,7 @@ fn corruptions(reply: &[u8], rng: &mut Rng) -> Vec<(String, Corruption)> {
             let mut rng = Rng::with_seed(seed);
             let mut flipped = reply.to_vec();
             for _ in 0..rng.usize(1..8) {
-                // Its index would be another device's.
+                // The first bytes hold the index, which would become that of another device.
                 let at = rng.usize(8.min(flipped.len() - 1)..flipped.len());
                 flipped[at] = rng.u8(..);
             }
@@ -254,7 +255,7 @@ fn a_device_that_is_refused_is_named_once_and_comes_back_with_a_good_name() {
     assert_eq!(watcher.devices().cloned().collect::<Vec<_>>(), before);
 }
 
-/// Every regular file and link of a tree, as paths from its root.
+/// Collects all regular files and links of a tree, as paths from its root.
 fn entries(root: &Path, below: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(root.join(below)).unwrap() {
         let entry = entry.unwrap();
@@ -279,14 +280,15 @@ fn one_attribute_or_link_of_a_tree_that_is_corrupted_changes_no_other_device() {
         entries(root, Path::new(""), &mut all);
         for path in all {
             let at = root.join(&path);
-            // What devices share is every one's.
+            // Devices share these entries, so a corruption affects them all.
             let text = path.to_str().unwrap();
             if text.starts_with("module/") || text.starts_with("bus/") && text.contains("drivers") {
                 continue;
             }
             let kept = root.join("kept");
             fs::rename(&at, &kept).unwrap();
-            // Each way in turn: every look is at everything, and the trees have 1,500 entries.
+            // The corruptions take turns: each scan is a full one, and the trees have 1,500
+            // entries.
             turn += 1;
             let contents = [&b"\x1b[2J\n"[..], b"\xff\xfe", b"", &[b'9'; 2000]];
             fs::write(&at, contents[turn % contents.len()]).unwrap();
@@ -311,7 +313,7 @@ fn one_attribute_or_link_of_a_tree_that_is_corrupted_changes_no_other_device() {
     }
 }
 
-/// Devices are at most changed in what stands below themselves or above them.
+/// Fails unless a corruption changes only devices that are above or below the corrupted entry.
 fn check(watcher: &mut Watcher, path: &Path, before: &[Device], count: usize) {
     let what = path.display();
     let looked = watcher.look(&Pending::everything());
@@ -365,7 +367,7 @@ fn entries_whose_names_cannot_be_used_are_counted_and_change_nothing() {
     let (looked, events) = watcher.look(&Pending::everything()).unwrap();
     assert_eq!(watcher.records(), before);
     assert!(events.is_empty(), "{events:?}");
-    // Four names in each of the two classes of nodes and the two busses.
+    // Four names in each of the two classes of nodes and the two buses.
     assert_eq!(looked.refused, 8, "{:?}", looked.last_refused);
     let mut modules = Pending::default();
     modules.modules.insert("x".repeat(200));

@@ -1,11 +1,11 @@
-//! A machine with many RDMA devices that are all alike. Must never be more than they need.
+//! A host with many identical RDMA devices. Must never hold more than the devices need.
 
 use std::sync::{Arc, Mutex};
 
 use super::nldev::Table;
 use super::tree::Tree;
 
-/// A machine with so many devices of software.
+/// Creates a host with `count` software devices.
 pub fn of_software(count: u32) -> (Tree, Arc<Mutex<Table>>) {
     let tree = Tree::new();
     let mut table = Table::new();

@@ -1,11 +1,11 @@
-//! What differs between the records that are expected and those that are found, one line a field.
-//! Must never take one record for another: a device is known by its index, a function by its name.
+//! The differences between the expected records and those found, one line per field. Must never
+//! take one record for another: the index identifies a device, and the name a function.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// Every difference; nothing when there is none.
+/// Returns all differences. The result is empty if there are none.
 pub fn between(expected: &Value, found: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     for (list, key) in [("devices", "index"), ("functions", "name")] {

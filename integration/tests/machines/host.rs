@@ -1,6 +1,6 @@
-//! A machine that changes at random, as the kernel would change it: tree, answers, and the
-//! uevents that it sends. Some changes come while it is being asked. Must never send an event
-//! that the kernel does not, nor keep one back.
+//! A simulated host that changes at random, as the kernel would change it: the tree, the replies,
+//! and the uevents. Some changes happen while the detector reads the state. Must never send an
+//! event that the kernel does not send, nor withhold one.
 
 #[path = "host/rdma.rs"]
 mod rdma;
@@ -33,7 +33,7 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// As it is decoded.
+    /// Returns the event in its decoded form.
     pub fn uevent(&self) -> Uevent<'_> {
         Uevent {
             action: self.action,
@@ -45,7 +45,8 @@ impl Sent {
     }
 }
 
-/// The RDMA core is loaded in two steps: its module is announced before it has a class.
+/// The state of the RDMA core. It is loaded in two steps: the kernel announces its module before it
+/// has a class.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Core {
     Absent,
@@ -53,23 +54,23 @@ enum Core {
     Live,
 }
 
-/// A function of the PCI bus.
+/// A function on the PCI bus.
 struct Function {
     path: String,
     driver: Option<&'static str>,
-    /// Its auxiliary device, and whether a driver is bound to that.
+    /// The function's auxiliary device, and true if a driver is bound to it.
     auxiliary: Option<(String, bool)>,
 }
 
-/// The machine.
+/// The simulated host.
 pub struct Host {
-    /// Its sysfs.
+    /// The sysfs tree.
     pub tree: Tree,
-    /// The events that nobody has received yet.
+    /// The events that are sent and not yet received.
     pub sent: VecDeque<Sent>,
-    /// What happened, for whoever has to find out why.
+    /// The changes so far, printed if a test fails.
     pub story: Vec<String>,
-    /// Of how many requests one finds the machine changed; none when it is 0.
+    /// One in this number of requests changes the host before its reply. 0 means that none does.
     pub restless: u8,
     table: Table,
     rng: Rng,
@@ -92,7 +93,7 @@ impl Answers for Host {
 }
 
 impl Host {
-    /// A machine with nothing in it.
+    /// Creates an empty host.
     pub fn new(rng: Rng) -> Self {
         let tree = Tree::new();
         for bus in ["pci", "auxiliary"] {
@@ -119,7 +120,7 @@ impl Host {
         }
     }
 
-    /// The name that each device was registered under.
+    /// Returns the name under which each device was registered.
     pub fn registered(&self) -> BTreeMap<i64, &str> {
         let devices = self.devices.iter();
         devices
@@ -127,17 +128,17 @@ impl Host {
             .collect()
     }
 
-    /// Whether an index may have been another device's.
+    /// Returns true if a new device may have the index of an earlier one.
     pub fn reuses_indexes(&self) -> bool {
         self.reloads > 0
     }
 
-    /// Something that has nothing to do with RDMA happens.
+    /// Sends an event that is unrelated to RDMA.
     pub fn tick(&mut self) {
         self.send("change", "devices/virtual/block/loop0", "block");
     }
 
-    /// Changes something.
+    /// Makes a random change.
     pub fn change(&mut self) {
         match self.rng.u8(..32) {
             0..=3 => self.plug_or_unplug(),
@@ -226,7 +227,7 @@ impl Host {
         let link = format!("{path}/driver");
         self.tree
             .link_to(&link, &format!("bus/pci/drivers/{driver}"));
-        // Of some functions nothing is used but their virtual ones.
+        // Some functions are used only for their virtual functions.
         if self.rng.u8(..4) > 0 {
             self.tree.directory(&format!("{path}/net/eth1"));
         }
@@ -303,7 +304,8 @@ impl Host {
     fn load_or_unload_protocol_module(&mut self) {
         let module = "module/iw_cxgb4";
         if !self.tree.has(module) {
-            // Announced before it is initialised, of which nothing is said any more.
+            // The kernel announces a module before its initialisation, and sends no event at its
+            // end.
             self.tree.file(&format!("{module}/initstate"), "coming");
             self.send("add", module, "module");
             return;
@@ -342,7 +344,7 @@ impl Host {
                 self.story.push("ib_core is live".to_owned());
                 self.core = Core::Live;
             }
-            // Seldom, for it takes everything along.
+            // Rare, because it removes all devices.
             Core::Live if self.rng.u8(..4) == 0 => self.unload_core(),
             Core::Live => {}
         }
@@ -366,7 +368,7 @@ impl Host {
         self.tree.remove("module/ib_core");
         self.send("remove", "module/ib_core", "module");
         self.core = Core::Absent;
-        // Indexes begin anew.
+        // Indexes start at 0 again.
         self.next_index = 0;
         self.reloads += 1;
         if self.rng.bool() {

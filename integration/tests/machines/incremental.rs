@@ -1,4 +1,4 @@
-//! Looks at what changed alone. Must never let a look read what nothing has happened to.
+//! Incremental scans. Must never let a scan read objects that have not changed.
 
 use detector::pending::Pending;
 use detector::uevent::Uevent;
@@ -8,7 +8,7 @@ use super::crowd;
 use super::machine;
 use super::watcher::Watcher;
 
-/// An event of an RDMA device below the path `above`.
+/// Records an event of an RDMA device below the path `above`.
 pub fn heard(pending: &mut Pending, action: &str, above: &str, name: &str, old: Option<&str>) {
     let path = |name: &str| format!("/{above}/infiniband/{name}");
     pending.uevent(&Uevent {
@@ -67,11 +67,11 @@ fn of_a_thousand_devices_the_one_is_read_that_something_happened_to() {
     let asked = table.lock().unwrap().asked;
     let (one, events) = watcher.look(&one).unwrap();
     assert_eq!((one.device_reads, events.len()), (1, 0));
-    // How it is set up, what the list says of the one, its ports, and that once more.
+    // The requests: the system settings, the list, the ports of the device, and its entry again.
     assert_eq!(table.lock().unwrap().asked - asked, 4);
 }
 
-/// The kernel enters them after the port has its interface, and tells nobody.
+/// The kernel enters the GIDs after the port has its interface, and sends no event.
 #[test]
 fn gids_that_come_without_an_event_are_seen_by_the_next_look_at_ports() {
     let machine = machine::read("ice-roce");

@@ -1,9 +1,9 @@
-//! A machine as its file shows it, and the records that are expected of it. Must never know what
-//! the detector says.
+//! A host as its file describes it, and the records that are expected of it. Must never know what
+//! the detector reports.
 //!
-//! A file begins with comments: which machine it is, and `From:` with where its facts are from.
-//! `[sysfs]` follows: `path = content`, `path -> target`, and `path/` for a directory, with what
-//! is in it below and further to the right. `[netlink]` has the answers, `key=value` each.
+//! A file begins with comments: a description of the host, and `From:` with the source of the
+//! facts. `[sysfs]` follows: `path = content`, `path -> target`, and `path/` for a directory, with
+//! its entries below and indented. `[netlink]` has the replies, as `key=value` pairs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,15 @@ use serde_json::Value;
 use super::nldev::Table;
 use super::tree::Tree;
 
-/// The machine.
+/// The host.
 pub struct Machine {
-    /// What its files are called.
+    /// The name of its files.
     pub name: String,
-    /// Its sysfs.
+    /// The sysfs tree.
     pub tree: Tree,
-    /// What it answers.
+    /// The replies of `NETLINK_RDMA`.
     pub table: Arc<Mutex<Table>>,
-    /// The records that are expected.
+    /// The expected records.
     pub expected: Value,
 }
 
@@ -30,7 +30,7 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/machines")
 }
 
-/// Every machine, in the order of their names.
+/// Reads all hosts, sorted by name.
 pub fn all() -> Vec<Machine> {
     let entries = fs::read_dir(directory()).unwrap();
     let mut names: Vec<String> = entries
@@ -43,7 +43,7 @@ pub fn all() -> Vec<Machine> {
     names.iter().map(|name| read(name)).collect()
 }
 
-/// The machine that is called so.
+/// Reads the host with this name.
 pub fn read(name: &str) -> Machine {
     let file = |suffix: &str| {
         let path = directory().join(format!("{name}.{suffix}"));

@@ -1,5 +1,5 @@
-//! What `NETLINK_RDMA` answers of a machine, and who answers it: a thread at the other end of a
-//! pair of sockets. Must never answer what was not asked, nor outlive the test.
+//! The replies of `NETLINK_RDMA` for a host, and a thread that sends them from the other end of a
+//! socket pair. Must never answer an unsent request, nor outlive the test.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
@@ -9,12 +9,12 @@ use std::thread;
 use detector::netlink::RdmaSocket;
 use integration::wire::{self, Answer, EINVAL, Request, attribute, text};
 
-/// Who knows the answers.
+/// A source of replies.
 pub trait Answers: Send + 'static {
-    /// The answer to one request.
+    /// Returns the reply to one request.
     fn answer(&mut self, request: Request) -> Answer;
 
-    /// Whether a request is never answered.
+    /// Returns true if a request never gets a reply.
     fn is_silent(&self, _request: Request) -> bool {
         false
     }
@@ -25,7 +25,7 @@ pub trait Answers: Send + 'static {
 pub struct Fields(Vec<(String, String)>);
 
 impl Fields {
-    /// Takes them out of `key=value key=value`.
+    /// Parses `key=value key=value`.
     pub fn parse(line: &str) -> Self {
         let field = |word: &str| {
             let (key, value) = word.split_once('=').expect("a word without '='");
@@ -34,7 +34,7 @@ impl Fields {
         Self(line.split_whitespace().map(field).collect())
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
         let field = self.0.iter().find(|(k, _)| k == key);
         field.map(|(_, value)| value.as_str())
@@ -44,7 +44,7 @@ impl Fields {
         self.get(key).and_then(|value| value.parse().ok()).unwrap()
     }
 
-    /// Gives a key another value; without one it is not sent.
+    /// Sets the value of a key. `None` removes the key, and it is not sent.
     pub fn set(&mut self, key: &str, value: Option<&str>) {
         self.0.retain(|(k, _)| k != key || value.is_some());
         let Some(value) = value else { return };
@@ -85,21 +85,21 @@ fn encode(key: &str, value: &str) -> Vec<u8> {
     }
 }
 
-/// All answers.
+/// All replies.
 #[derive(Debug)]
 pub struct Table {
-    /// How the RDMA core is set up, or the errno that the question is refused with.
+    /// The settings of the RDMA core, or the errno with which the request is refused.
     pub system: Result<Fields, i32>,
     /// The devices by their index.
     pub devices: BTreeMap<u32, Fields>,
     /// The ports by their device and number.
     pub ports: BTreeMap<(u32, u32), Fields>,
-    /// So many requests were made.
+    /// The number of requests.
     pub asked: usize,
 }
 
 impl Table {
-    /// Without a device, and shared by all network namespaces.
+    /// Creates a table without devices, for devices shared by all network namespaces.
     pub fn new() -> Self {
         Self {
             system: Ok(Fields::parse("netns_mode=1")),
@@ -109,7 +109,7 @@ impl Table {
         }
     }
 
-    /// Takes in `system ...`, `device ...` or `port ...`.
+    /// Adds a line `system ...`, `device ...` or `port ...`.
     pub fn line(&mut self, line: &str) {
         let (what, fields) = line.split_once(' ').expect("a line of one word");
         let fields = Fields::parse(fields);
@@ -149,19 +149,19 @@ impl Answers for Table {
     }
 }
 
-/// Ends the thread that answers when it is dropped.
+/// The connection to the thread that replies. Dropping it ends the thread.
 pub struct Line {
     hang_up: UnixDatagram,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        // The other end of a pair of datagram sockets does not see that this one is closed.
+        // The other end of a pair of datagram sockets does not notice that this one is closed.
         let _ = self.hang_up.send(&[]);
     }
 }
 
-/// A socket that the answers come from.
+/// Returns a socket on which the replies arrive.
 pub fn connect<A: Answers>(answers: &Arc<Mutex<A>>) -> (RdmaSocket, Line) {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let hang_up = theirs.try_clone().unwrap();

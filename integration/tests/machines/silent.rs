@@ -1,7 +1,7 @@
-//! Devices that do not answer: an attribute that blocks, as one does whose firmware hangs (here a
-//! FIFO that nothing writes to), and requests of `NETLINK_RDMA` without a reply. Each is shown
-//! with what is known of it, the others are seen, and what answers again is whole again. Must
-//! never wait for a time, but for what is seen.
+//! Devices that do not answer: an attribute that blocks, like one of hung firmware (here a FIFO
+//! without a writer), and requests of `NETLINK_RDMA` without a reply. The detector publishes each
+//! such device with its known fields and still reads the others. When the device answers again, its
+//! record is complete again. Must never wait for a time, but only for a result of a scan.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,10 +22,10 @@ use super::nldev::{Answers, Table};
 use super::tree::Tree;
 use super::watcher::Watcher;
 
-/// How long anything may take before it counts as lost.
+/// The time after which a step counts as failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Has an attribute block whoever opens it; returns where it is, and what it was.
+/// Makes an attribute block each process that opens it. Returns its path and its content.
 fn block(root: &Path, attribute: &str) -> (PathBuf, Vec<u8>) {
     let path = root.join(attribute);
     let content = fs::read(&path).unwrap_or_default();
@@ -34,12 +34,12 @@ fn block(root: &Path, attribute: &str) -> (PathBuf, Vec<u8>) {
     (path, content)
 }
 
-/// Answers the one that it blocks, and all that come.
+/// Answers the reader that is blocked, and all later ones.
 fn unblock((path, content): &(PathBuf, Vec<u8>)) {
     let fifo = fs::OpenOptions::new().read(true).write(true).open(path);
     fs::remove_file(path).unwrap();
     fs::write(path, content).unwrap();
-    // An end of it is open already where something hangs in it.
+    // If a reader hangs in the FIFO, one end is open already.
     fifo.unwrap().write_all(content).unwrap();
 }
 
@@ -57,7 +57,7 @@ fn silent(watcher: &Watcher) -> BTreeSet<i64> {
     silent.map(|device| device.index).collect()
 }
 
-/// Looks until it is so.
+/// Scans until the condition holds.
 fn look_until(watcher: &mut Watcher, what: &str, done: impl Fn(&Watcher) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !done(watcher) {
@@ -66,7 +66,7 @@ fn look_until(watcher: &mut Watcher, what: &str, done: impl Fn(&Watcher) -> bool
     }
 }
 
-/// Answers of which some never come.
+/// Replies, some of which never arrive.
 struct Mute {
     table: Table,
     mute: BTreeSet<u32>,
@@ -150,7 +150,7 @@ fn a_known_device_that_hangs_keeps_its_record_and_follows_its_name() {
     expected.not_answering = Some("ports/1/link_layer".to_owned());
     assert_eq!(by_index(&watcher, 4), expected);
 
-    // A look at everything tells nothing new, and does not wait for it.
+    // A full scan publishes nothing new, and does not wait for the attribute.
     let (looked, events) = watcher.look(&Pending::everything()).unwrap();
     assert!(events.is_empty(), "{events:?}");
     assert_eq!(looked.device_reads, before_count(&watcher) - 1);
@@ -219,9 +219,9 @@ fn what_hangs_in_sysfs_beyond_the_bound_of_threads_is_shown_without_being_read()
         let name = task.as_ref().unwrap().path().join("comm");
         fs::read_to_string(name).is_ok_and(|name| name.trim() == "asker")
     });
-    // Those of the other tests of this process are counted, too.
+    // The count includes the threads of the other tests in this process.
     assert!(threads.count() < 100);
-    // Another look asks none of them.
+    // Another scan reads none of them.
     let (looked, _) = watcher.look(&Pending::everything()).unwrap();
     assert_eq!(looked.device_reads, 0);
     blocked.iter().for_each(unblock);
@@ -271,7 +271,7 @@ fn a_device_whose_ports_are_refused_says_with_which_errno() {
 #[test]
 fn where_the_list_does_not_answer_each_device_is_asked_for_by_its_index() {
     let (tree, answers) = mute(20);
-    // The first index of a machine that has been up for long is not 0.
+    // On a host with a long uptime the first index is not 0.
     for index in 0..15 {
         answers.lock().unwrap().table.devices.remove(&index);
         tree.remove(&format!("class/infiniband/rxe{index}"));
@@ -282,7 +282,7 @@ fn where_the_list_does_not_answer_each_device_is_asked_for_by_its_index() {
     assert_eq!(watcher.devices().count(), 5);
     assert!(silent(&watcher).is_empty());
 
-    // One comes and one goes while the list does not answer.
+    // One device is added and one is removed while the list gets no reply.
     let mut guard = answers.lock().unwrap();
     guard.table.devices.remove(&16);
     guard.table.line("device index=20 name=rxe20 node_type=1");

@@ -1,6 +1,6 @@
-//! A random stream of changes, a detector that hears of some of them, and somebody who follows
-//! what it publishes. Hears, looks and asks again as `run.rs` of the detector does. Must never
-//! help the detector: what it is not told, it is not told here.
+//! A random stream of changes, a detector that receives some of the events, and a subscriber that
+//! follows the detector's events. Receives, scans and retries as the detector's `run.rs` does. Must
+//! never help the detector with information that it would not receive.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,18 +16,18 @@ use super::difference;
 use super::host::{Host, Sent};
 use super::watcher::Watcher;
 
-/// How the events come through.
+/// The delivery of the events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Each once, and in order.
+    /// Each event arrives once, and in order.
     Whole,
-    /// Some are lost, come twice or in another order, and nobody says so but their numbers.
+    /// Some events are lost, duplicated or out of order. Only their sequence numbers show it.
     Torn,
-    /// A part is lost, and the kernel says so.
+    /// Some events are lost, and the kernel reports it.
     Overrun,
 }
 
-/// Somebody who follows the events.
+/// A subscriber that follows the events.
 #[derive(Default)]
 struct Subscriber {
     devices: BTreeMap<i64, Device>,
@@ -57,7 +57,7 @@ impl Subscriber {
         }
     }
 
-    /// What it knows, without what a fresh look cannot know.
+    /// Returns its records, without the fields that a fresh scan cannot know.
     fn records(&self) -> Value {
         records(self.devices.values(), self.functions.values())
     }
@@ -89,7 +89,7 @@ pub struct Stream {
     doubt: bool,
     in_motion: bool,
     last_sequence: Option<u64>,
-    /// Whether every look came when all was heard.
+    /// True if the detector scans only after it has received all events.
     calm: bool,
     seed: u64,
 }
@@ -105,7 +105,7 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    /// One whose changes follow from the seed.
+    /// Creates a stream whose changes follow from the seed.
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let host = Arc::new(Mutex::new(Host::new(rng.fork())));
@@ -132,8 +132,8 @@ impl Stream {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Lets changes, hearing and looking follow each other at random, and compares whenever
-    /// everything that can be heard was heard.
+    /// Alternates changes, receiving and scanning at random. Compares the records each time the
+    /// detector has received all events.
     pub fn run(mut self) {
         if !self.calm {
             self.host().restless = [0, 3, 8][self.rng.usize(..3)];
@@ -161,7 +161,7 @@ impl Stream {
         }
     }
 
-    /// Hears what was sent, or its beginning.
+    /// Receives the events that were sent, or the first of them.
     fn hear(&mut self) {
         let most = self.host().sent.len();
         let count = match self.calm {
@@ -218,7 +218,7 @@ impl Stream {
         }
     }
 
-    /// What is done every few seconds where there are devices or doubts.
+    /// Makes the periodic scan, which happens if there are devices, doubts or changes in progress.
     fn look_unasked(&mut self) {
         let devices = self.watcher.devices().next().is_some();
         if self.pending.is_empty() && (devices || self.doubt || self.in_motion) {
@@ -254,7 +254,7 @@ impl Stream {
         self.host().story.push(format!("-- {what}"));
     }
 
-    /// Nothing changes any more; what is to be heard is heard, and the next looks come.
+    /// Stops the changes, receives all events, makes the next scans, and compares the records.
     fn settle(&mut self) {
         let restless = std::mem::take(&mut self.host().restless);
         self.host().tick();
@@ -262,7 +262,7 @@ impl Stream {
             self.hear();
         }
         if self.way == Way::Torn {
-            // What was lost last shows in the number of what comes next.
+            // The loss of the last event shows in the sequence number of the next one.
             self.host().tick();
             let last = self.host().sent.pop_back().unwrap();
             self.receive(&last.uevent());
@@ -274,7 +274,7 @@ impl Stream {
         let fresh = records(fresh.devices(), fresh.functions());
         let told = self.subscriber.records();
         self.same(&fresh, &told, "a fresh look sees something else");
-        // What else goes wrong with them is in defects.rs.
+        // Lost events, changes during a scan and reused indexes may leave a wrong kernel name.
         if self.way == Way::Whole && self.calm && !self.host().reuses_indexes() {
             self.kernel_names_are_those_of_the_registration();
         }

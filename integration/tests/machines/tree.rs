@@ -1,5 +1,5 @@
-//! A sysfs tree in a directory of its own, with the links that the kernel makes: relative, up to
-//! the nearest directory that both have above them. Must never tell anyone of a change.
+//! A sysfs tree in its own directory, with links as the kernel makes them: relative, up to the
+//! nearest common parent directory. Must never announce a change.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,13 +13,13 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A tree with nothing in it.
+    /// Creates an empty tree.
     pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         Self { root }
     }
 
-    /// Where it is.
+    /// Returns the root directory.
     pub fn root(&self) -> &Path {
         self.root.path()
     }
@@ -29,12 +29,12 @@ impl Tree {
         self.root().join(path)
     }
 
-    /// Whether something is there. A link that leads nowhere is not.
+    /// Returns true if the path exists. A dangling link does not count.
     pub fn has(&self, path: &str) -> bool {
         self.at(path).exists()
     }
 
-    /// A directory, and what is above it.
+    /// Creates a directory and its parents.
     pub fn directory(&self, path: &str) {
         fs::create_dir_all(self.at(path)).unwrap();
     }
@@ -43,19 +43,19 @@ impl Tree {
         fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
     }
 
-    /// An attribute.
+    /// Writes an attribute.
     pub fn file(&self, path: &str, content: &str) {
         self.directory_above(path);
         fs::write(self.at(path), format!("{content}\n")).unwrap();
     }
 
-    /// A link that leads where `target` says from where it stands.
+    /// Creates a link with the text `target`, which is relative to the directory of the link.
     pub fn link(&self, path: &str, target: &str) {
         self.directory_above(path);
         symlink(target, self.at(path)).unwrap();
     }
 
-    /// A link to the object at `object`, as the kernel writes it.
+    /// Creates a link to the object at `object`, as the kernel writes it.
     pub fn link_to(&self, path: &str, object: &str) {
         let here: Vec<&str> = path.split('/').collect();
         let there: Vec<&str> = object.split('/').collect();
@@ -65,7 +65,7 @@ impl Tree {
         self.link(path, &[&up, &there[shared..]].concat().join("/"));
     }
 
-    /// Takes away what is there, and what is below it.
+    /// Removes a file, or a directory with all its entries.
     pub fn remove(&self, path: &str) {
         let path = self.at(path);
         match path.symlink_metadata().unwrap().is_dir() {
@@ -74,8 +74,7 @@ impl Tree {
         }
     }
 
-    /// Gives an RDMA device another name, as `ib_device_rename()` does it; returns where it was
-    /// and where it is.
+    /// Renames an RDMA device, as `ib_device_rename()` does. Returns its path before and after.
     pub fn rename_rdma_device(&self, old: &str, new: &str) -> (String, String) {
         let class = format!("class/infiniband/{old}");
         let target = fs::canonicalize(self.at(&class)).unwrap();
@@ -88,7 +87,7 @@ impl Tree {
         for class in ["class/infiniband_verbs", "class/infiniband_mad"] {
             for node in fs::read_dir(self.at(class)).into_iter().flatten() {
                 let ibdev = node.unwrap().path().join("ibdev");
-                // The class has an attribute beside its nodes.
+                // The class directory has an attribute in addition to its nodes.
                 if fs::read_to_string(&ibdev).is_ok_and(|name| name.trim_end() == old) {
                     fs::write(ibdev, format!("{new}\n")).unwrap();
                 }

@@ -1,5 +1,5 @@
-//! A detector without its loop: eyes, and the records that follow from what they see. Must never
-//! decide what to look at.
+//! A detector without its event loop: the scanner, and the records that follow from its scans. Must
+//! never decide which objects to scan.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// One that has not looked.
+    /// Creates a detector that has not scanned yet.
     pub fn new<A: Answers>(sysfs: &Path, answers: &Arc<Mutex<A>>) -> Self {
         let (socket, line) = nldev::connect(answers);
         Self {
@@ -35,7 +35,7 @@ impl Watcher {
         }
     }
 
-    /// Looks, and says what was seen and what is told of it.
+    /// Scans, and returns the result of the scan and the events that follow from it.
     pub fn look(
         &mut self,
         pending: &Pending,
@@ -46,17 +46,17 @@ impl Watcher {
         Ok((looked, events))
     }
 
-    /// The devices.
+    /// Returns the devices.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
         self.inventory.devices()
     }
 
-    /// The functions.
+    /// Returns the functions.
     pub fn functions(&self) -> impl Iterator<Item = &Function> {
         self.inventory.functions()
     }
 
-    /// All records, as the interface writes them, without times.
+    /// Returns all records as the interface writes them, without times.
     pub fn records(&self) -> Value {
         let mut functions = json!(self.functions().collect::<Vec<_>>());
         for function in functions.as_array_mut().unwrap() {

@@ -1,6 +1,5 @@
-//! Random configurations: files of `modprobe.d(5)` and kernel command lines full of what people
-//! write, what they mistype, and what nobody should. Must never depend on anything but the
-//! generator that it is given.
+//! Random configurations: files of `modprobe.d(5)` and kernel command lines with correct lines,
+//! mistyped lines, and nonsense. Must never depend on anything but the generator that it is given.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::oracle::Script;
 use fastrand::Rng;
 
-/// Module trees: the whole one, and some of which parts are missing.
+/// Returns module trees: the complete one, and some with missing parts.
 pub fn trees(real: &Path, at: &Path, rng: &mut Rng) -> Vec<PathBuf> {
     let without = |name: &str, absent: &[&str]| {
         let tree = at.join(name);
@@ -46,7 +45,7 @@ pub fn trees(real: &Path, at: &Path, rng: &mut Rng) -> Vec<PathBuf> {
     ]
 }
 
-/// The words that one configuration is about: few, so that its lines have to do with each other.
+/// The words of one configuration: few, so that its lines are related.
 struct Words {
     names: Vec<String>,
 }
@@ -198,12 +197,12 @@ impl Words {
     }
 }
 
-/// One configuration in a directory of its own.
+/// Creates a random configuration in its own directory.
 pub fn random(at: &Path, trees: &[PathBuf], modules: &[String], rng: &mut Rng) -> Script {
     let words = Words::random(modules, rng);
     let modprobe_d: Vec<PathBuf> = ["etc", "run", "usr"].map(|d| at.join(d)).to_vec();
     for directory in &modprobe_d {
-        // One that is not there is none.
+        // A missing directory counts as an empty one.
         if rng.u8(..4) > 0 {
             fs::create_dir_all(directory).unwrap();
             files(directory, &words, rng);

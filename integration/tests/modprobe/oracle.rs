@@ -1,5 +1,5 @@
-//! libkmod of the guest tree, run by the guest's own C library, so that the host's may be any.
-//! Must never be given a configuration that the planner is not given.
+//! libkmod of the guest tree. The guest's own C library runs it, so the host's may be any. Must
+//! never get a configuration that the planner does not get.
 
 #![allow(dead_code, reason = "the tests and the benchmark each use a part")]
 
@@ -20,7 +20,7 @@ pub struct Oracle {
     dir: TempDir,
 }
 
-/// One configuration, and the names that are asked for with it.
+/// A configuration, and the names to look up in it.
 pub struct Script {
     pub module_tree: PathBuf,
     pub modprobe_d: Vec<PathBuf>,
@@ -29,7 +29,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// The guest's own configuration.
+    /// Returns the guest's own configuration.
     pub fn of_the_guest(oracle: &Oracle) -> Self {
         let at = |path: &str| oracle.root().join(path);
         Self {
@@ -50,7 +50,7 @@ impl Script {
         }
     }
 
-    /// Everything that is not in the guest tree, for whoever has to find out why.
+    /// Returns all files that are not in the guest tree, to explain a difference.
     pub fn told(&self) -> String {
         let mut told = format!("{}\n", self.module_tree.display());
         let line = fs::read(&self.command_line).unwrap_or_default();
@@ -97,7 +97,7 @@ impl Oracle {
         self.tree.join("root")
     }
 
-    /// The release of the guest's kernel.
+    /// Returns the release of the guest's kernel.
     pub fn release(&self) -> String {
         let mut releases = fs::read_dir(self.root().join("usr/lib/modules")).unwrap();
         let release = releases.next().unwrap().unwrap().file_name();
@@ -108,7 +108,7 @@ impl Oracle {
         self.root().join("usr/lib/modules").join(self.release())
     }
 
-    /// A program of the guest, with the guest's libraries.
+    /// Returns a command that runs a program of the guest with the guest's libraries.
     fn guest(&self, program: &Path) -> Command {
         let mut command = Command::new(self.root().join(LINKER));
         command
@@ -120,7 +120,7 @@ impl Oracle {
         command
     }
 
-    /// The answers to all names of all scripts, one after the other.
+    /// Returns the results for all names of all scripts, in order.
     pub fn answers(&self, scripts: &[Script]) -> Vec<String> {
         let mut input = Vec::new();
         for script in scripts {
@@ -149,7 +149,7 @@ impl Oracle {
         answers
     }
 
-    /// The least time that the plans of all names take, in ns.
+    /// Returns the least time for the plans of all names, in ns.
     pub fn nanoseconds(&self, script: &Script, times: usize) -> u64 {
         let mut input = Vec::new();
         let paths = [&script.module_tree, &script.command_line].into_iter();
@@ -161,7 +161,7 @@ impl Oracle {
     }
 
     fn run(&self, input: &[u8]) -> String {
-        // A file, because two full pipes would wait for each other.
+        // The input is a file, because two full pipes would block each other.
         let path = self.dir.path().join("input");
         fs::write(&path, input).unwrap();
         let output = self
@@ -174,7 +174,8 @@ impl Oracle {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// What `modprobe -D` of the guest prints for a name, as seen from inside of it.
+    /// Returns the output of the guest's `modprobe -D` for a name, with paths as seen inside the
+    /// guest.
     pub fn modprobe(&self, name: &str) -> String {
         let at = |path: &str| self.root().join(path);
         let output = self

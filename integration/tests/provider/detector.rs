@@ -1,8 +1,8 @@
-//! The detector on the kernels of Debian 13 and Debian 12, with devices of every kind: that what
-//! it tells is what rdma(8) and sysfs tell, field by field, whatever happens, and that nobody
-//! who listens misses anything in a storm. What a storm costs in time and memory, beside udevd, is
-//! a benchmark, of the feature `benchmark`, which `integration/run-tests` leaves out. Must never
-//! take a guest's word for the detector's without the kernel's beside it.
+//! The detector on the kernels of Debian 13 and Debian 12, with devices of all kinds. Its records
+//! equal the output of rdma(8) and sysfs, field by field, after each change, and no subscriber
+//! misses an event in a storm. The cost of a storm in time and memory, compared with udevd, is a
+//! benchmark of the feature `benchmark`, which `integration/run-tests` leaves out. Must never trust
+//! the detector's output in a guest without comparing it with the kernel's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -33,7 +33,7 @@ fn boot(suite: &str) -> Evidence {
         "rdma_test.detector rdma_test.storm rdma_test.kills={}{costs}",
         kills()
     );
-    // The option that is this rig's own comes first.
+    // The rig's own option comes first.
     rig::boot_with(
         "vm",
         &options,
@@ -43,13 +43,14 @@ fn boot(suite: &str) -> Evidence {
     )
 }
 
-/// How often the detector is killed in a storm; each takes seconds under emulation.
+/// Returns the number of times that the detector is killed in a storm. Each takes seconds under
+/// emulation.
 fn kills() -> i64 {
     let kills = std::env::var("RDMA_HOTPLUG_KILLS").ok();
     kills.map_or(20, |kills| kills.parse().unwrap())
 }
 
-/// The witness as a layer.
+/// Creates a layer with the witness.
 fn witness() -> PathBuf {
     let layer = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vm-witness");
     let programs = layer.join("usr/lib/rdma-hotplug-tests");
@@ -58,7 +59,7 @@ fn witness() -> PathBuf {
     layer
 }
 
-/// Both kernels: the one with the RDMA monitor and the one without.
+/// Runs a check on both kernels: the one with the RDMA monitor and the one without.
 fn on_both(judge: impl Fn(&Evidence)) {
     for (kernel, evidence) in [("trixie", &TRIXIE), ("bookworm", &BOOKWORM)] {
         println!("on the kernel of {kernel}");
@@ -66,7 +67,7 @@ fn on_both(judge: impl Fn(&Evidence)) {
     }
 }
 
-/// What the detector told in a case, by the name of the device.
+/// Returns the devices that the detector reported in a case, by name.
 fn told(evidence: &Evidence, name: &str) -> BTreeMap<String, Value> {
     if !evidence.succeeded(name) {
         return BTreeMap::new();
@@ -79,7 +80,7 @@ fn told(evidence: &Evidence, name: &str) -> BTreeMap<String, Value> {
         .collect()
 }
 
-/// Every step of a case: what was done, and what was waited for.
+/// Fails unless all steps of a case succeeded.
 fn assert_all_succeeded(evidence: &Evidence, case: &str) {
     let files = fs::read_dir(evidence.results.join(case)).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -91,11 +92,11 @@ fn assert_all_succeeded(evidence: &Evidence, case: &str) {
     }
 }
 
-/// The attributes of sysfs that were kept, by their paths.
+/// Returns the attributes of sysfs that were kept, by path.
 fn sysfs(evidence: &Evidence, case: &str) -> BTreeMap<String, String> {
     let text = evidence.text(&format!("{case}/sysfs"));
     let lines = text.lines().filter_map(|line| line.split_once(':'));
-    // A GUID has colons, too: the path ends at the first.
+    // A GUID contains colons as well: the path ends at the first colon.
     lines
         .map(|(path, value)| (path.to_owned(), value.trim().to_owned()))
         .collect()
@@ -105,7 +106,7 @@ fn last_component(path: &str) -> &str {
     path.rsplit('/').next().unwrap()
 }
 
-/// Compares every field of every record of a case with what rdma(8) and sysfs say.
+/// Compares each field of each record of a case with rdma(8) and sysfs.
 fn assert_true(evidence: &Evidence, case: &str) {
     let told = told(evidence, &format!("{case}/told"));
     let sysfs = sysfs(evidence, case);
@@ -140,7 +141,7 @@ fn assert_true(evidence: &Evidence, case: &str) {
             "{case}: {name}"
         );
         assert_eq!(field("boardID"), attribute("board_id"), "{case}: {name}");
-        // `1: CA` there, `CA` here.
+        // sysfs has `1: CA`, the detector has `CA`.
         let node_type = attribute("node_type").and_then(|t| t.split_once(": "));
         assert_eq!(
             field("nodeType"),
@@ -181,7 +182,7 @@ fn assert_true(evidence: &Evidence, case: &str) {
                 attribute("link_layer"),
                 "{what}"
             );
-            // `4: ACTIVE` there and in rdma(8), `active` here.
+            // sysfs has `4: ACTIVE`, rdma(8) has `ACTIVE`, the detector has `active`.
             assert_eq!(
                 port["state"].as_str().unwrap().to_uppercase(),
                 link["state"].as_str().unwrap(),
@@ -215,7 +216,7 @@ fn assert_true(evidence: &Evidence, case: &str) {
     }
 }
 
-/// The protocol of a port as rdma(8) names it.
+/// Returns the protocol of a port as rdma(8) names it.
 fn port_protocol(port: &Value) -> &str {
     match port["protocol"].as_str().unwrap() {
         "infiniband" => "ib",
@@ -224,7 +225,7 @@ fn port_protocol(port: &Value) -> &str {
     }
 }
 
-/// `100 Gb/sec (4X EDR)`, all of it decimal digits and a point.
+/// Parses `100 Gb/sec (4X EDR)`. The number has only decimal digits and a point.
 fn rate_in_mbps(rate: &str) -> i64 {
     let gigabits: f64 = rate.split(' ').next().unwrap().parse().unwrap();
     #[expect(
@@ -235,7 +236,7 @@ fn rate_in_mbps(rate: &str) -> i64 {
     megabits
 }
 
-/// The node of a device and port whose name begins with `kind`.
+/// Returns the node of a device and port whose name begins with `kind`.
 fn node<'s>(
     sysfs: &'s BTreeMap<String, String>,
     device: &str,
@@ -421,7 +422,7 @@ fn a_thousand_devices_in_one_storm_reach_every_subscriber() {
     });
 }
 
-/// The records that the first subscriber has, by their indexes.
+/// Returns the records of the first subscriber, by index.
 fn by_index(report: &Value) -> BTreeMap<String, Value> {
     let devices = report["first"]["devices"].as_object().unwrap();
     devices
@@ -444,7 +445,7 @@ fn a_detector_that_is_killed_again_and_again_in_a_storm_loses_nothing() {
             number(evidence, "killed/restarts-before") + kills()
         );
         let told = told(evidence, "killed/told");
-        // Of each storm of four one is left, and all of the last three.
+        // One of four devices is left from each storm, and all from the last three.
         let count = usize::try_from(kills()).unwrap();
         assert_eq!(told.len(), count + 3 * 3);
         let report = evidence.json("killed/subscribers");
@@ -460,12 +461,12 @@ fn a_detector_that_is_killed_again_and_again_in_a_storm_loses_nothing() {
     });
 }
 
-/// What a storm costs in time, memory and processor, which a busy machine changes.
+/// The cost of a storm in time, memory and processor time, which depends on the load of the host.
 #[cfg(feature = "benchmark")]
 mod costs {
     use super::*;
 
-    /// Guest time in µs, of a copy of /proc/uptime.
+    /// Returns the guest time in µs, from a copy of /proc/uptime.
     fn uptime(evidence: &Evidence, name: &str) -> i64 {
         let text = evidence.text(name);
         let (seconds, hundredths) = text.split(' ').next().unwrap().split_once('.').unwrap();
@@ -500,7 +501,7 @@ mod costs {
             };
             let (before, after, later) = (of("before"), of("after"), of("later"));
             println!("{before} KiB before, {after} KiB with 1,000 devices, {later} KiB after");
-            // What an allocator keeps of it, for the next storm.
+            // The allocator keeps some memory for the next storm.
             assert!(
                 later < before + 2048,
                 "{before} KiB before, {later} KiB after"
@@ -508,7 +509,8 @@ mod costs {
         });
     }
 
-    /// What a service has spent by then, in µs: all of it, and of that in user space.
+    /// Returns the processor time of a service at that point, in µs: the total, and the part in
+    /// user space.
     fn cpu(evidence: &Evidence, when: &str, service: &str) -> (i64, i64) {
         let text = evidence.text(&format!("storm/{when}.{service}.service.cpu"));
         let field = |name: &str| -> i64 {

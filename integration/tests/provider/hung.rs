@@ -1,6 +1,6 @@
 //! Modules whose initialisation does not end, on a real kernel and under a real service manager:
-//! what they hold up, and what they do not. That the guest switches itself off is what the rig
-//! sees to.
+//! the operations that they delay, and those that they do not. The rig checks that the guest
+//! switches itself off.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::rig::{self, Evidence};
 
-/// As many as hung.sh loads before the restart.
+/// The number of modules that hung.sh loads before the restart.
 const HUNG: usize = 19;
 
 static BOOT: LazyLock<Evidence> = LazyLock::new(|| {
@@ -19,7 +19,7 @@ static BOOT: LazyLock<Evidence> = LazyLock::new(|| {
     rig::boot_with("vm", &options, "vm-hung", &[&impatient()], "rdma_test.hung")
 });
 
-/// A layer with a service manager that waits for 5 s, twice, at the end, and not for 90 s.
+/// Creates a layer with a service manager whose two stop timeouts are 5 s each, instead of 90 s.
 fn impatient() -> PathBuf {
     let layer = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vm-impatient");
     let directory = layer.join("usr/lib/systemd/system.conf.d");
@@ -41,7 +41,7 @@ fn seconds(name: &str) -> f64 {
     text.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// What is being loaded, and since when in µs.
+/// Returns the modules that are being loaded, each with its start time in µs.
 fn loading(name: &str) -> Vec<(String, i64)> {
     let described = BOOT.json(&format!("hung/{name}"));
     let loading = described["loading"].as_array().unwrap().iter();
@@ -88,7 +88,7 @@ fn the_loader_is_restarted_under_them_within_seconds_and_loads() {
         BOOT.assert_succeeded(&format!("hung/{restart}-serves"));
         let took = seconds(&format!("{restart}-ends")) - seconds(&format!("{restart}-begins"));
         println!("{restart}: {took:.2} s of guest time");
-        // The loader's own 4 s, and an emulated service manager's.
+        // The loader takes 4 s, and an emulated service manager the rest.
         assert!(took < 10.0, "{restart}: {took}");
     }
     assert_ne!(BOOT.text("hung/stop-pid"), BOOT.text("hung/kill-pid"));
@@ -100,7 +100,7 @@ fn the_loader_is_restarted_under_them_within_seconds_and_loads() {
 
 #[test]
 fn what_hangs_is_left_to_the_kernel_and_a_second_load_of_it_waits_for_the_first() {
-    // The inserting processes: the first loader's and the second's, and then the third's too.
+    // The inserting processes: the first two loaders', and then the third's too.
     assert_eq!(BOOT.text("hung/left-over").lines().count(), 2);
     assert_eq!(BOOT.text("hung/left-over-last").lines().count(), 3);
     assert_eq!(outcomes("second"), ["loading", "loading"]);

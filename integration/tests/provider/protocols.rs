@@ -1,6 +1,6 @@
-//! What a device of each protocol gets on a real kernel, with a real systemd, bus and polkit: the
-//! modules and daemons of rdma-core's tables, while it is there and no longer; and what its
-//! one-shot units never had: the second device, the re-plug, the module that somebody unloaded.
+//! A device of each protocol on a real kernel, with a real systemd, bus and polkit. It has the
+//! modules and daemons of rdma-core's tables as long as it exists. Also the cases that rdma-core's
+//! one-shot units miss: the second device, the re-plug, and the module that was unloaded.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ static BOOT: LazyLock<Evidence> = LazyLock::new(|| {
     rig::boot_with("vm", &options, "vm-protocols", &[], "rdma_test.protocols")
 });
 
-/// Every step of a case: what was done, and what was waited for.
+/// Fails unless all steps of a case succeeded, except those in `but`.
 fn assert_all_succeeded(case: &str, but: &[&str]) {
     let files = fs::read_dir(BOOT.results.join(case)).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -34,7 +34,7 @@ fn lines(name: &str) -> BTreeSet<String> {
 
 #[test]
 fn each_protocol_gets_the_modules_targets_and_daemons_of_its_row_and_gives_them_back() {
-    // Under the names of the modules themselves; opa_vnic is not shipped with this kernel.
+    // The names of the modules themselves. opa_vnic is not shipped with this kernel.
     let every = ["ib_iser", "ib_uverbs", "rdma_ucm", "rpcrdma"];
     for (protocol, target, modules, daemons) in [
         ("roce", Some("roce"), &[][..], &[][..]),
@@ -79,7 +79,7 @@ fn the_first_protocol_leaves_the_modules_of_the_others_alone() {
 
 #[test]
 fn what_hangs_on_a_port_comes_and_goes_with_it_and_srp_daemons_own_rule_stays_in_force() {
-    // Its rule is about umad nodes, which a port that speaks RoCE has as well.
+    // Its rule matches umad nodes, which a RoCE port has as well.
     assert_all_succeeded("ports", &[]);
 }
 
@@ -110,7 +110,7 @@ fn what_another_program_loads_is_live_whatever_was_answered_before() {
     assert_all_succeeded("made-live", &[]);
 }
 
-/// Case K7: whatever was plugged in or pulled out before the call is known when it returns.
+/// Case K7: a device that was plugged in or pulled out before the call is known when it returns.
 #[test]
 fn a_wait_knows_every_device_that_came_or_went_before_it() {
     assert_all_succeeded("barrier", &[]);

@@ -1,5 +1,5 @@
-//! The two rigs that boot a guest, as the tests see them: what to boot, and the evidence that
-//! the scenario in it kept. Must never guess where things are: `integration/run-tests` says.
+//! The two rigs that boot a guest: the parameters of a boot, and the evidence that its scenario
+//! kept. Must never guess paths: `integration/run-tests` passes them.
 
 use std::env;
 use std::ffi::OsStr;
@@ -8,21 +8,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-/// Guests boot one after the other: two at once would take each other's processors, and what
-/// is measured in them would say nothing.
+/// Serializes the boots: two guests would compete for the processors, and their measurements would
+/// be useless.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// The evidence of one boot.
 pub struct Evidence {
-    /// Where it is: one directory a case, and in it what each command said.
+    /// The directory of the evidence. It has one directory per case, with the output of each
+    /// command.
     pub results: PathBuf,
 }
 
 /// Boots the guest of `rig` (`vm` or `container`) with the staged files and the rig's own layer
-/// over it, and returns the evidence. `name` tells boots of one rig apart; `options` come first.
+/// over it, and returns the evidence. `name` tells boots of one rig apart. `options` come first.
 ///
 /// # Panics
-/// When the guest does not switch itself off, or its scenario fails.
+/// Panics if the guest does not switch itself off, or if its scenario fails.
 pub fn boot_with(
     rig: &str,
     options: &[&OsStr],
@@ -76,20 +77,20 @@ pub fn given(variable: &str) -> PathBuf {
 }
 
 impl Evidence {
-    /// What was kept under `name`, without white space at its end.
+    /// Returns the output kept under `name`, without trailing white space.
     pub fn text(&self, name: &str) -> String {
         let path = self.results.join(name);
         let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         text.trim_end().to_owned()
     }
 
-    /// What was kept under `name`, a JSON text.
+    /// Returns the JSON output kept under `name`.
     pub fn json(&self, name: &str) -> serde_json::Value {
         let text = self.text(name);
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}: {text}"))
     }
 
-    /// Whether the command kept under `name` succeeded.
+    /// Returns true if the command kept under `name` succeeded.
     pub fn succeeded(&self, name: &str) -> bool {
         self.text(&format!("{name}.status")) == "0"
     }
@@ -104,7 +105,7 @@ impl Evidence {
         );
     }
 
-    /// The varlink error that the call kept under `name` was answered with.
+    /// Returns the varlink error of the call kept under `name`.
     pub fn varlink_error(&self, name: &str) -> String {
         assert!(!self.succeeded(name), "{name}: {}", self.text(name));
         let errors = self.text(&format!("{name}.err"));
@@ -112,14 +113,14 @@ impl Evidence {
         error.lines().next().unwrap_or_default().to_owned()
     }
 
-    /// Fails unless the caller kept under `name` could not even connect.
+    /// Fails unless the caller kept under `name` was refused when it connected.
     pub fn assert_not_admitted(&self, name: &str) {
         let errors = self.text(&format!("{name}.err"));
         let refused = !self.succeeded(name) && errors.contains("Permission denied");
         assert!(refused, "{name}: {}\n{errors}", self.text(name));
     }
 
-    /// A property of one unit in the output of `systemctl show --property=Id,…`.
+    /// Returns a property of one unit from the output of `systemctl show --property=Id,…`.
     pub fn property(&self, name: &str, unit: &str, property: &str) -> String {
         let text = self.text(name);
         let blocks: Vec<&str> = text.split("\n\n").collect();
@@ -131,7 +132,7 @@ impl Evidence {
         value.unwrap_or_default().to_owned()
     }
 
-    /// A time in µs of guest time, from such an output.
+    /// Returns a time in µs of guest time from such an output.
     pub fn microseconds(&self, name: &str, unit: &str, property: &str) -> u64 {
         self.property(name, unit, property).parse().unwrap()
     }

@@ -1,5 +1,5 @@
-//! The loader on a real kernel: that what it leaves behind is what modprobe leaves behind, and
-//! what it says when the kernel, a file or a line of configuration is against it.
+//! The loader on a real kernel. It leaves the same modules as modprobe, and it reports when the
+//! kernel, a file or a line of configuration prevents a load.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ fn locked(name: &str, argument: &str) -> Evidence {
     rig::boot_with("vm", &[], name, &[&images()], &line)
 }
 
-/// The guest's ib_umad in every state that a file can be in, as a layer. Made once.
+/// Creates a layer with the guest's ib_umad in all states that a file can have. Created once.
 fn images() -> PathBuf {
     static LAYER: LazyLock<PathBuf> = LazyLock::new(|| {
         let layer = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vm-images");
@@ -33,7 +33,7 @@ fn images() -> PathBuf {
         let compressed = fs::read(guests_umad()).unwrap();
         let signed = xz_decompressed(&guests_umad());
         let mut flipped = signed.clone();
-        // Somewhere in the middle, where there is code.
+        // A place in the middle is in the code.
         flipped[signed.len() / 2] ^= 1;
         for (name, content) in [
             ("truncated", &compressed[..compressed.len() / 2]),
@@ -79,8 +79,8 @@ fn gzip(input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// A module without what `scripts/sign-file` appends: the signature, 12 bytes that end with its
-/// length, and a magic string.
+/// Returns a module without the data that `scripts/sign-file` appends: the signature, 12 bytes that
+/// end with its length, and a magic string.
 fn without_signature(module: &[u8]) -> &[u8] {
     const MAGIC: &[u8] = b"~Module signature appended~\n";
     let rest = module.strip_suffix(MAGIC).expect("it is signed");
@@ -187,7 +187,7 @@ fn what_the_kernel_says_of_a_bad_file_is_told_by_its_name() {
 
 #[test]
 fn what_the_kernel_takes_is_loaded() {
-    // A file that root alone can read is one that modprobe loads.
+    // Like modprobe, the loader can load a file that only root can read.
     for image in ["unsigned", "gzip", "unreadable", "whole"] {
         let result = result(&LOADER, &format!("images/{image}"));
         assert_eq!(result["outcome"], "loaded", "{image}: {result}");
@@ -230,7 +230,7 @@ fn what_root_alone_can_read_counts_as_it_does_for_modprobe() {
     let live = LOADER.text("configuration/live");
     assert!(live.lines().any(|module| module == "ib_umad"), "{live}");
     assert!(!live.lines().any(|module| module == "ib_iser"), "{live}");
-    // And when it is gone, it forbids nothing.
+    // After the removal of the file, it forbids nothing.
     assert_eq!(LOADER.json("configuration/explain")["outcome"], "loaded");
 }
 
@@ -271,7 +271,7 @@ fn the_list_is_loaded_as_modprobe_does_and_the_times_of_both_are_said() {
         uptime("after") - uptime("before")
     };
     for round in 1..=3 {
-        // What is compared is the same: both leave the same modules.
+        // Both leave the same modules, so the times are comparable.
         let live = |who: &str| LOADER.text(&format!("speed/{who}-{round}.live"));
         assert_eq!(live("loader"), live("modprobe"));
         println!(

@@ -1,4 +1,4 @@
-//! A lab for one test: laid out, started, and ended with the test. Must never outlive it.
+//! A lab for one test: created, started, and ended with the test. Must never outlive it.
 
 use std::path::Path;
 

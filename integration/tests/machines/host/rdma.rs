@@ -1,11 +1,11 @@
-//! What happens to the RDMA devices of a machine, their ports and their nodes. Must never leave
-//! something of a device behind that is gone.
+//! Random changes of the RDMA devices of a host, of their ports and of their nodes. Must never
+//! leave anything of a removed device behind.
 
 use std::collections::BTreeMap;
 
 use super::{Core, Host};
 
-/// Few names, so that they are soon another device's.
+/// Few names, so that a new device soon reuses one.
 const NAMES: [&str; 16] = [
     "mlx5_0", "mlx5_1", "mlx5_2", "mlx5_3", "ibp1", "ibp2", "rocep1", "rocep2", "rxe0", "rxe1",
     "rxe2", "rxe3", "rxe4", "rxe5", "rxe6", "rxe7",
@@ -15,10 +15,10 @@ const NAMES: [&str; 16] = [
 pub(super) struct Device {
     name: String,
     pub(super) registered: String,
-    /// The object that it hangs below.
+    /// The parent object.
     parent: Option<String>,
     ports: u32,
-    /// Each node's path.
+    /// The path of each node.
     nodes: BTreeMap<String, String>,
 }
 
@@ -39,7 +39,7 @@ impl Host {
         self.rng.choice(free.collect::<Vec<_>>()).copied()
     }
 
-    /// Where an RDMA device can come from now: below a function, or by software.
+    /// Returns the possible parents of a new RDMA device: functions, or none for a software device.
     fn parents(&self) -> Vec<Option<String>> {
         let used = |path: &String| {
             self.devices
@@ -95,14 +95,14 @@ impl Host {
         let class = format!("class/infiniband/{name}");
         self.tree.link_to(&class, &path);
         self.devices.insert(index, device);
-        // Nodes come first, where the modules that make them are there.
+        // Nodes appear first, if the modules that create them are loaded.
         for _ in 0..self.rng.u8(..3) {
             self.add_node(index);
         }
         self.send("add", &path, "infiniband");
     }
 
-    /// The RDMA core is there, and many devices.
+    /// Loads the RDMA core and registers many devices.
     pub fn crowd(&mut self) {
         while self.core != Core::Live {
             self.load_or_unload_core();
@@ -153,7 +153,8 @@ impl Host {
         self.send_moved("move", &after, Some(&before), "infiniband");
     }
 
-    /// The kernel does not tell of a port's state; of a network interface it does.
+    /// Changes a port. The kernel sends no event for a port's state, but it does for a network
+    /// interface.
     pub(super) fn change_port(&mut self) {
         let Some(index) = self.any_device() else {
             return;
@@ -191,8 +192,8 @@ impl Host {
         }
     }
 
-    /// Makes a node that the device does not have yet, if there is one left. Its number is the
-    /// least that is free, as the kernel's is.
+    /// Creates a node that the device does not have yet, if there is one. Its number is the lowest
+    /// free one, as in the kernel.
     fn add_node(&mut self, index: u32) {
         let device = &self.devices[&index];
         let port = self.rng.u32(1..=device.ports);

@@ -1,20 +1,19 @@
-# units.sh: devices that come and go, by a stand-in for the detector, and what becomes of their
-# targets and of the units that hang on them, under a real systemd with its bus and polkit; sourced
-# by scenario.
+# units.sh: devices that a stand-in for the detector adds and removes, with their targets and the
+# units that depend on these, under a real systemd with its bus and polkit; sourced by scenario.
 #
-# Responsible for: making things happen and keeping evidence. Must never judge: the tests do.
+# Responsible for: running the steps and keeping evidence. Must never judge: the tests do.
 # shellcheck shell=sh
 
 tests=/usr/lib/rdma-hotplug-tests
 devices=/run/rdma-hotplug-tests.fifo
 
-# device LINE...: a line for the stand-in.
+# device LINE...: sends a line to the stand-in.
 device() {
-    # Opened for reading, too: without the stand-in it would wait for ever.
+    # The FIFO is opened for reading, too: without the stand-in, the write would block forever.
     echo "$*" 1<>"$devices"
 }
 
-# shows NAME PATTERN: whether the orchestrator's status of a device has this in it.
+# shows NAME PATTERN: true if the orchestrator's status of a device contains the pattern.
 shows() {
     call Orchestrator List "{\"name\":\"$1\"}" | grep -q "$2"
 }
@@ -35,7 +34,7 @@ explain() {
     rdma-hotplug explain "$1"
 }
 
-# unit NAME LINE...: a unit of the test's own.
+# unit NAME LINE...: writes a unit of the test.
 unit() {
     file=/run/systemd/system/$1
     shift
@@ -48,23 +47,23 @@ rules() {
     systemctl reload rdma-orchestrator.service
 }
 
-# target NAME STATE: whether the orchestrator shows that target in that state.
+# shows_target NAME TARGET STATE: true if the orchestrator shows the device's target in that state.
 shows_target() {
     call Orchestrator Explain "{\"name\":\"$1\"}" | grep -q "\"name\":\"$2\",\"state\":\"$3\""
 }
 
-# as_orchestrator COMMAND...: as the orchestrator's user, outside of its sandbox.
+# as_orchestrator COMMAND...: runs a command as the orchestrator's user, outside of its sandbox.
 as_orchestrator() {
     setpriv --reuid=rdma-orchestrator --regid=rdma-orchestrator --clear-groups "$@"
 }
 
-# manager METHOD SIGNATURE ARGUMENT...: a call of systemd's over the bus, as that user.
+# manager METHOD SIGNATURE ARGUMENT...: calls a method of systemd over the bus, as that user.
 manager() {
     as_orchestrator busctl --system call org.freedesktop.systemd1 /org/freedesktop/systemd1 \
         org.freedesktop.systemd1.Manager "$@"
 }
 
-# What an administrator hangs on the targets.
+# Units that an administrator attaches to the targets.
 sleeps='ExecStart=/usr/bin/sleep infinity'
 unit test-device@.service '[Unit]' PartOf=rdma-device@%i.target '[Service]' "$sleeps" \
     '[Install]' WantedBy=rdma-device@.target
@@ -72,7 +71,8 @@ unit test-port@.service '[Unit]' PartOf=rdma-port@%i.target '[Service]' "$sleeps
     '[Install]' WantedBy=rdma-port@.target
 unit test-storage.service '[Unit]' PartOf=rdma-role@storage.target '[Service]' "$sleeps" \
     '[Install]' WantedBy=rdma-role@storage.target
-# One that is killed and waits for its restart when its device goes; one that never starts.
+# A unit that is killed and waits for its restart when its device is removed, and a unit that never
+# starts.
 unit test-restarts@.service '[Unit]' PartOf=rdma-device@%i.target '[Service]' "$sleeps" \
     Restart=on-failure RestartSec=3s '[Install]' WantedBy=rdma-device@.target
 unit test-fails@.service '[Unit]' PartOf=rdma-device@%i.target StartLimitIntervalSec=0 \
@@ -91,7 +91,7 @@ systemctl enable --runtime --quiet test-hardware.service test-early@x.service \
     test-fails@.service
 
 mkfifo $devices
-# Whatever starts the orchestrator must not bring the real one back.
+# A start of the orchestrator must not bring the real detector back.
 systemctl mask --now --quiet --runtime \
     rdma-detector.socket rdma-detector-uevent.socket rdma-detector.service
 rm $run_dir/org.rdmahotplug.Detector
@@ -156,7 +156,8 @@ keep load-list-active systemctl is-active rdma-load-modules@test.service
 keep load-list-user systemctl show --property=User --value rdma-load-modules@test.service
 
 case_begins restarts
-# While it waits for its restart it hangs on its target still (U1), as does one that never starts (U2).
+# A unit that waits for its restart still depends on its target (U1), and so does one that never
+# starts (U2).
 keep active until_true 20 systemctl is-active test-restarts@test0.service
 keep kill systemctl kill --signal=KILL test-restarts@test0.service
 keep waits until_true 10 is_state test-restarts@test0.service activating
@@ -164,7 +165,7 @@ device del 5
 keep stopped until_true 20 is_state test-restarts@test0.service inactive
 keep never-started until_true 20 sh -c '! systemctl is-active rdma-device@test0.target &&
     [ "$(systemctl show --property=SubState --value test-fails@test0.service)" != auto-restart ]'
-# After the pauses of both neither is back.
+# After the restart delays of both units, neither is active again.
 sleep 4
 keep still-stopped is_state test-restarts@test0.service inactive
 device add 6 test0 roce
@@ -174,7 +175,7 @@ case_begins by-hand
 keep stop systemctl stop rdma-device@test0.target
 keep is-back until_true 20 systemctl is-active rdma-device@test0.target
 keep unit-is-back until_true 20 systemctl is-active test-device@test0.service
-# A target of no device, whoever starts it, is stopped with what hangs on it.
+# A target without a device is stopped, whatever started it, and so are the units that depend on it.
 keep start systemctl start rdma-device@nosuch.target
 keep is-stopped until_true 20 is_state rdma-device@nosuch.target inactive
 keep unit-is-stopped until_true 20 is_state test-device@nosuch.service inactive
@@ -193,7 +194,7 @@ device del 13
 case_begins exchange
 before=$(systemctl show --property=MainPID --value test-device@test0.service)
 keep before echo "$before"
-# Under the same name, before the other one is gone.
+# The new device has the same name, and appears before the other one is removed.
 device add 7 test0 roce
 device del 6
 keep restarted until_true 20 sh -c 'pid=$(systemctl show --property=MainPID --value test-device@test0.service)
@@ -211,7 +212,7 @@ device add 8 test0 roce
 keep is-back until_true 20 systemctl is-active test-device@test0.service
 
 case_begins isolate
-# This scenario stays, and what its service requires.
+# This scenario stays active, and so do the requirements of its service.
 for kept in test.service basic.target; do
     mkdir -p /run/systemd/system/$kept.d
     printf '[Unit]\nIgnoreOnIsolate=yes\n' >/run/systemd/system/$kept.d/isolate.conf
@@ -323,7 +324,7 @@ keep replay rdma-hotplug replay $run_dir/orchestrator/journal
 keep log journalctl --no-pager -u rdma-orchestrator.service
 
 case_begins refused-rules
-# Case K3: no earlier version of it is known, and so the shipped file of that name counts.
+# Case K3: no earlier version of the file is known, so the shipped file of that name counts.
 keep stop systemctl stop rdma-orchestrator.service rdma-orchestrator.socket
 rm -f $run_dir/orchestrator/journal*
 keep start systemctl start rdma-orchestrator.socket rdma-orchestrator.service
@@ -340,7 +341,7 @@ keep unreadable-restarted rdma-hotplug status
 keep no-restarts [ "$(systemctl show --property=NRestarts --value rdma-orchestrator.service)" -le "$before" ]
 chmod 0755 /etc/rdma-hotplug/rules.d /etc/rdma/modules
 
-# What is true of modules changes, and nobody calls reconcile.
+# The state of modules changes, and no client calls Reconcile.
 tree=/lib/modules/$(uname -r)
 case_begins indexes
 rules '[[rule]]' 'modules = ["ib_uverbs"]'
@@ -352,12 +353,12 @@ keep not-settled sh -c "varlinkctl --json=short call $run_dir/org.rdmahotplug.Or
     org.rdmahotplug.Orchestrator.Describe '{}' | grep -q '\"settled\":false'"
 keep wait rdma-hotplug wait test20 --timeout 1
 keep explain explain test20
-# As a package does it: the directory, and then depmod.
+# A package does it in this order: the directory, and then depmod.
 mkdir "$tree"
 keep depmod-empty depmod
 keep is-missing until_true 60 shows test20 '"name":"ib_uverbs","state":"missing"'
 keep is-ready until_true 20 shows test20 '"state":"ready"'
-# A module that is there now; this kernel refuses every one.
+# A module that exists now. This kernel refuses all modules.
 mkdir -p "$tree/kernel"
 cp -r /usr/lib/modules/*deb*/kernel/drivers/infiniband "$tree/kernel/"
 keep depmod depmod
@@ -374,7 +375,7 @@ echo 'install ib_uverbs /bin/false' >/etc/modprobe.d/test-excluded.conf
 keep line-changed until_true 30 shows test20 test-excluded.conf:1' forbids'
 rm /etc/modprobe.d/test-excluded.conf
 keep is-asked-again until_true 30 shows test20 '"name":"ib_uverbs","state":"failed"'
-# The policy: a file of this name takes the place of the shipped one. What hfi1 needs is implied.
+# The policy: a file of this name replaces the shipped one. The modules that hfi1 needs are implied.
 rm /etc/rdma-hotplug/loader.d/60-test.toml
 printf '[[allow]]\npurpose = "test"\nmodules = ["ib_umad"]\n' >/etc/rdma-hotplug/loader.d/50-rdma.toml
 keep is-denied until_true 30 shows test20 '"name":"ib_uverbs","state":"denied"'
@@ -385,7 +386,8 @@ rm -r "$tree"
 mv "$tree.away" "$tree"
 
 case_begins extensions
-# extension DIRECTORY TREE: makes DIRECTORY one that systemd-sysext or systemd-confext lays over TREE.
+# extension DIRECTORY TREE: makes DIRECTORY an extension that systemd-sysext or systemd-confext lays
+# over TREE.
 extension() {
     mkdir -p "$1/$2/extension-release.d"
     echo ID=_any >"$1/$2/extension-release.d/extension-release.$(basename "$1")"
@@ -432,11 +434,11 @@ kill $stand_in
 case_begins taken-over
 systemctl unmask --quiet --runtime \
     rdma-detector.socket rdma-detector-uevent.socket rdma-detector.service
-# As /etc/shadow is, but in a tree that every user may read.
+# The mode is that of /etc/shadow, but all users may read the tree.
 install -m 600 /etc/hostname /etc/secret
 systemctl stop rdma-orchestrator.socket rdma-detector.socket rdma-loader.socket \
     rdma-orchestrator.service rdma-detector.service rdma-loader.service
-# taken_over UNIT SERVICE: what a thief comes to in the place of a service's program.
+# taken_over UNIT SERVICE: runs the attacker's program in the place of a service's program.
 taken_over() {
     mkdir -p "/run/systemd/system/$1.d"
     cat >"/run/systemd/system/$1.d/taken-over.conf" <<DROPIN

@@ -1,16 +1,17 @@
-# evidence.sh: what scenarios share; sourced by them.
+# evidence.sh: the common functions of the scenarios; sourced by them.
 #
-# Responsible for: keeping what commands say, as files below /results, one directory a case.
-# Must never: judge any of it. What has to be true is written down in the tests.
+# Responsible for: keeping the output of commands as files below /results, one directory per case.
+# Must never: judge it. The tests define the expected results.
 # shellcheck shell=sh
 
-# case_begins NAME: what is kept from here on belongs to this case.
+# case_begins NAME: begins a case. The evidence from here on belongs to it.
 case_begins() {
     evidence=/results/$1
     mkdir -p "$evidence"
 }
 
-# keep NAME COMMAND...: the command's output, errors and status, as NAME, NAME.err, NAME.status.
+# keep NAME COMMAND...: keeps the command's output, errors and status as NAME, NAME.err and
+# NAME.status.
 keep() {
     name=$1
     shift
@@ -19,8 +20,8 @@ keep() {
     echo "$status" >"$evidence/$name.status"
 }
 
-# until_true SECONDS COMMAND...: waits for a command to succeed; false when it never did. By the
-# clock, because under emulation a command may take longer than any pause between two.
+# until_true SECONDS COMMAND...: waits until a command succeeds; false if it never did. Uses the
+# clock, because under emulation a command may take longer than a pause between two attempts.
 until_true() {
     deadline=$(($(cut -d . -f 1 /proc/uptime) + $1))
     shift
@@ -32,7 +33,7 @@ until_true() {
 
 run_dir=/run/rdma-hotplug
 
-# call SERVICE METHOD PARAMETERS [OPTION...]: one varlink call by systemd's own client.
+# call SERVICE METHOD PARAMETERS [OPTION...]: makes one varlink call with systemd's own client.
 call() {
     service=$1 method=$2 parameters=$3
     shift 3
@@ -40,8 +41,8 @@ call() {
         "org.rdmahotplug.$service.$method" "$parameters"
 }
 
-# keep_fields NAME PID: who a process runs as, and what it may, as /proc says it in one read: a loader
-# without work ends.
+# keep_fields NAME PID: keeps the user and privileges of a process, from one read of /proc: a loader
+# without work exits.
 keep_fields() {
     process_status=$(cat "/proc/$2/status")
     for field in Uid CapEff CapPrm CapBnd CapAmb NoNewPrivs Seccomp; do
@@ -53,12 +54,12 @@ field_of() {
     echo "$1" | sed -n "s/^$2:[[:space:]]*//p"
 }
 
-# keep_privileges SERVICE: the same of a service's main process.
+# keep_privileges SERVICE: keeps the same of a service's main process.
 keep_privileges() {
     keep_fields "$1" "$(systemctl show --property=MainPID --value "$1")"
 }
 
-# inserters: the processes of the loader that insert modules.
+# inserters: prints the processes of the loader that insert modules.
 inserters() {
     group=$(systemctl show --property=ControlGroup --value rdma-loader.service)
     for pid in $(cat "/sys/fs/cgroup$group/cgroup.procs"); do
@@ -66,7 +67,7 @@ inserters() {
     done
 }
 
-# keep_inserter_privileges: the same of the loader's other process.
+# keep_inserter_privileges: keeps the same of the loader's other process.
 keep_inserter_privileges() {
     keep_fields rdma-inserter "$(inserters | head -n 1)"
 }

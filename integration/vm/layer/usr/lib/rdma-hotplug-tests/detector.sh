@@ -1,14 +1,14 @@
-# detector.sh: the stories `detector`, a device of each kind and what can become of it, and
-# `storm`, a thousand of them and a detector that is killed meanwhile; sourced by scenario.
+# detector.sh: the stories `detector`, with a device of each kind and its possible changes, and
+# `storm`, with a thousand devices and a detector that is killed several times; sourced by scenario.
 #
-# Responsible for: making things happen and keeping, beside what the detector says, what
-# rdma(8) and sysfs say. Must never: judge; the tests compare.
+# Responsible for: running the steps and keeping the output of the detector, of rdma(8) and of
+# sysfs. Must never: judge; the tests compare.
 # shellcheck shell=sh disable=SC2154
 
 tests=/usr/lib/rdma-hotplug-tests
 control=/sys/module/rdma_provider/parameters/control
 
-# provider COMMAND...: one command to the module that makes devices without hardware.
+# provider COMMAND...: sends a command to the module that creates devices without hardware.
 provider() {
     echo "$*" >$control
 }
@@ -17,7 +17,7 @@ detector_says() {
     call Detector List "$1" --collect
 }
 
-# says NAME PATTERN: whether the detector's record of a device has this in it.
+# says NAME PATTERN: true if the detector's record of a device contains the pattern.
 says() {
     call Detector List "{\"name\":\"$1\"}" | grep -q "$2"
 }
@@ -26,7 +26,7 @@ function_says() {
     call Detector ListFunctions "{\"name\":\"$1\"}" | grep -q "$2"
 }
 
-# says_not METHOD NAME PATTERN: whether what is listed under a name lacks this.
+# says_not METHOD NAME PATTERN: true if the list entry of a name does not contain the pattern.
 says_not() {
     ! call Detector "$1" "{\"name\":\"$2\"}" | grep -q "$3"
 }
@@ -39,12 +39,12 @@ has_none() {
     ! call Detector List '{}' --more
 }
 
-# Every attribute of sysfs that stands in a record, a line each.
+# Prints each attribute of sysfs that is in a record, one per line.
 sysfs() {
     cd /sys/class/infiniband || return
     grep -rs . -- */node_type */node_guid */sys_image_guid */fw_ver */board_id \
         */ports/*/link_layer */ports/*/state */ports/*/rate */ports/*/gid_attrs/types
-    # Without a process a device, which would take longer than a storm of them.
+    # This runs no process per device, which would take longer than a storm of them.
     find ./*/device/ ./*/device/driver/ -maxdepth 1 -type l \( -name driver -o -name module \) \
         -printf '%H%f:%l\n' 2>/dev/null |
         sed -n 's,^\./,,; s,/device/driver/module,/module,p; s,/device/driver:,/driver:,p'
@@ -57,7 +57,8 @@ sysfs() {
     cd / || return
 }
 
-# Everything that is there, as it is told and as it is: what the kernel has announced is known.
+# Keeps all devices as the detector and the kernel show them. Synchronize makes the detector read
+# all announced events first.
 truth() {
     keep synchronized call Detector Synchronize '{}'
     keep told detector_says '{}'
@@ -66,7 +67,7 @@ truth() {
     keep sysfs sysfs
 }
 
-# kind PROTOCOL DRIVER PATTERN...: a device, looked at when its record has all of this.
+# kind PROTOCOL DRIVER PATTERN...: adds a device, and keeps its record when all patterns match.
 kind() {
     protocol=$1 driver=$2
     shift 2
@@ -98,7 +99,7 @@ changes() {
     ip link set dummy7 up
     keep attach provider netdev p_roce 1 dummy7
     keep is-told until_true 20 says p_roce '"netdev":"dummy7"'
-    # The kernel enters them later, and announces nothing.
+    # The kernel enters the GIDs later, and sends no event.
     keep gids-are-told until_true 20 says p_roce '"gidTypes":\["RoCE'
     truth
     keep detach provider netdev p_roce 1 -
@@ -120,14 +121,14 @@ changes() {
     truth
 }
 
-# is_gone NAME: whether the detector has no device of this name.
+# is_gone NAME: true if the detector has no device of this name.
 is_gone() {
     ! is_listed Detector "$1"
 }
 
-# A device that goes to another network namespace and back. Devices can be held to one
-# namespace only while there is no other, which the sandboxes of services are: so by ib_core's
-# own parameter.
+# A device that moves to another network namespace and back. rdma(8) can restrict devices to one
+# namespace only while there is no other, and the sandboxes of services have their own: so this sets
+# ib_core's own parameter.
 namespaces() {
     case_begins elsewhere
     modprobe ib_core netns_mode=0
@@ -154,11 +155,11 @@ namespaces() {
     keep unload until_true 60 unload_core
 }
 
-# unload_core: everything down to ib_core. Daemons of rdma-core that were started for a device
-# hold sockets of NETLINK_RDMA, which pin it.
+# unload_core: unloads all modules down to ib_core. Daemons of rdma-core that were started for a
+# device hold sockets of NETLINK_RDMA, which pin it.
 unload_core() {
     systemctl stop iwpmd.service rdma-ndd.service ibacm.service
-    # iw_cxgb4 comes by rdma-core's rule for the driver's name.
+    # rdma-core's rule for the driver's name loads iw_cxgb4.
     for module in iw_cxgb4 ocrdma ib_iser rpcrdma rdma_ucm ib_umad ib_ipoib ib_uverbs rdma_cm iw_cm ib_cm ib_core; do
         rmmod "$module" 2>/dev/null
     done
@@ -187,7 +188,7 @@ dropped() {
     call Detector Describe '{}' | grep -q '"droppedDatagrams":2'
 }
 
-# Who is not the kernel, and a queue that is too short.
+# Messages that are not from the kernel, and a queue that is too short.
 loss() {
     case_begins forged
     keep forge $tests/witness forge
@@ -204,7 +205,7 @@ loss() {
     keep stop systemctl kill --signal=STOP rdma-detector.service
     keep storm provider storm o 60 roce 1 mlx5_core
     keep go-on systemctl kill --signal=CONT rdma-detector.service
-    # Those of the story before are there still.
+    # The devices of the story before still exist.
     keep is-told until_true 30 tells_whole 67
     keep describe call Detector Describe '{}'
     truth
@@ -217,8 +218,8 @@ loss() {
     systemctl start rdma-detector-uevent.socket rdma-detector.socket rdma-detector.service
 }
 
-# tells_whole N: whether the detector tells of so many devices with all that the modules give
-# them, which for all but the first of a story is there with the device.
+# tells_whole N: true if the detector lists N devices with all attributes that the modules give
+# them. For all but the first device of a story, these exist from the beginning.
 tells_whole() {
     [ "$(detector_says '{}' | grep -o '"uverbs":' | wc -l)" -eq "$1" ]
 }
@@ -244,19 +245,19 @@ detector() {
     keep describe call Detector Describe '{}'
     keep unload until_true 60 unload_core
     keep modules cat /proc/modules
-    # Of a module that stays: who holds a socket of it (protocol 20), by the process's number.
+    # If a module stays loaded: the process ID of the owner of each netlink socket (protocol 20).
     keep sockets cat /proc/net/netlink
     namespaces
     keep kernel-log dmesg
 }
 
-# memory SERVICE: the proportional size of a service's main process, in KiB.
+# memory SERVICE: prints the proportional size of a service's main process, in KiB.
 memory() {
     pid=$(systemctl show --property=MainPID --value "$1")
     sed -n 's/^Pss: *\([0-9]*\) kB/\1/p' "/proc/$pid/smaps_rollup"
 }
 
-# memory_below KIB: whether the detector has less.
+# memory_below KIB: true if the detector has less.
 memory_below() {
     [ "$(memory rdma-detector.service)" -lt "$1" ]
 }
@@ -268,8 +269,8 @@ costs() {
     done
 }
 
-# follow COUNT: starts a witness with this many subscribers. It is asked by a signal, which ends a
-# process that has not said yet what to do with it: until then it is ignored.
+# follow COUNT: starts a witness with this number of subscribers. A signal requests its report.
+# Until the witness handles the signal, the shell ignores it, because it would end the process.
 follow() {
     (
         trap '' USR1
@@ -278,7 +279,7 @@ follow() {
     witness=$!
 }
 
-# followed NAME: what the witness's subscribers know now.
+# followed NAME: keeps the current state of the witness's subscribers.
 followed() {
     rm -f /run/witness.json
     kill -USR1 "$witness"
@@ -286,7 +287,7 @@ followed() {
     keep "$1" cat /run/witness.json
 }
 
-# agree: whether all subscribers and the detector say the same number of devices.
+# agree: true if all subscribers and the detector have the same number of devices.
 agree() {
     rm -f /run/witness.json
     kill -USR1 "$witness"
@@ -302,7 +303,7 @@ restarts() {
     systemctl show --property=NRestarts --value rdma-detector.service
 }
 
-# has_restarted COUNT: whether the detector is active, after this many restarts.
+# has_restarted COUNT: true if the detector is active after this number of restarts.
 has_restarted() {
     [ "$(restarts)" -ge "$1" ] && systemctl --quiet is-active rdma-detector.service
 }
@@ -310,12 +311,12 @@ has_restarted() {
 storm() {
     modprobe ib_core
     insmod $tests/rdma_provider.ko
-    # The modules that a device gets are there before the storm: it is of devices alone.
+    # A device's modules are loaded before the storm, so that the storm has only devices.
     provider add first roce 1 mlx5_core
     until_true 60 is_ready first
-    # The story is of the detector and its subscribers. Udevd and the orchestrator, for whose targets
-    # PID 1 and polkit take 150 ms each under emulation, spend more on it than all others: they are
-    # there only where the costs are compared.
+    # The story is about the detector and its subscribers. Udevd and the orchestrator, for whose
+    # targets PID 1 and polkit take 150 ms each under emulation, take more time than all others:
+    # they run only if the costs are compared.
     if ! judges_costs; then
         stop_udevd
         systemctl stop rdma-orchestrator.socket rdma-orchestrator.service
@@ -360,8 +361,8 @@ storm() {
             provider del "k$((round - 3))_$number"
         done
         systemctl kill --signal=KILL rdma-detector.service
-        # The next one is killed in its turn when it has begun to look, or before. That it is
-        # active says little by itself: the service manager may not have noticed the death yet.
+        # The next detector is killed at the beginning of its scan, or before. An active state alone
+        # is not enough: the service manager may not have noticed the death of the last one yet.
         until_true 60 has_restarted $((before + round))
     done
     keep restarts-before echo "$before"

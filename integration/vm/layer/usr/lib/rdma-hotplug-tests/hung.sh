@@ -1,23 +1,23 @@
-# hung.sh: modules whose initialisation does not end, with the loader as it is installed; sourced
-# by scenario. The sleepers are those of vm/provider.
+# hung.sh: modules whose initialisation does not end, with the loader as installed; sourced by
+# scenario. The sleepers are those of vm/provider.
 #
-# Responsible for: making things happen and keeping evidence. Must never judge: the tests do.
+# Responsible for: running the steps and keeping evidence. Must never judge: the tests do.
 # shellcheck shell=sh
 
 sleepers=20
 
-# is_loading COUNT: whether so many modules are being loaded, as the loader says.
+# is_loading COUNT: true if the loader reports that it is loading this number of modules.
 is_loading() {
     [ "$(call Loader Describe '{}' | grep -o '"module"' | wc -l)" -eq "$1" ]
 }
 
-# sleeper_names FIRST LAST: as they stand in a call.
+# sleeper_names FIRST LAST: prints the names as they are written in a call.
 sleeper_names() {
     seq "$1" "$2" | sed 's/.*/"rdma_test_sleeper_&"/' | tr '\n' , | sed 's/,$//'
 }
 
-# A module tree of the sleepers, and of what two modules of RDMA need. The whole tree with the
-# sleepers in it would cost depmod minutes of emulated time.
+# Creates a module tree of the sleepers and of the modules that two RDMA modules need. With the
+# whole tree, depmod would take minutes of emulated time.
 lay_out_tree() {
     base=/run/rdma-test
     tree=$base/lib/modules/$(uname -r)
@@ -42,7 +42,7 @@ DROPIN
     systemctl restart rdma-loader.service
 }
 
-# restart COMMAND...: how long a command takes, and that a loader serves after it.
+# restart COMMAND...: measures the time of a command, and checks that a loader serves after it.
 restart() {
     restarted=$1
     shift
@@ -69,7 +69,7 @@ hung() {
     restart stop systemctl restart rdma-loader.service
     keep left-over inserters
     keep later load ib_umad
-    # One that hangs already, which the new loader waits for, and a new one.
+    # A module that already hangs, for which the new loader waits, and a new one.
     keep second call Loader Load \
         "{\"modules\":[\"rdma_test_sleeper_1\",\"rdma_test_sleeper_$sleepers\"],\"timeoutUSec\":1000000}"
     keep both-hang until_true 60 is_loading 2
@@ -82,5 +82,5 @@ hung() {
     keep failed-units systemctl --failed --plain --no-legend
     keep log journalctl --unit=rdma-loader.service --output=cat --no-pager
     keep kernel-log dmesg
-    # And now the guest switches itself off.
+    # After this, the guest switches itself off.
 }

@@ -1,11 +1,11 @@
-# protocols.sh: the story `protocols`: of each protocol a device that comes and goes, and what it
-# gets of modules, targets and daemons; then a second device, a re-plug, and units that are bound
-# to a device; sourced by scenario.
+# protocols.sh: the story `protocols`: a device of each protocol is added and removed, with the
+# modules, targets and daemons that it gets; then a second device, a re-plug, and units that are
+# bound to a device; sourced by scenario.
 #
-# Responsible for: making things happen and keeping evidence. Must never judge: the tests do.
+# Responsible for: running the steps and keeping evidence. Must never judge: the tests do.
 # shellcheck shell=sh disable=SC2154
 
-# Everything of RDMA that is active.
+# Prints all active units of RDMA.
 active_units() {
     systemctl list-units --plain --no-legend --state=active \
         'rdma-h*.target' 'rdma-ndd.service' 'iwpmd.service' 'srp_daemon_port@*' |
@@ -20,7 +20,7 @@ is_inactive() {
     [ "$(systemctl show --property=ActiveState --value "$1")" = inactive ]
 }
 
-# of_protocol PROTOCOL DRIVER [TARGET [DAEMON]]: a device that comes and goes.
+# of_protocol PROTOCOL DRIVER [TARGET [DAEMON]]: adds and removes a device.
 of_protocol() {
     case_begins "protocol-$1"
     keep add provider add "d_$1" "$1" 2 "$2"
@@ -41,7 +41,7 @@ of_protocol() {
 }
 
 protocols() {
-    # What the srptools package would bring, without a fabric to talk to.
+    # The units of the srptools package, without a fabric to connect to.
     sleeps='ExecStart=/usr/bin/sleep infinity'
     units=/run/systemd/system
     printf '[Service]\n%s\n' "$sleeps" >$units/srp_daemon.service
@@ -55,7 +55,7 @@ protocols() {
         'ENV{SYSTEMD_WANTS}+="srp_daemon_port@$attr{ibdev}:$attr{port}.service"' \
         >/run/udev/rules.d/60-srp_daemon.rules
     udevadm control --reload
-    # What an administrator hangs on each port.
+    # The unit that an administrator attaches to each port.
     printf '[Unit]\nPartOf=rdma-port@%%i.target\n[Service]\n%s\n[Install]\nWantedBy=rdma-port@.target\n' \
         "$sleeps" >$units/test-port@.service
     printf '[Unit]\nAfter=rdma-hw.target dev-infiniband-umad0.device\n[Service]\n%s\n' \
@@ -96,7 +96,7 @@ protocols() {
     keep rmmod rmmod ib_ipoib
     keep is-noticed until_true 20 status_says p1 unloaded
     keep explain rdma-hotplug explain ib_ipoib
-    # rdma-core's unit latched on the first device: what was unloaded stayed so.
+    # rdma-core's unit latched on the first device: an unloaded module stayed unloaded.
     keep add provider add p2 ib 1 mlx5_core
     keep is-ready until_true 60 is_ready p2
     keep first-is-ready until_true 20 is_ready p1
@@ -106,7 +106,7 @@ protocols() {
     keep is-ready-again until_true 60 is_ready p2
 
     case_begins made-live
-    # A module that no policy names, which another program loads.
+    # A module that no policy lists, which another program loads.
     mkdir -p /etc/rdma-hotplug/rules.d
     printf '[[rule]]\nmodules = ["null_blk"]\n' >/etc/rdma-hotplug/rules.d/70-test.toml
     keep reload systemctl reload rdma-orchestrator.service
@@ -136,7 +136,7 @@ protocols() {
     done
 
     case_begins no-journal
-    # The detector takes its time while an orchestrator without a journal begins.
+    # The detector is slow while an orchestrator without a journal starts.
     printf '[Unit]\nBindsTo=rdma-wait@p2.service\nAfter=rdma-wait@p2.service\n[Service]\n%s\n' \
         "$sleeps" >$units/test-storage.service
     systemctl daemon-reload
@@ -163,7 +163,7 @@ protocols() {
     keep kernel-log dmesg
 }
 
-# status_says NAME WORD: whether the orchestrator's status of a device has this in it.
+# status_says NAME WORD: true if the orchestrator's status of a device contains the word.
 status_says() {
     call Orchestrator List "{\"name\":\"$1\"}" | grep -q "$2"
 }
