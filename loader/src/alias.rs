@@ -1,18 +1,18 @@
-//! Module aliases: patterns as in `fnmatch(3)` with no flags, over bytes, as kmod uses them in
-//! the C locale. Pure. Must never take longer than a product of both lengths.
+//! The matching of module aliases: `fnmatch(3)` patterns without flags, over bytes, as kmod uses
+//! them in the C locale. Pure. Must never take more time than the product of both lengths.
 
-/// Whether a pattern begins to be one at this byte.
+/// Returns true if this byte starts a wildcard.
 #[must_use]
 pub fn is_wildcard(byte: u8) -> bool {
     matches!(byte, b'*' | b'?' | b'[')
 }
 
-/// Whether `pattern` matches the whole of `text`.
+/// Returns true if `pattern` matches the whole of `text`.
 #[must_use]
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut pattern_rest, mut text_rest) = (pattern, text);
-    // Where the last `*` stands, and the text that it has not swallowed yet: trying again from
-    // there with one byte more is all the backtracking that a glob needs.
+    // The position after the last `*`, and the text that it has not consumed yet. A retry from
+    // there with one more byte consumed is all the backtracking that a glob needs.
     let mut star: Option<(&[u8], &[u8])> = None;
     loop {
         if let Some((b'*', after)) = pattern_rest.split_first() {
@@ -43,7 +43,8 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// Matches one byte against the first element of `pattern`; the rest of it when it matches.
+/// Matches one byte against the first element of `pattern`. Returns the rest of the pattern if it
+/// matches.
 fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     match pattern.split_first()? {
         (b'?', after) => Some(after),
@@ -51,15 +52,15 @@ fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
         (b'[', after) => match bracket(after, byte) {
             Some((true, after)) => Some(after),
             Some((false, _)) => None,
-            // An unterminated bracket is a literal one.
+            // An unterminated bracket is a literal `[`.
             None => (byte == b'[').then_some(after),
         },
         (literal, after) => (*literal == byte).then_some(after),
     }
 }
 
-/// Matches one byte against a bracket expression, whose `[` is not part of `inside`. Nothing
-/// when it has no end.
+/// Matches one byte against a bracket expression. `inside` starts after the `[`. Returns `None` if
+/// the expression is unterminated.
 fn bracket(inside: &[u8], byte: u8) -> Option<(bool, &[u8])> {
     let (negated, mut rest) = match inside {
         [b'!' | b'^', after @ ..] => (true, after),

@@ -1,4 +1,4 @@
-//! The capabilities of this process. Must never raise one that it did not have.
+//! The capabilities of this process. Must never raise a capability that it did not have.
 
 use std::io;
 
@@ -7,17 +7,17 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities,
 };
 
-/// Keeps of what this thread may do the capabilities `kept` and no other, in every set. One that
-/// it does not have is not an error: the kernel refuses what needs it, and says so. Call it while
-/// there is one thread: later ones inherit it.
+/// Restricts every capability set of this thread to `kept`. A capability in `kept` that the thread
+/// lacks is not an error: the kernel refuses the operation that needs it, and that is reported.
+/// Call this while the process has one thread: later threads inherit the sets.
 ///
 /// # Errors
-/// When the kernel refuses to take one away.
+/// Fails if the kernel refuses to drop a capability.
 pub fn keep(kept: CapabilitySet) -> io::Result<()> {
     let current = capabilities(None)?;
     for capability in (!kept).iter() {
-        // It takes CAP_SETPCAP, which the service's unit does not give. There the unit's own
-        // bounding set holds, and nothing that the process might run.
+        // This needs CAP_SETPCAP, which the service's unit does not grant. There the unit's own
+        // bounding set applies, and this process executes no program.
         let _ = remove_capability_from_bounding_set(capability);
     }
     // A kernel without ambient capabilities has none to clear.
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn what_is_not_kept_is_gone_from_every_set_and_the_rest_is_as_it_was() {
         let before = capabilities(None).unwrap();
-        // On a thread of its own: it cannot be taken back.
+        // On a separate thread, because the change cannot be undone.
         let after = thread::spawn(|| {
             keep(CapabilitySet::DAC_READ_SEARCH).unwrap();
             let module = CapabilitySet::SYS_MODULE;

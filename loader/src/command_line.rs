@@ -1,42 +1,42 @@
-//! The kernel command line, as two different readers see it: modprobe takes `MODULE.PARAMETER`
-//! options and `modprobe.blacklist=` from it, the kernel itself `module_blacklist=`. Pure. Must
-//! never take a word for more than its reader would.
+//! The kernel command line, as its two readers parse it: modprobe reads `MODULE.PARAMETER` options
+//! and `modprobe.blacklist=`, the kernel itself reads `module_blacklist=`. Pure. Must never read
+//! more into a word than its reader does.
 
-/// How much of the command line modprobe reads, in bytes (`KCMD_LINE_SIZE` in
+/// The number of bytes of the command line that modprobe reads (`KCMD_LINE_SIZE` in
 /// `libkmod/libkmod-config.c`, without the final NUL).
 pub const MODPROBE_READS: usize = 4095;
 
-/// One thing that modprobe takes from the command line.
+/// A setting that modprobe reads from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Setting {
-    /// A parameter of a module, as the kernel is given it: `NAME` or `NAME=VALUE`.
+    /// A parameter of a module, as the kernel receives it: `NAME` or `NAME=VALUE`.
     Option {
-        /// The module, as it is written.
+        /// The module, as written.
         module: Vec<u8>,
         /// The parameter.
         option: Vec<u8>,
     },
-    /// A word of `modprobe.blacklist=`, as it is written: `-` and `_` are different here.
+    /// A word of `modprobe.blacklist=`, as written: `-` and `_` are different here.
     Blacklist(Vec<u8>),
 }
 
-/// Where in a word modprobe's reader is.
+/// The part of a word that modprobe's parser is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// In one that means nothing to it.
+    /// A word that modprobe ignores.
     Ignored,
     Module,
     Parameter,
     Value,
 }
 
-/// One word while it is read: where its parts begin.
+/// A word being read, with the positions where its parts begin.
 struct Word {
     part: Part,
     module: usize,
     parameter: usize,
     value: usize,
-    /// The whole word stands in quotes, which have to be put around the value alone.
+    /// True if the whole word is in quotes. They must then enclose the value alone.
     quoted: bool,
 }
 
@@ -51,7 +51,8 @@ impl Word {
         }
     }
 
-    /// What the word says when it ends before `end`; nothing when it is none of modprobe's.
+    /// Returns the settings of the word, which ends before `end`. There are none if modprobe
+    /// ignores the word.
     fn end(&self, line: &[u8], end: usize) -> Vec<Setting> {
         let bytes = |from: usize, to: usize| line.get(from..to).unwrap_or_default();
         let module = bytes(self.module, self.parameter.saturating_sub(1));
@@ -113,7 +114,7 @@ pub fn settings(line: &[u8]) -> Vec<Setting> {
                     word.parameter = at + 1;
                     word.part = Part::Parameter;
                 }
-                // So that no file name is taken for a parameter.
+                // A file name must not be taken for a parameter.
                 Part::Parameter => word.part = Part::Ignored,
                 Part::Ignored | Part::Value => {}
             },
@@ -131,9 +132,9 @@ pub fn settings(line: &[u8]) -> Vec<Setting> {
     settings
 }
 
-/// The modules that the kernel itself refuses (`module_blacklist=` in `kernel-parameters.txt`):
-/// exact names, by parameter. The last such parameter before `--` counts (`parse_args()` in
-/// `kernel/params.c`).
+/// Returns the modules that the kernel itself refuses (`module_blacklist=` in
+/// `kernel-parameters.txt`): exact names, one list per parameter. The last such parameter before
+/// `--` counts (`parse_args()` in `kernel/params.c`).
 #[must_use]
 pub fn kernel_blacklists(line: &[u8]) -> Vec<Vec<Vec<u8>>> {
     let mut blacklists = Vec::new();
@@ -158,13 +159,13 @@ pub fn kernel_blacklists(line: &[u8]) -> Vec<Vec<Vec<u8>>> {
     blacklists
 }
 
-/// The kernel takes either in a parameter's name.
+/// Maps `-` to `_`: the kernel accepts both in the name of a parameter.
 fn dash(byte: &u8) -> u8 {
     if *byte == b'-' { b'_' } else { *byte }
 }
 
-/// Words as `next_arg()` in the kernel's `lib/cmdline.c` separates them: blanks within quotes
-/// do not. Quotes around a whole word are taken away.
+/// Splits the line into words as `next_arg()` in the kernel's `lib/cmdline.c` does: blanks within
+/// quotes do not separate words. Removes quotes around a whole word.
 fn kernel_words(line: &[u8]) -> Vec<&[u8]> {
     let mut words = Vec::new();
     let mut start = 0;
@@ -218,7 +219,7 @@ mod tests {
         assert_eq!(told("m.p=\"a b\" n.q=1"), ["m p=\"a b\"", "n q=1"]);
         assert_eq!(told("\"m.p=a b\" n.q=1"), ["m p=\"a b\"", "n q=1"]);
         assert_eq!(told("m\".p=a b\" n.q=1"), ["n q=1"]);
-        // What is never closed swallows the rest.
+        // An unterminated quote swallows the rest.
         assert!(told("m.p=\"a b n.q=1").is_empty());
     }
 

@@ -1,5 +1,5 @@
-//! What `Explain` says: a verdict and the plans behind it, as they go over the wire. Pure. Must
-//! never leave out why something is refused.
+//! The reply to `Explain`: a verdict and the plans behind it, in the format of the interface. Pure.
+//! Must never omit the reason for a refusal.
 
 use interfaces::loader::{self, ExplainReply, ModuleResult, ModuleState, Outcome, StepAction};
 
@@ -8,8 +8,9 @@ use crate::plan::{Action, Plan, Step};
 use crate::policy::Allowed;
 use crate::verdict::text;
 
-/// Puts a verdict and its plans into words. `config` is what the administrator says; `allowance` says
-/// who allows a module, `state` what is in the kernel.
+/// Builds the reply from a verdict and its plans. `config` is the administrator's configuration.
+/// `allowance` returns the policy entry that allows a module. `state` returns the state of a module
+/// in the kernel.
 #[must_use]
 pub fn reply(
     verdict: ModuleResult,

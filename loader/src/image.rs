@@ -1,6 +1,6 @@
-//! A module's file as the kernel takes it: compressed as it is where the kernel can decompress
-//! it, decompressed here only where it cannot. Must never hold more than a bounded part of
-//! memory, whatever a file promises to become.
+//! A module file in the form that the kernel accepts: still compressed if the kernel can decompress
+//! it, decompressed here only if it cannot. Must never use more than a bounded amount of memory,
+//! whatever size a file claims to decompress to.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -11,16 +11,16 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 /// `MODULE_INIT_COMPRESSED_FILE` (`include/uapi/linux/module.h`).
 const COMPRESSED_FILE: i32 = 4;
-/// The most that a file may become, in bytes. Debian's largest module has 20 MB.
+/// The maximum decompressed size of a file, in bytes. Debian's largest module has 20 MB.
 pub const MAX_LEN: u64 = 256 << 20;
 
-/// The largest dictionary that an xz file may ask for, in KiB. Debian's ask for one MiB.
+/// The largest dictionary that an xz file may request, in KiB. Debian's modules request one MiB.
 const MAX_DICTIONARY_KIB: u32 = 256 << 10;
 
-/// How a file is compressed: by what is in it, not by its name.
+/// The compression of a file, by its content and not by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     None,
     /// `.gz`
     Gzip,
@@ -31,7 +31,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// As the first bytes of a file show it.
+    /// Detects the compression from the first bytes of a file.
     #[must_use]
     pub fn of(start: &[u8]) -> Self {
         match start {
@@ -42,7 +42,7 @@ impl Compression {
         }
     }
 
-    /// What the running kernel decompresses by itself (`/sys/module/compression`).
+    /// Returns the format that the running kernel decompresses itself (`/sys/module/compression`).
     #[must_use]
     pub fn of_kernel(sysfs: &Path) -> Self {
         let text = fs::read_to_string(sysfs.join("module/compression"));
@@ -55,10 +55,10 @@ impl Compression {
     }
 }
 
-/// The file that the kernel is given, and the flags that go with it.
+/// Returns the file to pass to the kernel, and its flags.
 ///
 /// # Errors
-/// When the file cannot be read, or is not what it seems to be.
+/// Fails if the file cannot be read, or if its content is not what its first bytes indicate.
 pub fn for_kernel(file: File, kernel: Compression) -> io::Result<(File, i32)> {
     let mut start = [0; 6];
     let len = file.read_at(&mut start, 0)?;
@@ -72,7 +72,7 @@ pub fn for_kernel(file: File, kernel: Compression) -> io::Result<(File, i32)> {
     }
 }
 
-/// An anonymous file with the content of `file`, decompressed.
+/// Returns an anonymous file with the decompressed content of `file`.
 fn decompressed(file: File, compression: Compression) -> io::Result<File> {
     let mut content: Box<dyn Read> = match compression {
         Compression::None => Box::new(file),
@@ -107,7 +107,7 @@ fn decompressed(file: File, compression: Compression) -> io::Result<File> {
 mod tests {
     use super::*;
 
-    /// A file in each format, all of the same few bytes.
+    /// Returns a file in each format, all with the same content.
     fn files() -> [(Compression, Vec<u8>); 4] {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(b"module").unwrap();

@@ -1,7 +1,7 @@
 //! depmod's binary index files (`modules.dep.bin` and its siblings; kmod's
 //! `libkmod/libkmod-index.c`): a trie of keys with values, numbers in big-endian order.
 //!
-//! Pure, and written for hostile bytes: every offset is checked, and the work on one search is
+//! Pure, and written for hostile bytes: every offset is checked, and the work of one search is
 //! bounded. Must never follow a reference without counting it.
 
 use std::ffi::CStr;
@@ -10,33 +10,33 @@ use crate::alias;
 
 const MAGIC: u32 = 0xB007_F457;
 const MAJOR_VERSION: u32 = 2;
-/// Which parts a node has stands in the high bits of the reference to it.
+/// The high bits of a reference to a node show which parts the node has.
 const HAS_PREFIX: u32 = 0x8000_0000;
 const HAS_VALUES: u32 = 0x4000_0000;
 const HAS_CHILDREN: u32 = 0x2000_0000;
 const OFFSET: u32 = 0x0fff_ffff;
 
-/// How much one search may look at: nodes, values, and bytes of keys. Debian's largest index has
-/// a tenth of that in all.
+/// The limit on the work of one search: nodes, values, and bytes of keys. Debian's largest index
+/// has a tenth of that in total.
 const MAX_WORK: usize = 1 << 24;
 /// The longest key that a search builds, in bytes, as in modprobe.
 const MAX_KEY_LEN: usize = 4096;
 
-/// Why a file is no usable index.
+/// The reason that a file is not a usable index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IndexError {
-    /// It does not begin as an index does.
+    /// The file does not begin like an index.
     #[error("it is not a depmod index")]
     Magic,
-    /// Its format is a newer or older one.
+    /// The file has a newer or older format.
     #[error("it has format {0}, not {MAJOR_VERSION}")]
     Version(u32),
-    /// A reference or a length in it leads nowhere.
+    /// A reference or a length in the file is out of bounds.
     #[error("it is corrupt")]
     Corrupt,
 }
 
-/// One index file in memory.
+/// An index file in memory.
 #[derive(Clone, Debug)]
 pub struct Index {
     bytes: Vec<u8>,
@@ -48,9 +48,9 @@ pub struct Index {
 struct Node<'i> {
     prefix: &'i [u8],
     first_child: u8,
-    /// References to the children, four bytes each; 0 where there is none.
+    /// References to the children, four bytes each; 0 for a missing child.
     children: &'i [u8],
-    /// Where the values are, when there are any.
+    /// The position of the values, if there are any.
     values: Option<usize>,
 }
 
@@ -66,14 +66,14 @@ impl Node<'_> {
     }
 }
 
-/// One value and its priority: the lower, the earlier.
+/// A value and its priority. A lower priority comes first.
 type Value<'i> = (u32, &'i [u8]);
 
 impl Index {
-    /// Takes a whole index file.
+    /// Parses a whole index file.
     ///
     /// # Errors
-    /// When the header is not that of an index in a format that is known here.
+    /// Fails if the header is not that of an index in a supported format.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, IndexError> {
         if u32_at(&bytes, 0) != Some(MAGIC) {
             return Err(IndexError::Magic);
@@ -86,10 +86,10 @@ impl Index {
         Ok(Self { bytes, root })
     }
 
-    /// The first value of exactly `key`.
+    /// Returns the first value of exactly `key`.
     ///
     /// # Errors
-    /// When the way to it is corrupt.
+    /// Fails if the path to the key is corrupt.
     pub fn find(&self, key: &[u8]) -> Result<Option<&[u8]>, IndexError> {
         let mut reference = self.root;
         let mut rest = key;
@@ -109,11 +109,11 @@ impl Index {
         }
     }
 
-    /// The values of every key that, read as an `fnmatch(3)` pattern, matches `text`: by
-    /// priority, and of equal ones the last found first, as libkmod orders them.
+    /// Returns the values of each key that matches `text` as an `fnmatch(3)` pattern, sorted by
+    /// priority. Of equal priorities, the last one found comes first, as in libkmod.
     ///
     /// # Errors
-    /// When a node that has to be visited is corrupt, or there are too many.
+    /// Fails if a node that must be visited is corrupt, or if there are too many.
     pub fn matches(&self, text: &[u8]) -> Result<Vec<&[u8]>, IndexError> {
         let mut search = Search {
             index: self,
@@ -165,12 +165,12 @@ impl Index {
         };
         match u32_at(&self.bytes, at).ok_or(IndexError::Corrupt)? {
             0 => Ok(None),
-            // Its priority stands before it.
+            // The priority precedes the value.
             _ => self.string(at + 8).map(Some),
         }
     }
 
-    /// The bytes from `at` to the next NUL.
+    /// Returns the bytes from `at` to the next NUL.
     fn string(&self, at: usize) -> Result<&[u8], IndexError> {
         let rest = self.bytes.get(at..).ok_or(IndexError::Corrupt)?;
         let string = CStr::from_bytes_until_nul(rest).map_err(|_| IndexError::Corrupt)?;
@@ -178,7 +178,7 @@ impl Index {
     }
 }
 
-/// One search for the patterns that match a text.
+/// A search for the patterns that match a text.
 struct Search<'i> {
     index: &'i Index,
     work: usize,
@@ -186,7 +186,7 @@ struct Search<'i> {
 }
 
 impl<'i> Search<'i> {
-    /// Follows `text` literally, and looks into every pattern that begins on the way.
+    /// Follows `text` literally, and searches each pattern that begins on the way.
     fn descend(&mut self, text: &[u8]) -> Result<(), IndexError> {
         let mut reference = self.index.root;
         let mut rest = text;
@@ -212,8 +212,8 @@ impl<'i> Search<'i> {
             let Some((&byte, after)) = rest.split_first() else {
                 return self.keep(&node);
             };
-            // A wildcard in the text is a letter like any other: what was looked into above as a
-            // pattern is found a second time, as in libkmod.
+            // A wildcard in the text is an ordinary byte here: a pattern that was searched above is
+            // found a second time, as in libkmod.
             match node.child(byte) {
                 Some(child) => reference = child,
                 None => return Ok(()),
@@ -222,12 +222,12 @@ impl<'i> Search<'i> {
         }
     }
 
-    /// Keeps the values of every key below `node` that matches `text`, children first.
-    /// `pattern` is the key so far, from its first wildcard on, `node`'s prefix included.
+    /// Collects the values of each key below `node` that matches `text`, children first. `pattern`
+    /// is the key so far, from its first wildcard on, including the prefix of `node`.
     fn collect(&mut self, node: Node<'i>, pattern: &[u8], text: &[u8]) -> Result<(), IndexError> {
         let mut key = pattern.to_vec();
-        // A stack of our own: the depth of the trie is not ours to trust. With each node goes
-        // its next child, and how long the key is without it.
+        // An explicit stack, because the depth of the trie is untrusted. Each entry is a node, its
+        // next child, and the length of the key without the node.
         let mut open = vec![(node, 0, 0)];
         while let Some((node, slot, len)) = open.pop() {
             if slot >= node.children.len() / 4 {

@@ -1,5 +1,6 @@
-//! One module, from its file to the kernel's answer. Runs in the inserting process. Must never
-//! give the kernel a file that it has not opened through the module tree itself.
+//! The insertion of one module, from its file to the result from the kernel. Runs in the inserting
+//! process. Must never pass the kernel a file that it has not opened through the module tree
+//! itself.
 
 use std::ffi::CString;
 use std::io;
@@ -14,19 +15,19 @@ use crate::message::{Failure, MAX_PARAMETERS, Order, Outcome};
 use crate::module_dir::{ModuleDir, OpenError};
 use crate::verdict::{meaning, text};
 
-/// Everything that an insertion needs.
+/// The resources of an insertion.
 pub struct Inserter<K> {
-    /// Where modules come from.
+    /// The module tree.
     pub modules: ModuleDir,
-    /// Where the kernel says what it has.
+    /// The directory of sysfs.
     pub sysfs: PathBuf,
-    /// Where modules go.
+    /// The kernel that receives the modules.
     pub kernel: K,
-    /// What the kernel decompresses by itself.
+    /// The format that the kernel decompresses itself.
     pub compression: Compression,
 }
 
-/// Why a module is not in the kernel.
+/// The reason that a module is not in the kernel.
 #[derive(Debug, thiserror::Error)]
 enum InsertError {
     /// Its file cannot be used.
@@ -35,13 +36,13 @@ enum InsertError {
     /// Its file cannot be read or decompressed.
     #[error("{0} cannot be read")]
     Image(String, #[source] io::Error),
-    /// Its parameters cannot be given to the kernel.
+    /// Its parameters cannot be passed to the kernel.
     #[error("its parameters are longer than {MAX_PARAMETERS} bytes, or have a NUL in them")]
     Parameters,
-    /// The kernel has refused it.
+    /// The kernel refused it.
     #[error("{0}: {reason}", reason = meaning(*.1))]
     Refused(String, Errno),
-    /// The kernel has taken it, and there is nothing of its name.
+    /// The kernel accepted it, but no module of its name is live.
     #[error("{0} holds a module of another name")]
     OtherName(String),
 }
@@ -59,7 +60,7 @@ impl InsertError {
 }
 
 impl<K: Kernel> Inserter<K> {
-    /// Carries out an order. Returns when the module's own initialisation has ended.
+    /// Executes an order. Returns when the module's own initialisation has ended.
     pub fn carry_out(&self, order: &Order) -> Outcome {
         match self.insert(order) {
             Ok(true) => Outcome::Inserted,
@@ -71,7 +72,7 @@ impl<K: Kernel> Inserter<K> {
         }
     }
 
-    /// Whether the module was inserted, and not live already.
+    /// Inserts the module. Returns false if it was live already.
     fn insert(&self, order: &Order) -> Result<bool, InsertError> {
         let is_live = || kernel::state(&self.sysfs, order.module.as_str()) == ModuleState::Live;
         if is_live() {
@@ -89,7 +90,8 @@ impl<K: Kernel> Inserter<K> {
         let outcome = loop {
             let kernel = &self.kernel;
             match kernel.finit_module(&order.module, &image, &parameters, flags) {
-                // A signal while it waited for another program's load: none is meant for it.
+                // A signal arrived during the wait for another program's load. No signal is meant
+                // for this thread.
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 outcome => break outcome,
             }
@@ -97,8 +99,8 @@ impl<K: Kernel> Inserter<K> {
         match outcome {
             Ok(()) if is_live() => Ok(true),
             Ok(()) => Err(InsertError::OtherName(path)),
-            // Another program was faster, which is as good; unless it is the module's own
-            // initialisation that says so.
+            // Another program was faster, which is as good. If the module is not live, its own
+            // initialisation returned the error.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_live() => Ok(false),
             Err(e) => {
                 let errno = e.raw_os_error().unwrap_or_default();

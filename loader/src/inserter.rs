@@ -1,7 +1,7 @@
-//! The inserting process: the one that holds `CAP_SYS_MODULE`. It takes orders from the serving
-//! process until that has ended, and ends itself when the kernel has answered the last of them.
-//! Must never act on a signal, parse what a stranger wrote, or end while the kernel initialises a
-//! module for it: a thread that ends inside of `finit_module(2)` leaves a driver half initialised.
+//! The inserting process: the one that holds `CAP_SYS_MODULE`. It executes the orders of the
+//! serving process until that process ends. It exits when the kernel has finished the last of them.
+//! Must never act on a signal, parse untrusted text, or exit while the kernel initialises a module
+//! for it: a thread that exits inside `finit_module(2)` leaves a driver half initialised.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,30 +24,31 @@ use crate::readable::Readable;
 use crate::run::{Error, release};
 use crate::sandbox::{self, Process};
 
-/// The most insertions at once, each on a thread of its own. A module is never in flight twice,
-/// so that modules in flight are at most the policy's with all that they depend on: 80 with the
-/// policy as it is shipped. A module whose initialisation never ends keeps its thread, and takes
-/// none from the others.
+/// The maximum number of concurrent insertions, each on its own thread. A module is never in flight
+/// twice. The modules in flight are therefore at most those of the policy and their dependencies:
+/// 80 with the policy as shipped. A module whose initialisation never ends keeps its thread, and
+/// takes none from the others.
 pub const MAX_AT_ONCE: usize = 256;
 
-/// The stack of such a thread, in bytes: what decompresses a module keeps its buffers elsewhere.
+/// The stack size of an insertion thread, in bytes. The decompressors keep their buffers on the
+/// heap.
 const STACK: usize = 256 << 10;
 
-/// Inserts what the serving process orders over `link`, until that has ended. Of the file system
-/// only what is `readable` is left.
+/// Inserts the modules that the serving process orders over `link`, until that process ends.
+/// Restricts access to the file system to `readable`.
 ///
 /// # Errors
-/// When this process cannot give up what it does not need.
+/// Fails if this process cannot drop the privileges that it does not need.
 pub fn main<K: Kernel>(
     config: &Config,
     readable: &Readable,
     link: Link,
     kernel: K,
 ) -> Result<(), Error> {
-    // A stop is the serving process's to carry out. Threads inherit this.
+    // Only the serving process handles a stop. Threads inherit this mask.
     let blocked = SigSet::all().thread_block();
     blocked.map_err(|e| Error::Runtime(e.into()))?;
-    // What ps(1) shows. Without it all is as well.
+    // The name that ps(1) shows. A failure does no harm.
     let _ = set_name(c"rdma-inserter");
     let inserter = Inserter {
         modules: ModuleDir::new(&config.modules, &release(config)),
@@ -63,7 +64,7 @@ pub fn main<K: Kernel>(
     Ok(())
 }
 
-/// Carries out orders until no more can come, and waits for the last.
+/// Executes orders until no more can arrive, and waits for the last.
 pub fn serve<K: Kernel>(link: &Arc<Link>, inserter: &Arc<Inserter<K>>) {
     let insertions = Arc::new(Insertions::default());
     loop {
@@ -85,7 +86,7 @@ fn next(link: &Link) -> io::Result<Option<Order>> {
     order.map_err(io::Error::other)
 }
 
-/// Has a thread of its own carry out an order.
+/// Executes an order on a new thread.
 fn begin<K: Kernel>(
     order: Order,
     link: &Arc<Link>,
@@ -114,7 +115,7 @@ fn begin<K: Kernel>(
     }
 }
 
-/// It may go well later.
+/// Returns a failure that a retry may avoid.
 fn busy(message: &str) -> Outcome {
     Outcome::Failed(Failure {
         errno: Errno::EAGAIN as i32,
@@ -135,13 +136,13 @@ fn answer(link: &Link, id: u64, outcome: Outcome) {
         .map_err(io::Error::other)
         .map(|record| link.send(&record));
     match sent {
-        // The serving process has ended, and the kernel's answer concerns no caller any more.
+        // The serving process has ended, and no caller needs the result.
         Ok(_) => {}
         Err(e) => tracing::error!("an answer cannot be sent: {e}"),
     }
 }
 
-/// How many insertions are under way.
+/// The number of insertions in progress.
 #[derive(Default)]
 struct Insertions {
     count: Mutex<usize>,
@@ -153,7 +154,7 @@ impl Insertions {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one more, until what is returned is dropped. None where there are enough.
+    /// Counts one more insertion until the returned value is dropped. Returns `None` at the limit.
     fn take_place(self: &Arc<Self>) -> Option<Place> {
         let mut count = self.count();
         if *count >= MAX_AT_ONCE {
@@ -172,7 +173,7 @@ impl Insertions {
     }
 }
 
-/// One insertion that is under way.
+/// An insertion in progress.
 struct Place(Arc<Insertions>);
 
 impl Drop for Place {

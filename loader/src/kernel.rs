@@ -1,5 +1,5 @@
-//! What the kernel has, and how it is given a module. Must never wait for anything but the
-//! kernel itself.
+//! The modules in the kernel, and the system call that inserts one. Must never wait for anything
+//! but the kernel itself.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -10,14 +10,14 @@ use interfaces::loader::ModuleState;
 use interfaces::names::ModuleName;
 use rustix::system::finit_module;
 
-/// The one call that this program exists for. A trait, so that where nothing may be loaded a
-/// stand-in can take the kernel's place.
+/// The one system call that this program exists for. A trait, so that a stand-in can replace the
+/// kernel where nothing may be loaded.
 pub trait Kernel: Send + Sync + 'static {
-    /// Inserts `module`, whose open file is `image`, with `parameters`. `flags` as in
+    /// Inserts `module` from the open file `image` with `parameters`. `flags` are those of
     /// `finit_module(2)`. Returns when the module's own initialisation has ended.
     ///
     /// # Errors
-    /// The kernel's errno.
+    /// Returns the errno of the kernel.
     fn finit_module(
         &self,
         module: &ModuleName,
@@ -43,8 +43,8 @@ impl Kernel for Linux {
     }
 }
 
-/// Whether a module is in the kernel, as its `initstate` in sysfs says. A directory without one
-/// is that of a module whose initialisation has just begun.
+/// Returns the state of a module in the kernel, from its `initstate` in sysfs. A directory without
+/// that file belongs to a module whose initialisation has just begun.
 #[must_use]
 pub fn state(sysfs: &Path, module: &str) -> ModuleState {
     let directory = sysfs.join("module").join(module);

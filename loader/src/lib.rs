@@ -1,25 +1,26 @@
-//! The loader: inserts the kernel modules that its own policy names, each with what it depends
-//! on, for root and for the orchestrator.
+//! The loader: inserts the kernel modules that its own policy names, each with its dependencies,
+//! for root and for the orchestrator.
 //!
-//! Responsible for one typed answer for each module that is asked for. Must never take a path,
-//! an option or a command from a caller, run a program, or load what no file of its policy
-//! names, dependencies of what is named excepted.
+//! Responsible for one typed result for each requested module. Must never accept a path, an option
+//! or a command from a caller, run a program, or load a module that no file of its policy names,
+//! except the dependencies of named modules.
 //!
 //! In reading order:
 //! - [`index`], [`alias`]: depmod's index files and the patterns in them (pure).
-//! - [`command_line`], [`modprobe_d`]: what the boot loader and the administrator say (pure).
-//! - [`plan`]: what to insert for a name, in which order, as modprobe would (pure).
-//! - [`policy`], [`verdict`]: what may be loaded, and what is to become of a name (pure).
-//! - [`schedule`]: what to load next (pure).
-//! - [`snapshot`], [`module_dir`], [`image`]: what is on disk.
-//! - [`kernel`]: what the kernel has and how it is given a module.
+//! - [`command_line`], [`modprobe_d`]: the settings of the boot loader and the administrator
+//!   (pure).
+//! - [`plan`]: the modules to insert for a name, in the order of modprobe (pure).
+//! - [`policy`], [`verdict`]: the modules that may be loaded, and the decision on a name (pure).
+//! - [`schedule`]: the next module to load (pure).
+//! - [`snapshot`], [`module_dir`], [`image`]: the files on disk.
+//! - [`kernel`]: the modules in the kernel, and the system call that inserts one.
 //! - [`fork`]: the split into the process that serves and the one that inserts.
-//! - [`message`], [`link`]: what the two tell each other (the first is pure), and over what.
-//! - [`insert`], [`inserter`]: one module, and the process that inserts modules.
-//! - [`questions`]: what waits for the thread that plans.
-//! - [`load`]: a request from names to answers.
-//! - [`explain`]: what would become of a name, in words (pure).
-//! - [`readable`], [`capabilities`], [`sandbox`]: what each process keeps, and takes from itself.
+//! - [`message`], [`link`]: the messages between the two (pure), and the socket for them.
+//! - [`insert`], [`inserter`]: the insertion of one module, and the process that inserts modules.
+//! - [`questions`]: the queue of the planning thread.
+//! - [`load`]: a request, from names to results.
+//! - [`explain`]: the predicted result for a name, as text (pure).
+//! - [`readable`], [`capabilities`], [`sandbox`]: the files and privileges that each process keeps.
 //! - [`run`]: start-up of the serving process, and its threads.
 //! - [`server`]: the varlink methods.
 //! - [`offline`]: plans for a system that is not running.
@@ -58,9 +59,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing::level_filters::LevelFilter;
 
-/// Runs the program with the arguments and descriptors of this process, giving modules to
-/// `kernel`. Call it before the process has a second thread: it becomes two processes, of which
-/// each returns.
+/// Runs the program with the arguments and descriptors of this process, and inserts modules into
+/// `kernel`. Call it before the process has a second thread: it forks, and returns in both
+/// processes.
 #[must_use]
 pub fn main(kernel: impl kernel::Kernel) -> ExitCode {
     let config = config::Config::parse();
@@ -68,9 +69,9 @@ pub fn main(kernel: impl kernel::Kernel) -> ExitCode {
         interfaces::log::init(LevelFilter::WARN);
         return exit_code(offline::main(plan, &run::running_release()));
     }
-    // Once for both.
+    // Computed once for both processes.
     let readable = readable::Readable::new(&config);
-    // Before the log, which opens a socket: each process has its own.
+    // Before the log, which opens a socket: each process needs its own.
     let side = fork::fork();
     interfaces::log::init(LevelFilter::INFO);
     let ended = match side {

@@ -1,5 +1,5 @@
 //! The socket between the serving process and the inserting process: whole records in both
-//! directions. Must never interpret one.
+//! directions. Must never interpret a record.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,24 +8,24 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use crate::message::MAX_LEN;
 
-/// One end of it. Threads may share it: a record is sent and received whole.
+/// One end of the socket. Threads may share it: a record is sent and received whole.
 #[derive(Debug)]
 pub struct Link(OwnedFd);
 
 impl Link {
-    /// The end that `fork` has made.
+    /// Wraps the end that `fork` created.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Self {
         Self(socket)
     }
 
-    /// Sends one record. Waits while the other end has not taken what was sent before.
+    /// Sends one record. Blocks while the other end has too many unread records.
     ///
     /// # Errors
-    /// When the other process has ended.
+    /// Fails if the other process has ended.
     pub fn send(&self, record: &[u8]) -> io::Result<()> {
-        // NOSIGNAL: a process that has ended is an error here, and not a signal that ends this
-        // one too.
+        // NOSIGNAL: the end of the other process is an error here, not a SIGPIPE that kills this
+        // one.
         loop {
             match send(&self.0, record, SendFlags::NOSIGNAL) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -35,16 +35,17 @@ impl Link {
         }
     }
 
-    /// Waits for the next record. None when the other process has ended, or will send no more.
+    /// Waits for the next record. Returns `None` if the other process has ended or will send no
+    /// more.
     ///
     /// # Errors
-    /// When the record is longer than [`MAX_LEN`], or the socket fails.
+    /// Fails if the record is longer than [`MAX_LEN`], or if the socket fails.
     pub fn receive(&self) -> io::Result<Option<Vec<u8>>> {
         let mut record = vec![0; MAX_LEN + 1];
         let len = loop {
             match recv(&self.0, record.as_mut_slice(), RecvFlags::empty()) {
                 Err(rustix::io::Errno::INTR) => {}
-                // What the other process had not read when it ended.
+                // The other process ended with unread records.
                 Err(rustix::io::Errno::CONNRESET) => return Ok(None),
                 received => break received?.0,
             }
@@ -56,9 +57,10 @@ impl Link {
         Ok((len > 0).then_some(record))
     }
 
-    /// Sends no more: the other end receives what is on its way, and then the end.
+    /// Stops sending: the other end receives the records in transit, and then the end of the
+    /// stream.
     pub fn close(&self) {
-        // It fails where the other process has ended already.
+        // This fails if the other process has ended already.
         let _ = shutdown(&self.0, Shutdown::Write);
     }
 }

@@ -1,6 +1,6 @@
-//! Requests from names to answers: plan, judge, schedule, order. Every outcome is an answer:
-//! nothing that happens to one module stops its siblings. Planning reads from disk, and the
-//! inserting process takes as long as the kernel does: must never run where something else waits.
+//! Requests, from names to results: plan, judge, schedule, order. Each name gets a result: the
+//! failure of one module does not stop the others. Planning reads from disk, and the inserting
+//! process waits for the kernel. Must never run on a thread that other work waits for.
 
 mod error;
 mod graph;
@@ -35,37 +35,37 @@ pub use orders::Work;
 pub use ticket::Request;
 use ticket::Ticket;
 
-/// The most requests that wait: for the thread that plans, and for modules. A caller may have
-/// left long ago.
+/// The maximum number of waiting requests, both for the planning thread and for modules. The caller
+/// of a request may have disconnected long ago.
 pub const MAX_REQUESTS: usize = 1024;
 
-/// Everything that a load needs.
+/// The state of all loads, and their inputs.
 pub struct Loader {
-    /// What may be loaded.
+    /// The modules that may be loaded.
     pub policy: Mutex<Arc<Policy>>,
-    /// Where that is written.
+    /// The directories of the policy files.
     pub policy_directories: Vec<PathBuf>,
-    /// What plans are made from.
+    /// The inputs of plans.
     pub snapshots: Snapshots,
-    /// Where modules come from.
+    /// The module tree.
     pub modules: ModuleDir,
-    /// Where the kernel says what it has.
+    /// The directory of sysfs.
     pub sysfs: PathBuf,
-    /// `/proc/sys/kernel/modules_disabled`.
+    /// The path of `/proc/sys/kernel/modules_disabled`.
     pub modules_disabled: PathBuf,
-    /// What this process may read.
+    /// The files that this process may read.
     pub readable: Readable,
-    /// Set when this process has to end, and a later start can do what it cannot.
+    /// Set when this process must exit because a later start can do what it cannot.
     pub end: watch::Sender<bool>,
-    /// What is under way.
+    /// The work in progress.
     pub work: Work,
 }
 
-/// A question of what would become of a name. Its caller may be gone.
+/// A query for the predicted result of a name. Its caller may have disconnected.
 pub struct Explanation {
     /// The name or alias.
     pub name: ModuleAlias,
-    /// Where the answer goes.
+    /// The channel for the reply.
     pub answer: oneshot::Sender<Result<ExplainReply, Unplanned>>,
 }
 
@@ -75,11 +75,11 @@ impl Asked for Explanation {
     }
 }
 
-/// What waits for the thread that plans.
+/// The queue of the planning thread.
 pub type Queue = Questions<Request, Explanation>;
 
 impl Loader {
-    /// Answers what is asked, or sees to it that it will be.
+    /// Replies to a query, or submits a load.
     pub fn answer(&self, next: Next<Request, Explanation>) {
         match next {
             Next::Load(request) => self.submit(request),
@@ -89,9 +89,9 @@ impl Loader {
         }
     }
 
-    /// Plans and judges a request, answers what can be answered, and has the rest loaded.
+    /// Plans and judges a request. Answers the names that need no load, and schedules the rest.
     pub fn submit(&self, request: Request) {
-        // What has not begun has no caller that waits for it.
+        // A request that has not begun is dropped if its caller has disconnected.
         if request.is_abandoned() {
             return;
         }
@@ -119,8 +119,8 @@ impl Loader {
         self.work.add(nodes, ticket);
     }
 
-    /// Puts what a name needs among the modules of its request; or says what became of it, when
-    /// that is known without.
+    /// Adds the modules that a name needs to the graph of its request. Returns the result of the
+    /// name as the error if it is known without a load.
     fn place(
         &self,
         name: &str,
@@ -134,8 +134,7 @@ impl Loader {
             result.errno_name = e.is_transient().then(|| format!("{:?}", Errno::EAGAIN));
             result
         };
-        // What was judged and what is done about it must see the same: each module is looked at
-        // once.
+        // The verdict and the graph must see the same state: the state of each module is read once.
         let seen = RefCell::new(HashMap::new());
         let state = |module: &str| {
             let mut seen = seen.borrow_mut();
@@ -153,8 +152,8 @@ impl Loader {
         Ok((placed.map_err(failed)?, result))
     }
 
-    /// The verdict on one name, and what stands behind it. Has this process end where it may not
-    /// read what came after its start.
+    /// Returns the verdict on one name, with its plans and snapshot. Makes this process exit if it
+    /// may not read files that appeared after its start.
     fn judged(
         &self,
         name: &str,
@@ -170,8 +169,8 @@ impl Loader {
         })
     }
 
-    /// Whether this process was restricted to what is outdated by now. It ends then, and the next
-    /// call starts another.
+    /// Returns true if this process was restricted to files that are outdated now. The process then
+    /// exits, and the next call starts a new one.
     pub fn ends_outdated(&self) -> bool {
         let outdated = self.readable.is_outdated();
         if outdated {
@@ -196,7 +195,7 @@ impl Loader {
         if result.outcome != Outcome::Missing {
             return Ok((result, plans, snapshot));
         }
-        // It may have come since the files were looked at.
+        // The module may have appeared since the files were checked.
         let now = self.snapshots.current()?;
         let (result, plans) = match Arc::ptr_eq(&now, &snapshot) {
             true => (result, plans),
@@ -219,7 +218,7 @@ impl Loader {
         let is_live = |name: &[u8]| state(&verdict::text(name)) == ModuleState::Live;
         let admit = |module: &[u8]| {
             let mut needs = snapshot.indexes.dependencies_of(module);
-            // As for what was asked for: what is there needs nobody's leave.
+            // As for a requested module: a live dependency needs no permission.
             needs.retain(|needed| !is_live(needed));
             verdict::admits(module, &needs, policy, &snapshot.config)
         };
@@ -236,15 +235,16 @@ impl Loader {
         Ok((judge(name, &plans, &facts), plans))
     }
 
-    /// Who allows a module: the policy file that names it, or one that names a module which cannot be
-    /// loaded without it.
+    /// Returns the policy entry that allows a module: from the policy file that names it, or from
+    /// one that names a module that cannot be loaded without it.
     fn allowance(&self, module: &[u8], policy: &Policy, snapshot: &Snapshot) -> Option<Allowed> {
         let planner = self.planner(snapshot, &|_| false);
         let needs_it = |name: &ModuleName| {
             let found = planner.look_up(name.as_str().as_bytes());
             let found = found.unwrap_or_default();
             let plans = found.iter().filter_map(|found| planner.plan(found).ok());
-            // Not what an alias of that name stands for: an alias can be given to any module.
+            // The target of an alias of that name does not count: an alias can be given to any
+            // module.
             let plans = plans.filter(|plan| plan.module == name.as_str().as_bytes());
             let mut steps = plans.flat_map(|plan| plan.steps);
             steps.any(|step| step.required && step.module == module)
@@ -260,8 +260,8 @@ impl Loader {
         policy.allowance(module).cloned().or_else(implied)
     }
 
-    /// Unlike modprobe, a missing file does not make this planner forget the other dependencies:
-    /// the verdict names it.
+    /// Returns a planner. Unlike modprobe, it does not drop the other dependencies if a file is
+    /// missing: the verdict names that file.
     fn planner<'t>(&self, snapshot: &'t Snapshot, admit: &'t dyn Fn(&[u8]) -> bool) -> Planner<'t> {
         Planner {
             indexes: &snapshot.indexes,
@@ -272,11 +272,11 @@ impl Loader {
         }
     }
 
-    /// Has the kernel read ahead what will be inserted, and takes the size of each file for the
-    /// time that it will take.
+    /// Makes the kernel read ahead the files that will be inserted. The size of each file serves as
+    /// an estimate of its load time.
     fn weigh(&self, graph: &mut Graph) {
         for (node, insertion) in graph.nodes.iter_mut().zip(&graph.insertions) {
-            // What is wrong with a file is found when it is its turn.
+            // Errors in a file are reported when it is inserted.
             if let Ok(file) = self.modules.open(&insertion.path) {
                 node.weight = file.metadata().map_or(0, |metadata| metadata.len());
                 let _ = fadvise(&file, 0, None, Advice::WillNeed);
@@ -284,15 +284,15 @@ impl Loader {
         }
     }
 
-    /// Whether a module is in the kernel.
+    /// Returns the state of a module in the kernel.
     pub fn state_of(&self, module: &str) -> ModuleState {
         kernel::state(&self.sysfs, module)
     }
 
-    /// What would become of a name; nothing is done.
+    /// Returns the predicted result for a name. Loads nothing.
     ///
     /// # Errors
-    /// When there is nothing to judge.
+    /// Fails if there is nothing to judge.
     pub fn explain(&self, name: &ModuleAlias) -> Result<ExplainReply, Unplanned> {
         let policy = self.policy();
         let state = |module: &str| self.state_of(module);
@@ -302,7 +302,7 @@ impl Loader {
         Ok(explain::reply(verdict, &plans, config, &allowance, &state))
     }
 
-    /// The modules that the policy names, in the order of their names.
+    /// Returns the modules that the policy names, sorted by name.
     pub fn list(&self) -> Vec<ListReply> {
         let policy = self.policy();
         let modules = policy.modules().map(|(module, allowed)| ListReply {
@@ -314,10 +314,10 @@ impl Loader {
         modules.collect()
     }
 
-    /// Reads the policy again, and says what is wrong with it where it has changed.
+    /// Reads the policy again, and logs its errors if it has changed.
     ///
     /// # Errors
-    /// When a directory cannot be read. The policy before stays.
+    /// Fails if a directory cannot be read. The previous policy stays in force.
     pub fn reload(&self) -> io::Result<Arc<Policy>> {
         let policy = read_policy(&self.policy_directories)?;
         let mut kept = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
@@ -329,8 +329,8 @@ impl Loader {
         Ok(Arc::clone(&kept))
     }
 
-    /// The policy as it is now: one load is judged by one policy. Where it cannot be read it is what it
-    /// was, and this process ends where a later start may read it.
+    /// Returns the current policy: one load is judged by one policy. If it cannot be read, returns
+    /// the previous policy, and this process exits if a later start may read the new one.
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
         self.reload().unwrap_or_else(|e| {
@@ -342,7 +342,7 @@ impl Loader {
     }
 }
 
-/// Logs what is wrong with a policy.
+/// Logs the errors of a policy.
 pub fn log_policy(policy: &Policy) {
     for refused in policy.refused() {
         tracing::error!("a policy file allows nothing: {refused}");
@@ -352,7 +352,7 @@ pub fn log_policy(policy: &Policy) {
     }
 }
 
-/// The answer to one request too many.
+/// Returns the result for a name of a request beyond the limit.
 #[must_use]
 pub fn busy(name: &ModuleName) -> ModuleResult {
     let why = format!("{MAX_REQUESTS} requests wait for modules already");
@@ -361,12 +361,12 @@ pub fn busy(name: &ModuleName) -> ModuleResult {
     result
 }
 
-/// Reads the policy of `directories`. A file that cannot be used allows nothing, and hides those of
-/// its name in later directories: the policy only ever gets stricter by it, and
-/// [`Policy::refused`] says what is wrong with it.
+/// Reads the policy from `directories`. A file that cannot be used allows nothing, and hides files
+/// of its name in later directories: this can only make the policy stricter. [`Policy::refused`]
+/// returns the errors.
 ///
 /// # Errors
-/// When a directory exists and cannot be listed: what a file in it would hide is not known.
+/// Fails if a directory exists and cannot be listed: the files that it would hide are unknown.
 pub fn read_policy(directories: &[PathBuf]) -> io::Result<Policy> {
     let mut policy = Policy::default();
     for file in interfaces::dropin::read(directories, ".toml") {

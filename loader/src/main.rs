@@ -1,4 +1,4 @@
-//! The program `rdma-loader`. Everything is in the library, where tests reach it.
+//! The program `rdma-loader`. All code is in the library, where tests can reach it.
 
 use std::process::ExitCode;
 

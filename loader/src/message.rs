@@ -1,91 +1,91 @@
-//! What the serving process and the inserting process tell each other: one order and one answer
-//! a module, each one record of JSON with bounds. Pure. Must never let through a name, a path or
-//! a text that is out of bounds, whichever of the two processes another program has taken over.
+//! The messages between the serving process and the inserting process: one order and one result for
+//! each module, each a bounded record of JSON. Pure. Must never accept a name, a path or a text
+//! that is out of bounds, whichever of the two processes is compromised.
 
 use interfaces::names::ModuleName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The longest record, in bytes. The longest path and the longest parameters, each byte written
-/// as a number, have half of that.
+/// The maximum length of a record, in bytes. The longest path and the longest parameters, with each
+/// byte written as a number, need half of that.
 pub const MAX_LEN: usize = 64 << 10;
-/// The longest parameters that a module is given, in bytes. The kernel takes a megabyte.
+/// The maximum length of a module's parameters, in bytes. The kernel accepts a megabyte.
 pub const MAX_PARAMETERS: usize = 4096;
-/// The longest path, in bytes (`PATH_MAX`).
+/// The maximum length of a path, in bytes (`PATH_MAX`).
 const MAX_PATH: usize = 4096;
-/// The longest sentence of a failure, in bytes. A control character may take six in JSON.
+/// The maximum length of a failure's message, in bytes. A control character may need six in JSON.
 const MAX_SENTENCE: usize = 8192;
 
-/// Insert this module.
+/// An order to insert a module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
-    /// What the answer repeats.
+    /// The number that the result repeats.
     pub id: u64,
     /// The module.
     pub module: ModuleName,
-    /// Its file, below the module tree.
+    /// Its file, relative to the module tree.
     pub path: Vec<u8>,
-    /// The parameters that it gets.
+    /// Its parameters.
     pub parameters: Vec<u8>,
 }
 
-/// What became of an order.
+/// The result of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
-    /// The order's.
+    /// The number of the order.
     pub id: u64,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// What became of one insertion.
+/// The outcome of an insertion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// The kernel took the module.
+    /// The kernel accepted the module.
     Inserted,
-    /// The module was live before.
+    /// The module was live already.
     WasLive,
     /// The module was not inserted.
     Failed(Failure),
 }
 
-/// Why a module was not inserted.
+/// The reason that a module was not inserted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
     /// The errno, as in `errno(3)`.
     pub errno: i32,
-    /// A sentence for people.
+    /// A message for people.
     pub message: String,
 }
 
-/// Why a record is not sent, or not taken.
+/// The reason that a record is not sent, or not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
-    /// It is not what the other process sends.
+    /// The record is not a message of the other process.
     #[error("not a message between the loader's processes")]
     Malformed(#[from] serde_json::Error),
-    /// A part of it is too long.
+    /// A part of the record is too long.
     #[error("its {0} is longer than {1} bytes")]
     TooLong(&'static str, usize),
 }
 
 impl Order {
-    /// The order as it is sent.
+    /// Encodes the order as a record.
     ///
     /// # Errors
-    /// When a part of it is too long.
+    /// Fails if a part of it is too long.
     pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
         self.check()?;
         encode(self)
     }
 
-    /// The order that a record holds.
+    /// Decodes the order in a record.
     ///
     /// # Errors
-    /// When it holds none, or one that is out of bounds.
+    /// Fails if the record does not contain an order, or contains one that is out of bounds.
     pub fn decode(record: &[u8]) -> Result<Self, MessageError> {
         let order: Self = decode(record)?;
         order.check()?;
@@ -99,10 +99,10 @@ impl Order {
 }
 
 impl Answer {
-    /// The answer as it is sent. A sentence that is too long is cut.
+    /// Encodes the result as a record. Cuts a message that is too long.
     ///
     /// # Errors
-    /// When it cannot be written as JSON, which does not happen.
+    /// Fails if it cannot be written as JSON, which does not happen.
     pub fn encode(mut self) -> Result<Vec<u8>, MessageError> {
         if let Outcome::Failed(failure) = &mut self.outcome {
             let end = failure.message.floor_char_boundary(MAX_SENTENCE);
@@ -111,10 +111,10 @@ impl Answer {
         encode(&self)
     }
 
-    /// The answer that a record holds.
+    /// Decodes the result in a record.
     ///
     /// # Errors
-    /// When it holds none, or one that is out of bounds.
+    /// Fails if the record does not contain a result, or contains one that is out of bounds.
     pub fn decode(record: &[u8]) -> Result<Self, MessageError> {
         let answer: Self = decode(record)?;
         if let Outcome::Failed(failure) = &answer.outcome {

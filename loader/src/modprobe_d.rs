@@ -1,6 +1,5 @@
-//! `modprobe.d(5)`, with everything that kmod 34.2 makes of it, quirks included: the plans of
-//! this program and of modprobe must not differ. Pure. Must never skip a line without keeping
-//! what was wrong with it.
+//! `modprobe.d(5)` as kmod 34.2 parses it, quirks included: the plans of this program and of
+//! modprobe must not differ. Pure. Must never skip a line without recording its error.
 
 mod ineffective;
 mod lines;
@@ -18,17 +17,17 @@ pub use lines::Lines;
 pub use text::underscored;
 use text::{LogicalLines, Words, softdep};
 
-/// Where a line stands.
+/// The location of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// In a file.
+    /// A line of a file.
     Line {
         /// The file.
         file: Arc<Path>,
-        /// The number of the line, or of the last one where lines are joined, from 1.
+        /// The number of the line from 1. For joined lines, the number of the last one.
         line: usize,
     },
-    /// On the kernel command line.
+    /// The kernel command line.
     CommandLine,
 }
 
@@ -44,9 +43,9 @@ impl fmt::Display for Source {
 /// `alias PATTERN MODULE`.
 #[derive(Clone, Debug)]
 pub struct Alias {
-    /// What is matched against the name that is asked for.
+    /// The pattern that a requested name is matched against.
     pub pattern: Vec<u8>,
-    /// The module. Whether there is one of that name nobody has looked.
+    /// The module. It may not exist.
     pub module: Vec<u8>,
 }
 
@@ -55,79 +54,80 @@ pub struct Alias {
 pub struct Blacklisted {
     /// The module.
     pub module: Vec<u8>,
-    /// Who says so.
+    /// The location of the line.
     pub source: Source,
 }
 
 /// `install PATTERN COMMAND` or `remove PATTERN COMMAND`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// What is matched against a module's name.
+    /// The pattern that a module's name is matched against.
     pub pattern: Vec<u8>,
-    /// What modprobe would have a shell run.
+    /// The shell command that modprobe would run.
     pub command: Vec<u8>,
-    /// Who says so.
+    /// The location of the line.
     pub source: Source,
 }
 
 /// `softdep PATTERN pre: MODULE... post: MODULE...`.
 #[derive(Clone, Debug, Default)]
 pub struct Softdep {
-    /// What to load before it, as far as that can be done.
+    /// The modules to load before it, if possible.
     pub pre: Vec<Vec<u8>>,
-    /// What to load after it.
+    /// The modules to load after it.
     pub post: Vec<Vec<u8>>,
 }
 
-/// A line that says nothing that modprobe understands.
+/// A line that modprobe does not understand.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    /// The line.
+    /// The location of the line.
     pub source: Source,
-    /// Its first word, for people.
+    /// The first word of the line, for messages.
     pub word: String,
-    /// The line.
+    /// The text of the line.
     pub line: Vec<u8>,
 }
 
-/// The lines of all files, in the order in which they count, and then of the kernel command
-/// line. Of several that match, the first counts, except that aliases and options add up.
+/// The lines of all files in the order in which they count, then those of the kernel command line.
+/// If several lines match, the first counts; aliases and options add up.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// Names for modules.
+    /// Aliases of modules.
     pub aliases: Lines<Alias>,
-    /// What is not to be loaded by name or alias.
+    /// Modules that must not be loaded by name or alias.
     pub blacklist: Vec<Blacklisted>,
-    /// Parameters, by the module or alias.
+    /// Parameters, by module or alias.
     options: HashMap<Vec<u8>, Vec<(usize, Vec<u8>)>>,
-    /// How many lines of options there are.
+    /// The number of lines of options.
     options_len: usize,
-    /// What to run instead of loading.
+    /// Commands to run instead of loading.
     pub install: Lines<Command>,
-    /// What to run instead of removing; a name of its own makes a module of that name.
+    /// Commands to run instead of removing. A line for an unknown name defines a module of that
+    /// name.
     pub remove: Vec<Command>,
-    /// What else to load.
+    /// Soft dependencies.
     softdeps: Lines<Softdep>,
     /// Modules that the kernel itself refuses.
     pub kernel_blacklist: Vec<Vec<u8>>,
-    /// Those of parameters in whose place the kernel takes a later one.
+    /// Modules of `module_blacklist=` parameters that a later one replaces.
     replaced_kernel_blacklist: Vec<Vec<u8>>,
-    /// Lines that were left out.
+    /// Lines that were skipped.
     pub problems: Vec<Problem>,
 }
 
-/// How much of a word is shown, in bytes.
+/// The number of bytes of a word that a message shows.
 const MAX_SHOWN: usize = 40;
 
-/// The file of this project that keeps udev from loading RDMA drivers by itself. What it
-/// blacklists is blacklisted for all but the loader, whose policy decides instead.
+/// The file of this project that keeps udev from loading RDMA drivers. The modules that it
+/// blacklists are blacklisted for all programs but the loader, whose policy decides instead.
 pub const OPT_IN_FILE: &str = "rdma-hotplug-opt-in.conf";
-/// That file as it is shipped: a line that an administrator has put into it holds.
+/// The content of that file as shipped. A line that an administrator has added to it applies.
 const OPT_IN: &[u8] =
     include_bytes!("../../deploy/root/usr/share/rdma-hotplug/rdma-hotplug-opt-in.conf");
 
 impl Config {
-    /// Adds what one file says.
+    /// Adds the lines of one file.
     pub fn add_file(&mut self, path: &Path, text: &[u8]) {
         let file: Arc<Path> = path.into();
         let mut lines = LogicalLines::of(text);
@@ -140,7 +140,7 @@ impl Config {
         }
     }
 
-    /// Adds what the kernel command line says.
+    /// Adds the settings of the kernel command line.
     pub fn add_command_line(&mut self, line: &[u8]) {
         for setting in command_line::settings(line) {
             match setting {
@@ -168,8 +168,8 @@ impl Config {
         self.options_len += 1;
     }
 
-    /// What the kernel is given with a module that was asked for by this alias, with modprobe's
-    /// blank at the end.
+    /// Returns the parameters that the kernel receives with a module that was requested by this
+    /// alias, with modprobe's blank at the end.
     #[must_use]
     pub fn parameters(&self, module: &[u8], alias: Option<&[u8]>) -> Vec<u8> {
         let of = |name| self.options.get(name).map_or(&[][..], Vec::as_slice);
@@ -205,7 +205,7 @@ impl Config {
         }
     }
 
-    /// Nothing when it is no command, or has not what it needs.
+    /// Returns `None` if `command` is not a command, or if an argument is missing.
     fn add_command(
         &mut self,
         command: &[u8],
@@ -240,14 +240,14 @@ impl Config {
                 let (pattern, softdep) = (name?, softdep(words.rest()?));
                 self.softdeps.push(&pattern, softdep);
             }
-            // Only those who build an initrd read these.
+            // Only programs that build an initrd read these lines.
             b"weakdep" => drop((name?, words.rest()?)),
             _ => return None,
         }
         Some(())
     }
 
-    /// The line that keeps a module of exactly this name from being loaded.
+    /// Returns the line that blacklists a module of exactly this name.
     #[must_use]
     pub fn blacklisted(&self, module: &[u8]) -> Option<&Source> {
         let mut lines = self.blacklist.iter();
@@ -256,7 +256,7 @@ impl Config {
             .map(|line| &line.source)
     }
 
-    /// Takes out what only the opt-in file blacklists, and blacklists as it is shipped.
+    /// Removes the lines of the opt-in file that blacklist modules of its shipped version.
     pub fn admit_opted_in(&mut self) {
         let mut shipped = Self::default();
         shipped.add_file(Path::new(OPT_IN_FILE), OPT_IN);
@@ -269,29 +269,29 @@ impl Config {
         });
     }
 
-    /// The command that stands in for loading `module`.
+    /// Returns the command that replaces the loading of `module`.
     #[must_use]
     pub fn install_command(&self, module: &[u8]) -> Option<&Command> {
         self.install.matching(module).next()
     }
 
-    /// The command of the first install line of exactly this name, pattern or not.
+    /// Returns the command of the first install line of exactly this name, pattern or not.
     #[must_use]
     pub fn install_command_named(&self, name: &[u8]) -> Option<&Command> {
         self.install.written_for(name).next()
     }
 
-    /// The soft dependencies of `module`, before and after it: of the first line that matches
-    /// alone; or, with `merged`, of all (kmod after 34, should it take up kmod#459).
+    /// Returns the soft dependencies of `module`: of the first line that matches, or with `merged`,
+    /// of all lines (kmod after 34, should it adopt kmod#459).
     pub fn softdeps(&self, module: &[u8], merged: bool) -> impl Iterator<Item = &Softdep> {
         let lines = self.softdeps.matching(module);
         lines.take(if merged { usize::MAX } else { 1 })
     }
 }
 
-/// The files in the order in which they count, from directories in the order of precedence: by
-/// name over all of them, a name of an earlier directory hiding that of a later one, with
-/// `modules.softdep` of the module tree under its own name among them.
+/// Returns the files in the order in which they count. `directories` are in the order of
+/// precedence. All files are sorted by name, and a name in an earlier directory hides it in later
+/// ones. `modules.softdep` of the module tree is sorted under its own name.
 #[must_use]
 pub fn in_order(module_tree: &Path, directories: &[(PathBuf, Vec<OsString>)]) -> Vec<PathBuf> {
     let mut files = BTreeMap::new();
@@ -309,7 +309,7 @@ pub fn in_order(module_tree: &Path, directories: &[(PathBuf, Vec<OsString>)]) ->
     files.into_values().collect()
 }
 
-/// Whether modprobe reads a file of this name.
+/// Returns true if modprobe reads a file of this name.
 fn is_config_name(name: &[u8]) -> bool {
     name.len() >= 6 && name.ends_with(b".conf") && !name.starts_with(b".")
 }

@@ -1,6 +1,6 @@
-//! The module files of one kernel, opened with care. Outside of the module trees, where a link
-//! may lead, only root may have put a file. Must never open what another user could have written
-//! or put in its place, nor wait in opening.
+//! The module files of one kernel, checked before use. A link may lead to a file outside of the
+//! module trees only if root alone can have put it there. Must never open a file that another user
+//! could have written or replaced, nor block in open(2).
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -12,39 +12,39 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// Permission bits that let others than its owner change a file.
+/// The permission bits that let users other than the owner change a file.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Why a file is not given to the kernel.
+/// The reason that a file is not passed to the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It cannot be opened.
+    /// The file cannot be opened.
     #[error("{}", .0.display())]
     Open(PathBuf, #[source] io::Error),
-    /// Its path leads out of the module trees by itself.
+    /// The path itself leads out of the module trees.
     #[error("{} is outside of the module trees", .0.display())]
     Outside(PathBuf),
-    /// It is a link out of the module trees to a place that others than root can change.
+    /// The file is a link out of the module trees to a place that users other than root can change.
     #[error(
         "{} is outside of the module trees, and {} can be written by others than root",
         file.display(), directory.display()
     )]
     Replaceable {
-        /// What the link leads to.
+        /// The target of the link.
         file: PathBuf,
-        /// The directory on the way to it.
+        /// The directory in its path that others can write.
         directory: PathBuf,
     },
-    /// It is a directory, a device or the like.
+    /// The file is a directory, a device or the like.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// Somebody else than root, or this process's user, may have written it.
+    /// A user other than root and this process's user may have written the file.
     #[error("{} can be written by others than root", .0.display())]
     Untrusted(PathBuf),
 }
 
 impl OpenError {
-    /// The errno, for who wants one.
+    /// Returns the errno.
     #[must_use]
     pub fn errno(&self) -> i32 {
         match self {
@@ -57,14 +57,14 @@ impl OpenError {
 /// The directory of one kernel's modules, `/lib/modules/RELEASE`.
 #[derive(Clone, Debug)]
 pub struct ModuleDir {
-    /// Where all kernels' modules are: a link may lead to another kernel's, as those of RHEL's
-    /// weak-updates do.
+    /// The directory of all kernels' module trees: a link may lead to another kernel's tree, as
+    /// those of RHEL's weak-updates do.
     trees: PathBuf,
     root: PathBuf,
 }
 
 impl ModuleDir {
-    /// The directory of `release` below `trees`. Nothing is looked at yet.
+    /// Returns the directory of `release` below `trees`. Reads nothing yet.
     #[must_use]
     pub fn new(trees: &Path, release: &str) -> Self {
         Self {
@@ -73,13 +73,13 @@ impl ModuleDir {
         }
     }
 
-    /// The directory.
+    /// Returns the path of the directory.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Whether a module's file is there.
+    /// Returns true if a module's file exists.
     #[must_use]
     pub fn has(&self, path: &[u8]) -> bool {
         fs::metadata(self.root.join(OsStr::from_bytes(path))).is_ok()
@@ -88,7 +88,7 @@ impl ModuleDir {
     /// Opens a module's file for reading.
     ///
     /// # Errors
-    /// When it cannot be opened or must not be trusted.
+    /// Fails if the file cannot be opened or must not be trusted.
     pub fn open(&self, path: &[u8]) -> Result<File, OpenError> {
         let path = Path::new(OsStr::from_bytes(path));
         let is_inside = path
@@ -98,9 +98,9 @@ impl ModuleDir {
             return Err(OpenError::Outside(path.to_owned()));
         }
         let path = self.root.join(path);
-        // open(2) and not openat2(2): RestrictSUIDSGID= answers the latter with ENOSYS, because
-        // no filter can look into its argument. O_NONBLOCK: a FIFO in the place of a module must
-        // not hold a thread for ever.
+        // open(2) and not openat2(2): RestrictSUIDSGID= makes the latter fail with ENOSYS, because
+        // a seccomp filter cannot read its argument. O_NONBLOCK: a FIFO in the place of a module
+        // must not block a thread for ever.
         let opened = File::options()
             .read(true)
             .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
@@ -129,16 +129,17 @@ impl ModuleDir {
     }
 }
 
-/// Whether root alone can write it. The loader's own user, who counts as root, owns nothing where
-/// the loader is installed.
+/// Returns true if root alone can write the file. The loader's own user counts as root: it owns
+/// nothing on an installed system.
 fn is_roots(metadata: &Metadata) -> bool {
     let own = rustix::process::geteuid().as_raw();
     let is_owned = metadata.uid() == 0 || metadata.uid() == own;
     is_owned && metadata.mode() & WRITABLE_BY_OTHERS == 0
 }
 
-/// The first directory above `path`, which has no links in it, that others than root can write.
-/// The sticky bit makes no difference: there, another user may have made the next directory.
+/// Returns the first directory above `path` that users other than root can write. `path` must not
+/// contain links. The sticky bit makes no difference: another user may have created the next
+/// directory in the path.
 fn first_not_roots(path: &Path) -> Option<&Path> {
     let above: Vec<&Path> = path.ancestors().skip(1).collect();
     let mut above = above.into_iter().rev();
@@ -175,7 +176,7 @@ mod tests {
 
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    /// Module trees with a kernel of a link `x.ko` to `target`.
+    /// Creates module trees with one kernel that has a link `x.ko` to `target`.
     fn linked(dir: &Path, target: &Path) -> ModuleDir {
         let trees = dir.join("modules");
         fs::create_dir_all(trees.join("6.12")).unwrap();
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_link_out_of_the_trees_is_not_followed_through_a_directory_that_others_can_write() {
-        // Temporary directories are in one that everyone can write.
+        // Temporary directories are in a directory that all users can write.
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("x.ko");
         fs::write(&file, "x").unwrap();
@@ -211,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_link_into_a_store_of_root_is_followed_until_a_directory_on_the_way_is_opened_to_others() {
-        // Where this program was built, which is the developer's own, mostly.
+        // The directory of this test program usually belongs to the developer.
         let built = std::env::current_exe().unwrap();
         let built = fs::canonicalize(built.parent().unwrap()).unwrap();
         let store = tempfile::tempdir_in(&built).unwrap();
@@ -245,7 +246,7 @@ mod tests {
     #[test]
     fn a_file_of_somebody_else_is_not_trusted() {
         if !rustix::process::geteuid().is_root() {
-            // Only root can make one.
+            // Only root can create such a file.
             return;
         }
         let dir = tempfile::tempdir().unwrap();

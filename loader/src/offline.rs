@@ -1,5 +1,5 @@
-//! `rdma-loader plan`: plans for any module tree, in the format of `modprobe -D`, so that
-//! anybody can compare the two. Must never load anything or ask what is loaded.
+//! `rdma-loader plan`: plans for any module tree, in the format of `modprobe -D`, so that the two
+//! can be compared. Must never load a module or query the loaded ones.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, Write};
@@ -39,7 +39,7 @@ pub struct PlanArgs {
     names: Vec<std::ffi::OsString>,
 }
 
-/// Why nothing can be planned.
+/// The reason that nothing can be planned.
 #[derive(Debug, thiserror::Error)]
 pub enum OfflineError {
     /// The files cannot be read.
@@ -53,8 +53,8 @@ pub enum OfflineError {
 /// Prints the plans of all names.
 ///
 /// # Errors
-/// When the files or the standard streams cannot be used. A name that is not found is not an
-/// error but a bad exit code.
+/// Fails if the files or the standard streams cannot be used. A name that is not found is not an
+/// error, but gives a non-zero exit status.
 pub fn main(args: &PlanArgs, release: &str) -> Result<ExitCode, OfflineError> {
     let offline = Offline::new(args, args.kernel.as_deref().unwrap_or(release))?;
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -76,7 +76,7 @@ pub fn main(args: &PlanArgs, release: &str) -> Result<ExitCode, OfflineError> {
 /// A system that is not running.
 struct Offline {
     root: PathBuf,
-    /// As seen from inside.
+    /// The module tree, as seen from inside the root.
     module_tree: PathBuf,
     snapshot: Snapshot,
     use_blacklist: bool,
@@ -99,7 +99,7 @@ impl Offline {
         })
     }
 
-    /// Whether the name stands for anything.
+    /// Prints the plans of a name. Returns false if there are none, or if planning fails.
     fn print(&self, name: &[u8], out: &mut impl Write) -> io::Result<bool> {
         match self.plans(name) {
             Ok(plans) if plans.is_empty() => {
@@ -136,8 +136,7 @@ impl Offline {
     }
 
     fn print_plan(&self, plan: &Plan, out: &mut impl Write) -> io::Result<()> {
-        // modprobe heeds a blacklist for names only when it is told to, and then still calls it
-        // a success.
+        // modprobe applies a blacklist to names only on request, and then still reports success.
         if plan.blacklisted.is_some() && (plan.by_alias || self.use_blacklist) {
             return Ok(());
         }

@@ -1,6 +1,6 @@
-//! From a name to what has to be inserted for it, in its order: modprobe's answers (libkmod
-//! 34.2), from index files and `modprobe.d(5)` lines in memory. Pure. Must never open what it
-//! names, and never work without an end, whatever it is given.
+//! The steps to load a name, in order: the same as those of modprobe (libkmod 34.2), from index
+//! files and `modprobe.d(5)` lines in memory. Pure. Must never open a file that it names, and never
+//! work without end, whatever its input.
 
 mod work;
 
@@ -10,14 +10,14 @@ use crate::index::{Index, IndexError};
 use crate::modprobe_d::{Command, Config, Source, underscored};
 use work::Work;
 
-/// How deep soft dependencies may be nested.
+/// The maximum nesting depth of soft dependencies.
 const MAX_DEPTH: usize = 200;
-/// How many steps a plan may have, and how many names may be looked up for it. Debian's longest
+/// The maximum number of steps in a plan, and of names that are looked up for it. Debian's longest
 /// plan has 32 steps.
 const MAX_STEPS: usize = 10_000;
 
-/// The index files of one kernel's module tree, of one generation of depmod. What there is no
-/// file for is not looked up.
+/// The index files of one kernel's module tree, from one run of depmod. A missing index is not
+/// searched.
 #[derive(Clone, Debug, Default)]
 pub struct Indexes {
     /// `modules.dep.bin`: module to its file and dependencies.
@@ -26,14 +26,14 @@ pub struct Indexes {
     pub aliases: Option<Index>,
     /// `modules.symbols.bin`: `symbol:NAME` to modules.
     pub symbols: Option<Index>,
-    /// `modules.builtin.bin`: what is part of the kernel image.
+    /// `modules.builtin.bin`: the modules built into the kernel image.
     pub builtin: Option<Index>,
-    /// `modules.builtin.alias.bin`: alias pattern to what is part of the kernel image.
+    /// `modules.builtin.alias.bin`: alias pattern to modules built into the kernel image.
     pub builtin_aliases: Option<Index>,
 }
 
 impl Indexes {
-    /// The modules that `module` cannot be loaded without, all of them.
+    /// Returns all modules that `module` cannot be loaded without.
     #[must_use]
     pub fn dependencies_of(&self, module: &[u8]) -> Vec<Vec<u8>> {
         let line = find(self.dependencies.as_ref(), module).ok().flatten();
@@ -43,7 +43,7 @@ impl Indexes {
     }
 }
 
-/// A name that stands in an index or in the configuration, or that was made from one.
+/// A name from an index or from the configuration, or derived from one.
 pub type Name<'t> = Cow<'t, [u8]>;
 
 /// One module that a name stands for.
@@ -51,24 +51,24 @@ pub type Name<'t> = Cow<'t, [u8]>;
 pub struct Found<'t> {
     /// The module.
     pub module: Name<'t>,
-    /// The pattern or name by which it was found, where it was not its own.
+    /// The pattern or name that it was found by, unless that is its own name.
     pub alias: Option<Name<'t>>,
-    /// The command of exactly this name that made it found.
+    /// The install command of exactly this name that made it found.
     install: Option<&'t Command>,
-    /// Whether the index of what is built in named it.
+    /// True if the index of built-in modules names it.
     builtin: bool,
 }
 
-/// What has to be done for one module.
+/// The steps to load one module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The module.
     pub module: Vec<u8>,
-    /// Whether it was found by an alias.
+    /// True if it was found by an alias.
     pub by_alias: bool,
     /// The line that blacklists it.
     pub blacklisted: Option<Source>,
-    /// What to do, in its order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
     /// Soft dependencies that were not admitted.
     pub left_out: Vec<Vec<u8>>,
@@ -79,64 +79,64 @@ pub struct Plan {
 pub struct Step {
     /// The module.
     pub module: Vec<u8>,
-    /// What to do for it.
+    /// The action for it.
     pub action: Action,
-    /// What the kernel is given with it, with modprobe's blank at the end.
+    /// The parameters that the kernel receives with it, with modprobe's blank at the end.
     pub parameters: Vec<u8>,
-    /// Whether the plan fails with it. What is only a soft dependency may fail.
+    /// True if the plan fails with this step. A soft dependency may fail.
     pub required: bool,
-    /// The steps, by their position, that soft dependencies put before it.
+    /// The positions of the steps that soft dependencies put before it.
     pub after: Vec<usize>,
 }
 
-/// What to do for one module.
+/// The action for one module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Insert this file, below the module tree where it is relative.
+    /// Inserts this file. A relative path is below the module tree.
     Insert(Vec<u8>),
-    /// Nothing but what an install line says.
+    /// Runs nothing but the command of an install line.
     Install(Command),
-    /// It is part of the kernel image.
+    /// The module is built into the kernel image.
     Builtin,
-    /// There is no file for it.
+    /// The module has no file.
     Absent,
 }
 
-/// Why there is no plan.
+/// The reason that there is no plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// An index cannot be used.
     #[error("an index of the module tree cannot be used")]
     Index(#[from] IndexError),
-    /// The configuration leads to too many modules, or round in circles too deep.
+    /// Soft dependencies lead to too many modules or levels.
     #[error("soft dependencies lead to more than {MAX_STEPS} modules or {MAX_DEPTH} levels")]
     TooMuch,
-    /// Brackets in the name do not match.
+    /// The brackets in the name do not match.
     #[error("the name has a bracket without the other")]
     Bracket,
 }
 
-/// Everything that a plan depends on.
+/// The inputs of all plans.
 #[derive(Clone, Copy)]
 pub struct Planner<'t> {
-    /// depmod's files.
+    /// The index files of depmod.
     pub indexes: &'t Indexes,
     /// `modprobe.d(5)` and the kernel command line.
     pub config: &'t Config,
-    /// Whether a module file is there.
+    /// The check that a module file exists.
     pub exists: &'t dyn Fn(&[u8]) -> bool,
-    /// Whether a module may be loaded as a soft dependency of another.
+    /// The check that a module may be loaded as a soft dependency of another.
     pub admit: &'t dyn Fn(&[u8]) -> bool,
-    /// Whether all softdep lines of a module count, and not the first alone (kmod#459).
+    /// True if all softdep lines of a module count, and not only the first (kmod#459).
     pub merge_softdeps: bool,
 }
 
 impl<'t> Planner<'t> {
-    /// The modules that `name` stands for, by the first of modprobe's ways that finds any
-    /// (`kmod_module_new_from_lookup()`).
+    /// Returns the modules that `name` stands for, from the first of modprobe's lookups that finds
+    /// any (`kmod_module_new_from_lookup()`).
     ///
     /// # Errors
-    /// When the name cannot be looked up or an index cannot be trusted.
+    /// Fails if the name cannot be looked up or an index cannot be trusted.
     pub fn look_up(&self, name: &[u8]) -> Result<Vec<Found<'t>>, PlanError> {
         let name: &[u8] = &underscored(name).ok_or(PlanError::Bracket)?;
         let own = |name: &[u8]| Name::Owned(name.to_vec());
@@ -191,10 +191,10 @@ impl<'t> Planner<'t> {
         Ok(modules)
     }
 
-    /// The plan for a module that was looked up.
+    /// Returns the plan for a module that was looked up.
     ///
     /// # Errors
-    /// When an index cannot be trusted, or soft dependencies lead too far.
+    /// Fails if an index cannot be trusted, or if soft dependencies lead too far.
     pub fn plan(&self, found: &Found<'t>) -> Result<Plan, PlanError> {
         let mut work = Work::new(self);
         let target = work.known(found);
@@ -208,11 +208,11 @@ impl<'t> Planner<'t> {
         })
     }
 
-    /// The names of the modules that `module` needs, nearest last, as `modules.dep.bin` has
-    /// them.
+    /// Returns the names of the modules that `module` needs according to `modules.dep.bin`, nearest
+    /// last.
     ///
     /// # Errors
-    /// When the index cannot be trusted.
+    /// Fails if the index cannot be trusted.
     pub fn dependencies(&self, module: &[u8]) -> Result<Vec<Vec<u8>>, PlanError> {
         let line = find(self.indexes.dependencies.as_ref(), module)?;
         let Some((_, paths)) = line.and_then(dependency_line) else {
@@ -232,7 +232,7 @@ fn matches<'i>(index: Option<&'i Index>, text: &[u8]) -> Result<Vec<&'i [u8]>, I
     index.map_or_else(|| Ok(Vec::new()), |index| index.matches(text))
 }
 
-/// `PATH: DEPENDENCY...`: the whole closure, the nearest first.
+/// Splits `PATH: DEPENDENCY...`. The dependencies are the whole closure, the nearest first.
 pub fn dependency_line(line: &[u8]) -> Option<(&[u8], impl Iterator<Item = &[u8]>)> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     let rest = line.get(colon + 1..)?;
@@ -240,7 +240,7 @@ pub fn dependency_line(line: &[u8]) -> Option<(&[u8], impl Iterator<Item = &[u8]
     Some((line.get(..colon)?, words.filter(|word| !word.is_empty())))
 }
 
-/// A name as `modname_normalize()` makes it: up to the first dot, `-` as `_` everywhere.
+/// Normalises a name as `modname_normalize()` does: up to the first dot, `-` as `_` everywhere.
 fn module_name(name: &[u8]) -> Name<'_> {
     let end = name.iter().position(|&byte| byte == b'.');
     let name = name.get(..end.unwrap_or(name.len())).unwrap_or_default();
@@ -251,15 +251,15 @@ fn module_name(name: &[u8]) -> Name<'_> {
     name.iter().map(underscore).collect()
 }
 
-/// The module of a file: its name up to the first dot.
+/// Returns the module of a file: its name up to the first dot.
 fn name_of_file(path: &[u8]) -> Name<'_> {
     let file = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
     module_name(file)
 }
 
 impl Step {
-    /// The line that `modprobe -D` prints, without its end, and with `path` made of the file's
-    /// path in the index; nothing for what is absent.
+    /// Returns the line that `modprobe -D` prints, without the newline, or `None` for an absent
+    /// module. `path` converts the path of a file in the index.
     pub fn printed(&self, path: impl Fn(&[u8]) -> Vec<u8>) -> Option<Vec<u8>> {
         let line = |what: &[u8], object: &[u8]| [what, object, b" ", &self.parameters].concat();
         match &self.action {

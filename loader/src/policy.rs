@@ -1,5 +1,5 @@
-//! What may be loaded. Pure: verdicts are computed here and acted on
-//! elsewhere. Must never say yes to what no policy file names.
+//! The policy: the modules that may be loaded. Pure: verdicts are computed here and acted on
+//! elsewhere. Must never allow a module that no policy file names.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ struct PolicyFile {
     allow: Vec<Allowance>,
 }
 
-/// Modules that may be loaded, and what for.
+/// Modules that may be loaded, and their purpose.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Allowance {
@@ -23,16 +23,16 @@ struct Allowance {
     modules: Vec<ModuleName>,
 }
 
-/// Who allows a module, and what for.
+/// The policy file that allows a module, and the purpose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
     /// The policy file.
     pub file: PathBuf,
-    /// What the file names the module for.
+    /// The purpose for which the file names the module.
     pub purpose: String,
 }
 
-/// The modules that may be loaded by name, and the file that says so.
+/// The modules that may be loaded by name, each with the file that allows it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     allowed: BTreeMap<ModuleName, Allowed>,
@@ -40,7 +40,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Takes over what one file allows: all of it, or nothing when something is wrong in it.
+    /// Adds the modules that one file allows: all of them, or none if the file has an error.
     pub fn add(&mut self, path: &Path, text: &str) {
         match toml::from_str::<PolicyFile>(text) {
             Ok(file) => {
@@ -58,7 +58,7 @@ impl Policy {
         }
     }
 
-    /// A policy that could not be read, and why.
+    /// Creates a policy that allows nothing because it could not be read.
     #[must_use]
     pub fn of_nothing(why: String) -> Self {
         Self {
@@ -67,39 +67,39 @@ impl Policy {
         }
     }
 
-    /// Notes a file that cannot be used, and so allows nothing.
+    /// Records a file that cannot be used, and so allows nothing.
     pub fn refuse(&mut self, path: &Path, reason: &str) {
         let reason = reason.trim_end();
         self.refused.push(format!("{}: {reason}", path.display()));
     }
 
-    /// A sentence for each file that cannot be used.
+    /// Returns a message for each file that cannot be used.
     #[must_use]
     pub fn refused(&self) -> &[String] {
         &self.refused
     }
 
-    /// Who allows `module`; nothing where nobody does. Asked about the module that a name stands
-    /// for, not about the name: an alias can be given to any module. What the module depends on
-    /// is implied. A soft dependency is not: it has to be named itself, or is left out.
+    /// Returns the entry that allows `module`, or `None`. The argument is the module that a name
+    /// stands for, not the name: an alias can be given to any module. The dependencies of the
+    /// module are implied. A soft dependency is not: the policy must name it, or it is left out.
     #[must_use]
     pub fn allowance(&self, module: &[u8]) -> Option<&Allowed> {
         let module = ModuleName::parse(str::from_utf8(module).ok()?).ok()?;
         self.allowed.get(&module)
     }
 
-    /// The modules that may be loaded by name, in the order of their names.
+    /// Returns the modules that may be loaded by name, sorted by name.
     pub fn modules(&self) -> impl Iterator<Item = (&ModuleName, &Allowed)> {
         self.allowed.iter()
     }
 
-    /// How many modules may be loaded by name.
+    /// Returns the number of modules that may be loaded by name.
     #[must_use]
     pub fn len(&self) -> usize {
         self.allowed.len()
     }
 
-    /// Whether nothing at all may be loaded.
+    /// Returns true if no module may be loaded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.allowed.is_empty()

@@ -1,20 +1,20 @@
-//! What waits for the thread that plans: loads, which go first, and questions of what a load
-//! would do. Both are bounded, and what its caller no longer waits for is left out without a
-//! look. Must never let a question hold up a load.
+//! The queue of the planning thread: loads, which go first, and queries for the result that a load
+//! would have. Both are bounded. A query whose caller no longer waits is skipped. Must never let a
+//! query delay a load.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// The most questions that wait. One takes a millisecond at most.
+/// The maximum number of waiting queries. One needs a millisecond at most.
 pub const MAX_QUESTIONS: usize = 64;
 
-/// What is asked for, and may be given up.
+/// A request that its caller may abandon.
 pub trait Asked {
-    /// Whether its caller is gone.
+    /// Returns true if the caller has disconnected.
     fn is_abandoned(&self) -> bool;
 }
 
-/// A queue of loads `L` and a queue of questions `Q`.
+/// A queue of loads `L` and a queue of queries `Q`.
 pub struct Questions<L, Q> {
     waiting: Mutex<Waiting<L, Q>>,
     changed: Condvar,
@@ -27,17 +27,17 @@ struct Waiting<L, Q> {
     closed: bool,
 }
 
-/// What comes next.
+/// The next entry of the queues.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<L, Q> {
     /// A load.
     Load(L),
-    /// A question.
+    /// A query.
     Question(Q),
 }
 
 impl<L: Asked, Q: Asked> Questions<L, Q> {
-    /// Two empty queues, of which the first takes `most_loads`.
+    /// Creates two empty queues. The queue of loads holds at most `most_loads`.
     #[must_use]
     pub fn new(most_loads: usize) -> Self {
         Self {
@@ -58,24 +58,24 @@ impl<L: Asked, Q: Asked> Questions<L, Q> {
     /// Adds a load.
     ///
     /// # Errors
-    /// The load itself, where too many wait.
+    /// Returns the load if too many wait.
     pub fn load(&self, load: L) -> Result<(), L> {
         add(&mut self.waiting().loads, load, self.most_loads)?;
         self.changed.notify_one();
         Ok(())
     }
 
-    /// Adds a question.
+    /// Adds a query.
     ///
     /// # Errors
-    /// The question itself, where too many wait.
+    /// Returns the query if too many wait.
     pub fn ask(&self, question: Q) -> Result<(), Q> {
         add(&mut self.waiting().questions, question, MAX_QUESTIONS)?;
         self.changed.notify_one();
         Ok(())
     }
 
-    /// Waits for what comes next. None once the queues are closed.
+    /// Waits for the next entry. Returns `None` after the queues are closed.
     pub fn next(&self) -> Option<Next<L, Q>> {
         let mut waiting = self.waiting();
         loop {
@@ -95,7 +95,7 @@ impl<L: Asked, Q: Asked> Questions<L, Q> {
         }
     }
 
-    /// Lets go of who waits for something to come, and of all that waits.
+    /// Wakes all threads that wait for an entry, and drops all entries.
     pub fn close(&self) {
         let mut waiting = self.waiting();
         waiting.closed = true;

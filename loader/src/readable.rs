@@ -1,7 +1,7 @@
-//! What the loader's processes read while they run: the module trees, the kernel's state, its
-//! command line, `modprobe.d(5)`, the policy, and where links in these lead. Looked up at the
-//! start, because a process cannot widen what it has restricted itself to. Must never name a
-//! directory above one of these: with `CAP_DAC_READ_SEARCH` all below it could be read.
+//! The files that the loader's processes read at run time: the module trees, the state of the
+//! kernel, its command line, `modprobe.d(5)`, the policy, and the targets of links in these.
+//! Resolved at the start, because a process cannot widen its own restrictions. Must never name a
+//! directory above one of these: with `CAP_DAC_READ_SEARCH` everything below it could be read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -16,7 +16,7 @@ use crate::load::read_policy;
 use crate::plan::dependency_line;
 use crate::run::release;
 
-/// The files of a module tree that are read beside modules.
+/// The files of a module tree that are read besides modules.
 const INDEXES: [&str; 7] = [
     "modules.dep.bin",
     "modules.alias.bin",
@@ -27,13 +27,13 @@ const INDEXES: [&str; 7] = [
     "modules.weakdep",
 ];
 
-/// The files and directories that may be read, each by the path that has no links in it, with its
-/// device and inode.
+/// The files and directories that may be read, each by its path without links, with its device and
+/// inode.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Places(BTreeMap<PathBuf, (u64, u64)>);
 
 impl Places {
-    /// What the inserting process reads: modules, and whether they are live.
+    /// Returns the places of the inserting process: the modules, and their state.
     fn of_modules(config: &Config) -> Self {
         let mut places = Self::default();
         places.add(&config.modules);
@@ -46,10 +46,10 @@ impl Places {
         places
     }
 
-    /// What the serving process reads: that, and what decides.
+    /// Adds the configuration, which only the serving process reads.
     fn and_of_configuration(mut self, config: &Config) -> Self {
-        // The directory: the inode of /proc/cmdline changes when caches are dropped, and a rule
-        // for the earlier one would be lost.
+        // The directory and not the file: the inode of /proc/cmdline changes when caches are
+        // dropped, and a rule for the earlier inode would be lost.
         if let Some(directory) = config.command_line.parent() {
             self.add(directory);
         }
@@ -60,12 +60,12 @@ impl Places {
         self
     }
 
-    /// The paths.
+    /// Returns the paths.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.0.keys().map(PathBuf::as_path)
     }
 
-    /// Adds what `path` leads to, where there is something.
+    /// Adds the target of `path`, if it exists.
     fn add(&mut self, path: &Path) {
         if let Ok(path) = fs::canonicalize(path)
             && let Ok(metadata) = fs::metadata(&path)
@@ -74,7 +74,7 @@ impl Places {
         }
     }
 
-    /// Adds what the links in a directory of configuration lead to: files, and `/dev/null`.
+    /// Adds the targets of the links in a configuration directory: files, and `/dev/null`.
     fn add_linked_files(&mut self, directory: &Path) {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
         let links = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()));
@@ -86,9 +86,9 @@ impl Places {
         }
     }
 
-    /// Adds what links of the module tree lead to, as far as it is read: the indexes, and the files
-    /// of the modules that the policy names and of those that they depend on. A whole tree has
-    /// thousands of entries, and where it is not in memory the look at each takes seconds.
+    /// Adds the targets of links in the part of the module tree that is read: the indexes, and the
+    /// files of the modules that the policy names and of their dependencies. A whole tree has
+    /// thousands of entries: if it is not cached, a check of each takes seconds.
     fn add_links_of_modules(&mut self, config: &Config, tree: &Path) {
         for index in INDEXES {
             self.add_link(&tree.join(index));
@@ -96,7 +96,7 @@ impl Places {
         let mut inside = HashMap::new();
         for file in module_files(config, tree) {
             let file = Path::new(OsStr::from_bytes(&file));
-            // Any other would not be opened.
+            // A file with any other path is never opened.
             let is_below = file
                 .components()
                 .all(|part| matches!(part, Component::Normal(_)));
@@ -115,7 +115,7 @@ impl Places {
         }
     }
 
-    /// Adds what `path` leads to where it is a link itself, and leads out of the places.
+    /// Adds the target of `path` if `path` itself is a link that leads out of the places.
     fn add_link(&mut self, path: &Path) {
         let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
         if is_link && !self.contains(path) {
@@ -123,7 +123,7 @@ impl Places {
         }
     }
 
-    /// Whether what `path` leads to is one of the places, or below one.
+    /// Returns true if the target of `path` is one of the places, or below one.
     fn contains(&self, path: &Path) -> bool {
         let Ok(path) = fs::canonicalize(path) else {
             return false;
@@ -132,12 +132,12 @@ impl Places {
     }
 }
 
-/// The files of the modules that the policy names and of all that they depend on, below `tree`.
-/// None where there is no policy or no index: nothing can be loaded then.
+/// Returns the files of the modules that the policy names and of all their dependencies, below
+/// `tree`. There are none without a policy or an index: nothing can be loaded then.
 fn module_files(config: &Config, tree: &Path) -> BTreeSet<Vec<u8>> {
     let mut files = BTreeSet::new();
     let index = tree.join("modules.dep.bin");
-    // Reading a FIFO in its place would never end.
+    // A read of a FIFO in its place would block for ever.
     let is_file = fs::metadata(&index).is_ok_and(|found| found.is_file());
     let bytes = is_file.then(|| fs::read(index).unwrap_or_default());
     let bytes = bytes.unwrap_or_default();
@@ -154,7 +154,7 @@ fn module_files(config: &Config, tree: &Path) -> BTreeSet<Vec<u8>> {
     files
 }
 
-/// What each process may read, as it was at the start, and whether that is still all there is.
+/// The places of each process as of the start, with a check that they are up to date.
 #[derive(Clone, Debug)]
 pub struct Readable {
     config: Config,
@@ -165,7 +165,7 @@ pub struct Readable {
 }
 
 impl Readable {
-    /// As `config` says, and as it is on disk now.
+    /// Resolves the places that `config` names, as they are on disk now.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let inserting = Places::of_modules(config);
@@ -176,8 +176,8 @@ impl Readable {
         }
     }
 
-    /// Whether a start of now would make other places readable than this one has: a directory has
-    /// come or was replaced, or a link leads elsewhere.
+    /// Returns true if a start now would make other places readable: a directory was added or
+    /// replaced, or a link leads elsewhere.
     #[must_use]
     pub fn is_outdated(&self) -> bool {
         Self::new(&self.config).serving != self.serving
@@ -193,7 +193,7 @@ mod tests {
 
     use super::*;
 
-    /// A module tree, a store beside it, and one directory of configuration of each kind.
+    /// A module tree, a store beside it, and one configuration directory of each kind.
     struct Disk(TempDir);
 
     impl Disk {
@@ -207,7 +207,7 @@ mod tests {
         }
 
         fn at(&self, path: &str) -> PathBuf {
-            // Without links, as places are.
+            // Without links, like the places.
             fs::canonicalize(self.0.path()).unwrap().join(path)
         }
 
@@ -231,7 +231,7 @@ mod tests {
             ])
         }
 
-        /// The places, as paths below the directory.
+        /// Returns the places, as paths relative to the directory.
         fn places(&self) -> Vec<String> {
             let places = Readable::new(&self.config()).serving;
             let below = |path: &Path| {
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(disk.places(), expected);
     }
 
-    /// Puts a module's file into a store, and a link to it into the tree.
+    /// Creates a module's file in a store, and a link to it in the tree.
     fn store(disk: &Disk, to: &str, path: &str) {
         let link = disk.at("modules/6.12/kernel").join(path);
         fs::create_dir_all(link.parent().unwrap()).unwrap();
@@ -288,7 +288,7 @@ mod tests {
         store(&disk, "uverbs/x.ko.xz", &format!("{core}/ib_uverbs.ko.xz"));
         store(&disk, "core/x.ko.xz", &format!("{core}/ib_core.ko.xz"));
         store(&disk, "umad/x.ko.xz", &format!("{core}/ib_umad.ko.xz"));
-        // Not the file but its directory is a link.
+        // The directory of the file is a link, not the file itself.
         disk.write("store/lib/crc8.ko.xz");
         symlink(disk.at("store/lib"), disk.at("modules/6.12/kernel/lib")).unwrap();
         disk.write("sources/Makefile");

@@ -1,6 +1,7 @@
-//! Start-up of the serving process, its threads, and its end. Planning waits for a disk, and the
-//! inserting process for the kernel, so that each has a thread here on which every signal is
-//! blocked. Must never let a client's disconnect end a load, nor a load hold up the end.
+//! Start-up of the serving process, its threads, and its end. Planning waits for the disk, and the
+//! inserting process waits for the kernel. The work with each is therefore on threads of their own,
+//! with every signal blocked. Must never let a client's disconnect end a load, nor let a load delay
+//! the end.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,31 +30,31 @@ use crate::sandbox::{self, Process};
 use crate::server::Server;
 use crate::snapshot::{Reader, Snapshots, Sources};
 
-/// How long after the signal to stop the loads in flight may take to be answered. What is not
-/// answered then is told that it is loading: the inserting process goes on with it.
+/// The time after the signal to stop in which loads in flight may still be answered. The rest get
+/// the result that they are loading: the inserting process continues with them.
 const GRACE: Duration = Duration::from_secs(3);
-/// When this process ends after that signal, whatever callers do.
+/// The time after that signal at which this process ends, whatever callers do.
 const STOP: Duration = Duration::from_secs(4);
-/// How long the inserting process, when it has nothing to do, may take to end first. It is only
-/// waited for so that it is not in the way of the service manager.
+/// The time that an idle inserting process has to end first. The wait serves only to keep it out of
+/// the way of the service manager.
 const LAST_LOOK: Duration = Duration::from_millis(200);
 
-/// Why the loader cannot go on.
+/// The reason that the loader cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The process that inserts modules cannot be made.
+    /// The process that inserts modules cannot be created.
     #[error("cannot make the process that inserts modules")]
     Fork(#[source] io::Error),
     /// That process has ended before this one.
     #[error("the process that inserts modules has ended")]
     Inserter,
-    /// The sockets that were passed, or should have been, cannot be used.
+    /// The sockets from the service manager are missing or cannot be used.
     #[error("cannot use the sockets that were passed")]
     Activation(#[source] io::Error),
     /// A limit on the command line is invalid.
     #[error("invalid --limit, or RDMA_HOTPLUG_LIMITS")]
     Limits(#[source] LimitError),
-    /// What is not needed cannot be given up.
+    /// Unneeded privileges cannot be dropped.
     #[error("cannot give up what is not needed")]
     Sandbox(#[source] io::Error),
     /// The runtime, the threads, the signals or the varlink socket failed.
@@ -61,8 +62,8 @@ pub enum Error {
     Runtime(#[source] io::Error),
 }
 
-/// Serves until it is told to stop. Of the file system only what is `readable` is left. `link`
-/// leads to the inserting process.
+/// Serves until it receives the signal to stop. Restricts access to the file system to `readable`.
+/// `link` leads to the inserting process.
 ///
 /// # Errors
 /// See [`Error`].
@@ -76,23 +77,24 @@ pub fn main(config: &Config, readable: Readable, link: Link) -> Result<(), Error
     let admission = Admission {
         limits: Limits::parse(&config.limits).map_err(Error::Limits)?,
         peers: orchestrator(config).into_iter().collect(),
-        // Its unit has no user namespace: it sees the numbers as they are.
+        // The unit has no user namespace: the process sees the real user IDs.
         sock_diag: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::Runtime)?;
-    // Before there are threads: what these take away is taken from one thread and its children.
-    // What the system's own files keep from this user may forbid a module.
+    // Before other threads exist: these calls restrict one thread and its children.
+    // CAP_DAC_READ_SEARCH stays, because a system file that this user cannot read may forbid a
+    // module.
     capabilities::keep(CapabilitySet::DAC_READ_SEARCH).map_err(Error::Sandbox)?;
     sandbox::restrict_files(loader.readable.serving.paths()).map_err(Error::Sandbox)?;
     let (link, queue) = (Arc::new(link), Arc::new(Queue::new(MAX_REQUESTS)));
     let answers = start_threads(&loader, &link, &queue).map_err(Error::Runtime)?;
     let served = runtime.block_on(serve(config, endpoint, &loader, admission, queue, ended));
     let lost = loader.work.is_lost();
-    // The threads end with this process, whatever they wait for: none is inside of the kernel's
-    // finit_module(2). The inserting process ends by itself when the kernel has answered it.
+    // The threads end with this process, whatever they wait for: none is inside finit_module(2).
+    // The inserting process exits by itself when the kernel has finished its orders.
     loader.work.close();
     link.close();
     if !loader.work.is_in_flight() {
@@ -118,7 +120,7 @@ async fn serve(
     lifecycle::ready("waiting for requests");
     let idle = (config.idle > 0).then(|| Duration::from_secs(config.idle));
     tokio::select! {
-        // Whatever comes in, the end comes in its time.
+        // The deadline is checked first, so that no load of requests delays the end.
         biased;
         () = deadline.pass() => Ok(()),
         () = stop_when(ended) => Ok(()),
@@ -128,17 +130,17 @@ async fn serve(
     }
 }
 
-/// Has this process stop as the service manager would, once `ended` says so. Never completes.
+/// Stops this process as the service manager would, once `ended` is true. Never completes.
 async fn stop_when(mut ended: watch::Receiver<bool>) {
     let _ = ended.wait_for(|ended| *ended).await;
-    // On this thread, which alone does not block it.
+    // Raised on this thread, the only one that does not block the signal.
     if let Err(e) = raise(Signal::SIGTERM) {
         tracing::error!("cannot stop: {e}");
     }
     std::future::pending::<()>().await;
 }
 
-/// The time that a stop has.
+/// The time limit of a stop.
 struct Deadline {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
@@ -167,7 +169,8 @@ impl Deadline {
     }
 }
 
-/// The policy at the start. One that cannot be read allows nothing, and each refusal says why.
+/// Reads the policy at the start. A policy that cannot be read allows nothing, and each refusal
+/// gives the reason.
 fn policy(config: &Config) -> Policy {
     read_policy(&config.policy).unwrap_or_else(|e| {
         tracing::error!("nothing is allowed: cannot read the policy: {e}");
@@ -199,13 +202,13 @@ fn loader(config: &Config, readable: Readable, end: watch::Sender<bool>) -> Resu
     })
 }
 
-/// The kernel release whose modules are loaded.
+/// Returns the kernel release whose modules are loaded.
 #[must_use]
 pub fn release(config: &Config) -> String {
     config.release.clone().unwrap_or_else(running_release)
 }
 
-/// The release of the running kernel.
+/// Returns the release of the running kernel.
 #[must_use]
 pub fn running_release() -> String {
     rustix::system::uname()
@@ -214,7 +217,7 @@ pub fn running_release() -> String {
         .into_owned()
 }
 
-/// The orchestrator's user, when there is one.
+/// Returns the user of the orchestrator, if it exists.
 fn orchestrator(config: &Config) -> Option<u32> {
     let uid = user::uid(&config.orchestrator, &config.passwd);
     if uid.is_none() {
@@ -226,10 +229,10 @@ fn orchestrator(config: &Config) -> Option<u32> {
     uid
 }
 
-/// Starts the threads: one that plans, which waits for a disk at most, one that gives orders to
-/// the inserting process, and one that takes its answers. Returns when each is through with what
-/// the C library does first on a thread: some of it will be forbidden. What is returned ends when
-/// no more answers can come.
+/// Starts the threads: one plans, and waits only for the disk; one sends orders to the inserting
+/// process; one receives its results. Returns after each thread has completed the set-up by the C
+/// library, which uses system calls that will be forbidden. The returned channel closes when no
+/// more results can arrive.
 fn start_threads(
     loader: &Arc<Loader>,
     link: &Arc<Link>,
@@ -240,7 +243,7 @@ fn start_threads(
     let (planner, queue) = (Arc::clone(loader), Arc::clone(queue));
     spawn("plan", &started, move || {
         while let Some(next) = queue.next() {
-            // A panic must not leave all others without an answer.
+            // A panic must not leave the other requests without a reply.
             let answered = catch_unwind(AssertUnwindSafe(|| planner.answer(next)));
             if answered.is_err() {
                 tracing::error!("a question could not be answered");
@@ -258,7 +261,7 @@ fn start_threads(
     Ok(answers)
 }
 
-/// A thread that no signal reaches. Begins its work when all have `started`.
+/// Starts a thread with every signal blocked. It begins its work when all have `started`.
 fn spawn(
     name: &str,
     started: &Arc<Barrier>,

@@ -1,35 +1,35 @@
-//! What each of the loader's two processes takes from itself, once it has what it needs: on top of its
-//! unit's sandbox, and where it runs without one. Nothing here can be taken back. Must never give
-//! up what a later request, a log record or a stop still needs.
+//! The privileges that each of the loader's two processes drops once it is set up: in addition to
+//! the sandbox of its unit, and also without one. A dropped privilege cannot be regained. Must
+//! never drop a privilege that a later request, a log record or a stop still needs.
 
 use std::io;
 use std::path::Path;
 
 use interfaces::sandbox;
 
-/// The system calls that are left, one line a call.
+/// The system calls that stay allowed, one per line.
 const CALLS: &str = include_str!("../../deploy/seccomp/rdma-loader.calls");
 
-/// Leaves nothing of the file system but reading `readable`: files, and directories with all that
-/// is below them.
+/// Restricts access to the file system to reading `readable`: files, and directories with
+/// everything below them.
 ///
 /// # Errors
-/// When the kernel has Landlock and refuses.
+/// Fails if the kernel supports Landlock and refuses.
 pub fn restrict_files<'p>(readable: impl Iterator<Item = &'p Path>) -> io::Result<()> {
     Ok(sandbox::restrict_files(readable, [])?)
 }
 
-/// Which of the two processes is restricted.
+/// The process to restrict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
-    /// The one that callers are connected to. It makes no thread and inserts nothing.
+    /// The process that callers connect to. It creates no threads and inserts nothing.
     Serving,
-    /// The one that inserts modules. It makes a thread for each, and accepts no connection.
+    /// The process that inserts modules. It creates a thread for each, and accepts no connections.
     Inserting,
 }
 
 impl Process {
-    /// Its part in the file of system calls.
+    /// Returns the name of its section in the file of system calls.
     fn part(self) -> &'static str {
         match self {
             Self::Serving => "serve",
@@ -38,11 +38,11 @@ impl Process {
     }
 }
 
-/// Leaves the system calls that `process` needs. Every other one fails with `EPERM`, on all
-/// threads: never with `ENOSYS`, which would read as a kernel without modules.
+/// Restricts all threads to the system calls that `process` needs. Any other call fails with
+/// `EPERM`, never with `ENOSYS`, which would look like a kernel without modules.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub fn restrict_system_calls(process: Process) -> io::Result<()> {
     Ok(sandbox::restrict_system_calls(CALLS, process.part())?)
 }
@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs `test` on a thread that has given everything up.
+    /// Runs `test` on a thread with all restrictions.
     fn restricted<T: Send>(
         process: Process,
         readable: &[PathBuf],
@@ -142,8 +142,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::create_dir_all(at("etc/modprobe.d")).unwrap();
-        // Of root alone, as /etc/shadow and /etc/modprobe.d/CIS.conf are. CAP_DAC_READ_SEARCH,
-        // which root has, reads them both.
+        // Readable by root alone, as /etc/shadow and /etc/modprobe.d/CIS.conf are.
+        // CAP_DAC_READ_SEARCH, which root has, allows reading both.
         for name in ["etc/shadow", "etc/modprobe.d/CIS.conf", "etc/linked"] {
             fs::write(at(name), name).unwrap();
             fs::set_permissions(at(name), fs::Permissions::from_mode(0o600)).unwrap();
@@ -177,9 +177,8 @@ mod tests {
         }
     }
 
-    /// The errno of open_by_handle_at(2), which asks for CAP_DAC_READ_SEARCH and not for a path.
-    /// Without the filter the pointer that is none would be EFAULT, or EPERM without that
-    /// capability.
+    /// Returns the errno of open_by_handle_at(2), which needs CAP_DAC_READ_SEARCH and no path.
+    /// Without the filter the invalid pointer would give EFAULT, or EPERM without that capability.
     #[expect(unsafe_code, reason = "neither std nor rustix has it")]
     fn open_by_handle() -> Option<i32> {
         // SAFETY: the kernel checks the pointer, and writes nothing.

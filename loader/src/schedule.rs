@@ -1,35 +1,35 @@
-//! Which module to load next: every request's modules in the order that its plan demands,
-//! independent ones at the same time, the longest way to an answer first, and no module twice
-//! at once however many ask for it. Pure: who carries it out, and how long that takes, is not
-//! known here. Must never start what a module needs after the module.
+//! The choice of the next module to load: the modules of each request in the order of its plan,
+//! independent ones in parallel, the longest path to a result first. A module is never loaded twice
+//! at once, however many requests need it. Pure: the schedule does not know who executes a load and
+//! how long that takes. Must never start a dependency after the module that needs it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use interfaces::names::ModuleName;
 
-/// One request among all.
+/// The identifier of a request.
 pub type RequestId = u64;
 
-/// One module that a request wants in the kernel.
+/// A module that a request needs in the kernel.
 #[derive(Clone, Debug)]
 pub struct Node {
     /// The module.
     pub module: ModuleName,
-    /// How long its load may take, in any unit that is the same for all.
+    /// The estimated duration of its load, in any unit that is the same for all.
     pub weight: u64,
-    /// The earlier nodes, by their position, without which it cannot be loaded.
+    /// The positions of the earlier nodes that it cannot be loaded without.
     pub needs: Vec<usize>,
-    /// The earlier nodes that are to come before it, whatever becomes of them.
+    /// The positions of the earlier nodes that must end before it, with any outcome.
     pub after: Vec<usize>,
 }
 
-/// What became of a node.
+/// The outcome of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End<F> {
     /// It was live already.
     Live,
-    /// It was inserted, as this one of all insertions.
+    /// It was inserted, with its number among all insertions.
     Inserted(u64),
     /// It failed.
     Failed(F),
@@ -37,11 +37,11 @@ pub enum End<F> {
     Untried(usize),
 }
 
-/// The requests that are not answered yet.
+/// The requests without complete results.
 #[derive(Debug)]
 pub struct Schedule<F> {
     requests: BTreeMap<RequestId, Vec<Tracked<F>>>,
-    /// What can be started now, the longest way first.
+    /// The nodes that can be started now, the longest path first.
     ready: BTreeSet<(Reverse<u64>, RequestId, usize)>,
     running: BTreeSet<ModuleName>,
     next_id: RequestId,
@@ -52,7 +52,7 @@ pub struct Schedule<F> {
 struct Tracked<F> {
     module: ModuleName,
     needs: Vec<usize>,
-    /// Who waits for it.
+    /// The nodes that wait for it.
     before: Vec<usize>,
     waiting_for: usize,
     /// The weight of the heaviest chain of nodes that begins with it.
@@ -73,8 +73,8 @@ impl<F: Clone> Default for Schedule<F> {
 }
 
 impl<F: Clone> Schedule<F> {
-    /// Takes a request. What a node names as earlier has to stand before it in `nodes`; anything
-    /// else is as if it were not there.
+    /// Adds a request. The earlier nodes that a node names must precede it in `nodes`. Other
+    /// positions are ignored.
     pub fn add(&mut self, nodes: Vec<Node>) -> RequestId {
         let id = self.next_id;
         self.next_id += 1;
@@ -113,8 +113,8 @@ impl<F: Clone> Schedule<F> {
         id
     }
 
-    /// What to load now, if anything: a module of a request, by its position in it. It counts as
-    /// running until [`Self::done`].
+    /// Returns the module to load now, if there is one: a request, and the position of a node in
+    /// it. The module counts as running until [`Self::done`].
     pub fn start(&mut self) -> Option<(RequestId, usize)> {
         let mut ready = self.ready.iter();
         let (module, id, at) = ready.find_map(|(_, id, at)| {
@@ -125,9 +125,8 @@ impl<F: Clone> Schedule<F> {
         Some((id, at))
     }
 
-    /// Notes what became of a module that was started: inserted or live before, or failed. Every
-    /// request that had come to the point of starting it takes this for its own; these are
-    /// returned.
+    /// Records the outcome of a module that was started: inserted, live before, or failed. The
+    /// outcome applies to each request that was ready to start the module. Returns these requests.
     pub fn done(&mut self, module: &ModuleName, outcome: &Result<bool, F>) -> Vec<RequestId> {
         self.running.remove(module);
         let end = match outcome {
@@ -149,7 +148,7 @@ impl<F: Clone> Schedule<F> {
         concerned.into_iter().map(|(_, id, _)| id).collect()
     }
 
-    /// Ends a node, and with it what cannot be without it.
+    /// Ends a node. If it failed, also ends the nodes that cannot be loaded without it.
     fn end(&mut self, id: RequestId, at: usize, end: End<F>) {
         let Some(nodes) = self.requests.get_mut(&id) else {
             return;
@@ -183,20 +182,20 @@ impl<F: Clone> Schedule<F> {
         }
     }
 
-    /// What became of the nodes of a request so far, in their order.
+    /// Returns the outcomes of the nodes of a request so far, in order.
     pub fn ends(&self, id: RequestId) -> Vec<Option<&End<F>>> {
         let nodes = self.requests.get(&id);
         let nodes = nodes.into_iter().flatten();
         nodes.map(|node| node.end.as_ref()).collect()
     }
 
-    /// Forgets a request, and what of it was not started.
+    /// Removes a request and its nodes that were not started.
     pub fn remove(&mut self, id: RequestId) {
         self.requests.remove(&id);
         self.ready.retain(|(_, request, _)| *request != id);
     }
 
-    /// Whether no request is left.
+    /// Returns true if no request is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()

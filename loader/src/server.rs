@@ -1,5 +1,5 @@
-//! The loader's varlink methods: who may call, what is asked for, one answer a module. Must
-//! never load on the thread that serves.
+//! The varlink methods of the loader: access control, arguments, and one result for each module.
+//! Must never load on the thread that serves.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,14 +17,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::load::{Explanation, Loader, Queue, Request, busy, log_policy};
 use crate::questions::MAX_QUESTIONS;
 
-/// The most modules that one call may ask for.
+/// The maximum number of modules in one call.
 const MAX_MODULES: usize = 64;
-/// What is said where an answer should have come and did not.
+/// The message for a result that did not arrive.
 const BROKEN: &str = "the loader has failed on it; its log says how";
 /// The message for a call that is not answered in time before a stop.
 const STOPPING: &str = "the loader stops; what it has begun goes on: ask again";
 
-/// `org.rdmahotplug.Loader`.
+/// The service `org.rdmahotplug.Loader`.
 pub struct Server {
     loader: Arc<Loader>,
     orchestrator: Option<u32>,
@@ -33,8 +33,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `loader` to root and to the user `orchestrator`, when there is one. What takes a
-    /// look at disk goes to `queue`. Once `grace_is_over`, calls are answered as far as they are.
+    /// Creates the service of `loader` for root and the user `orchestrator`, if there is one.
+    /// Requests that read from disk go to `queue`. Once `grace_is_over`, calls return the results
+    /// that are available.
     pub fn new(
         loader: Arc<Loader>,
         orchestrator: Option<u32>,
@@ -121,11 +122,11 @@ impl Server {
         explained.map_err(|e| no_plan(&interfaces::log::Chain(&e).to_string()))
     }
 
-    /// Completes when a stop waits no longer for answers.
+    /// Completes when a stop no longer waits for results.
     fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut over = self.grace_is_over.clone();
         async move {
-            // An error means that nothing stops it any more: the process is about to end.
+            // An error means that no stop can arrive any longer: the process is about to exit.
             let _ = over.wait_for(|over| *over).await;
         }
     }
@@ -160,16 +161,16 @@ impl Asked {
     }
 }
 
-/// What came of waiting for one answer.
+/// The result of a wait for one module.
 enum Waited<T> {
     Answer(T),
-    /// The time is over.
+    /// The deadline has passed.
     TimedOut,
-    /// There are no more.
+    /// There are no more results.
     Ended,
 }
 
-/// The next answer, unless the time is over first or there are no more.
+/// Waits for the next result, until the deadline or the end of the results.
 async fn next_before<T>(
     deadline: Option<Instant>,
     results: &mut mpsc::UnboundedReceiver<T>,
@@ -185,7 +186,7 @@ async fn next_before<T>(
     }
 }
 
-/// Answers in the order of what was asked for.
+/// Builds a reply with the results in the order of the request.
 fn reply(mut results: Vec<(usize, ModuleResult)>) -> LoadReply {
     results.sort_by_key(|(position, _)| *position);
     LoadReply {
@@ -193,14 +194,14 @@ fn reply(mut results: Vec<(usize, ModuleResult)>) -> LoadReply {
     }
 }
 
-/// A caller's words, cut to what a log line should carry.
+/// Removes control characters from a caller's text, and cuts it to a length for the log.
 fn loggable(reason: &str) -> String {
     const MAX_CHARS: usize = 200;
     let printable = reason.chars().filter(|c| !c.is_control());
     printable.take(MAX_CHARS).collect()
 }
 
-/// All names are checked before anything is done for the first.
+/// Checks all names before anything is done for the first.
 fn validate(modules: &[String]) -> Result<Vec<ModuleName>, CallError> {
     if modules.len() > MAX_MODULES {
         return Err(CallError::invalid_parameter("modules"));
@@ -243,7 +244,7 @@ impl Service for Server {
 
     fn reload(&self) -> Option<String> {
         if self.loader.ends_outdated() {
-            // The next call starts a loader that may read what this one may not.
+            // The next call starts a loader that may read these files.
             return Some("there are other files to read: starting again".to_owned());
         }
         Some(match self.loader.reload() {

@@ -1,7 +1,7 @@
-//! Everything on disk that a plan depends on, as it was at one moment: depmod's index files,
-//! `modprobe.d(5)` and the kernel command line. Read again when any of it has changed. Must
-//! never give out a mixture of two generations, and never leave out a file that it cannot read:
-//! it might be the one that forbids something.
+//! All files that a plan depends on, as of one moment: depmod's index files, `modprobe.d(5)` and
+//! the kernel command line. They are read again when any of them has changed. Must never return a
+//! mixture of two generations, and never skip a file that it cannot read: it might be the one that
+//! forbids a module.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -20,20 +20,20 @@ use crate::plan::Indexes;
 const MAX_INDEX_LEN: u64 = 64 << 20;
 /// The longest configuration file that is read, in bytes.
 const MAX_CONFIG_LEN: u64 = 16 << 20;
-/// The most configuration files that are read.
+/// The maximum number of configuration files.
 const MAX_CONFIG_FILES: usize = 10_000;
-/// A file that changed less than this before it was read may change again without its times
-/// showing it: the kernel's clock for them ticks.
+/// The margin for coarse file timestamps: a file that changed less than this before it was read may
+/// change again with the same timestamps.
 const TICK: Duration = Duration::from_millis(100);
 
-/// For this long after an index was written, indexes without depmod's last file are taken for
-/// half-written. Depmod takes seconds, on a slow disk.
+/// The time after the last write of an index in which indexes without depmod's last file count as
+/// half-written. On a slow disk, depmod needs seconds.
 const DEPMOD: Duration = Duration::from_secs(60);
 
-/// The most lines that are told of when they mean nothing.
+/// The maximum number of invalid lines that are logged.
 const MAX_TOLD: usize = 20;
 
-/// The indexes that are read, in the order in which depmod writes them...
+/// The indexes that are read, in the order in which depmod writes them.
 const INDEXES: [&str; 5] = [
     "modules.dep.bin",
     "modules.alias.bin",
@@ -41,11 +41,10 @@ const INDEXES: [&str; 5] = [
     "modules.builtin.bin",
     "modules.builtin.alias.bin",
 ];
-/// ...and the last file that it writes (`tools/depmod.c`). Each takes the place of the one before by
-/// rename(2).
+/// The last file that depmod writes (`tools/depmod.c`). depmod replaces each file with rename(2).
 const LAST_INDEX: &str = "modules.devname";
 
-/// modprobe's directories, in the order of their precedence.
+/// The directories of modprobe, in the order of their precedence.
 pub const MODPROBE_D: [&str; 5] = [
     "/etc/modprobe.d",
     "/run/modprobe.d",
@@ -54,41 +53,41 @@ pub const MODPROBE_D: [&str; 5] = [
     "/lib/modprobe.d",
 ];
 
-/// Why what is on disk cannot be used.
+/// The reason that the files on disk cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// A file or directory cannot be read.
     #[error("{}", .0.display())]
     Read(PathBuf, #[source] io::Error),
-    /// An index file is no index.
+    /// An index file is invalid.
     #[error("{}", .0.display())]
     Index(PathBuf, #[source] IndexError),
-    /// A file is longer than anything that is meant.
+    /// A file is longer than the limit.
     #[error("{} is longer than {} bytes", .0.display(), .1)]
     TooLong(PathBuf, u64),
-    /// There are more files than anybody means.
+    /// There are more files than the limit.
     #[error("{}: more than {MAX_CONFIG_FILES} configuration files", .0.display())]
     TooMany(PathBuf),
-    /// Something kept changing while it was read.
+    /// The files kept changing while they were read.
     #[error("{}: it keeps changing", .0.display())]
     Changing(PathBuf),
 }
 
-/// Why what the indexes do not name may be there nevertheless.
+/// The reason that a module may exist although the indexes do not name it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
     /// There is no index of modules.
     #[error("{} is not there: are the modules of this kernel installed, and has depmod been run?", .0.display())]
     Absent(PathBuf),
-    /// Depmod has written some of its files, and not yet the last one.
+    /// depmod has written some of its files, and not yet the last one.
     #[error("depmod is writing the files in {}", .0.display())]
     BeingWritten(PathBuf),
 }
 
-/// Where to read from.
+/// The paths to read from.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// Symbolic links are followed as seen from inside of this directory, when there is one.
+    /// The root for the resolution of symbolic links, if there is one.
     pub root: Option<PathBuf>,
     /// The module tree, `/lib/modules/RELEASE`.
     pub module_tree: PathBuf,
@@ -96,33 +95,33 @@ pub struct Sources {
     pub modprobe_d: Vec<PathBuf>,
     /// The kernel command line.
     pub command_line: PathBuf,
-    /// Who reads it.
+    /// The reader.
     pub reader: Reader,
 }
 
-/// Who reads: the two differ where one must be modprobe's equal and the other a guard.
+/// The reader of a snapshot. One must match modprobe, the other must refuse in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
-    /// Somebody who wants modprobe's plans. What the opt-in file blacklists is blacklisted, and
-    /// where there is no command line, it says nothing.
+    /// A program that needs modprobe's plans. The blacklist of the opt-in file applies, and a
+    /// missing command line is empty.
     Modprobe,
-    /// The service. The opt-in file says nothing to it, and without a command line it does not
-    /// know what that forbids.
+    /// The service. The blacklist of the opt-in file does not apply. A missing command line is an
+    /// error, because it might forbid a module.
     Loader,
 }
 
-/// What was on disk at one moment.
+/// The files on disk at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// depmod's files.
+    /// The index files of depmod.
     pub indexes: Indexes,
     /// `modprobe.d(5)` and the kernel command line.
     pub config: Config,
     generation: Generation,
 }
 
-/// What tells one generation of everything from another: each file and directory, and the
-/// content of the command line, which has no time.
+/// The version of all files: the stamp of each file and directory, and the content of the command
+/// line, which has no timestamp.
 #[derive(Debug, PartialEq, Eq)]
 struct Generation {
     stamps: Vec<(PathBuf, Option<Stamp>)>,
@@ -131,8 +130,7 @@ struct Generation {
     command_line: Vec<u8>,
 }
 
-/// What tells one generation of a file from another: device, inode, modification and change
-/// time, size.
+/// The version of one file: device, inode, modification and change time, size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     file: (u64, u64),
@@ -152,14 +150,14 @@ impl Stamp {
     }
 }
 
-/// The snapshot of now, kept for as long as it is true.
+/// The cache of the current snapshot.
 pub struct Snapshots {
     sources: Sources,
     kept: Mutex<Option<Arc<Snapshot>>>,
 }
 
 impl Snapshots {
-    /// Of `sources`. Nothing is read yet.
+    /// Creates a cache of `sources`. Reads nothing yet.
     #[must_use]
     pub fn new(sources: Sources) -> Self {
         Self {
@@ -168,10 +166,10 @@ impl Snapshots {
         }
     }
 
-    /// Everything as it is now.
+    /// Returns the current snapshot. Reads the files only if they have changed.
     ///
     /// # Errors
-    /// When something of it cannot be read.
+    /// Fails if any of them cannot be read.
     pub fn current(&self) -> Result<Arc<Snapshot>, SnapshotError> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let before = SystemTime::now();
@@ -193,7 +191,7 @@ impl Snapshots {
 }
 
 impl Snapshot {
-    /// Whether the indexes name everything that there is, or why that is not known.
+    /// Returns the reason that the indexes may be incomplete, or `None` if they are complete.
     #[must_use]
     pub fn doubt(&self, module_tree: &Path, now: SystemTime) -> Option<Doubt> {
         if self.indexes.dependencies.is_none() {
@@ -205,8 +203,8 @@ impl Snapshot {
 }
 
 impl Generation {
-    /// Whether depmod may be at work: an index is newer than what is written last, and was written a
-    /// moment ago. A tree that was copied can have its files in any order for good.
+    /// Returns true if depmod may be running: an index is newer than the last file, and was written
+    /// a moment ago. In a copied tree, the order of the files may be wrong permanently.
     fn is_half_written(&self, module_tree: &Path, now: SystemTime) -> bool {
         let modified = |name: &str| {
             let path = module_tree.join(name);
@@ -221,13 +219,14 @@ impl Generation {
         let age = written.ok().and_then(|written| now.checked_sub(written));
         let is_behind = match modified(LAST_INDEX) {
             Some(last) => last < newest,
-            // The first time, or a tree that somebody put together: every plan needs the aliases.
+            // The first run of depmod, or a tree that was put together by hand: every plan needs
+            // the aliases.
             None => modified("modules.alias.bin").is_none(),
         };
         is_behind && age.is_some_and(|age| age < DEPMOD)
     }
 
-    /// Whether nothing of it has changed in the last `tick` before `now`.
+    /// Returns true if nothing has changed in the last `tick` before `now`.
     fn is_older_than(&self, now: SystemTime, tick: Duration) -> bool {
         let limit = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let limit = limit.saturating_sub(tick);
@@ -244,12 +243,12 @@ impl Sources {
     /// Reads everything once.
     ///
     /// # Errors
-    /// When something of it cannot be read.
+    /// Fails if any of it cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
         self.read(self.generation()?)
     }
 
-    /// Reads what is of `generation`, or of a later one when that has come meanwhile.
+    /// Reads the files of `generation`, or of a later one that has replaced it.
     fn read(&self, mut generation: Generation) -> Result<Snapshot, SnapshotError> {
         const ATTEMPTS: usize = 5;
         for _ in 0..ATTEMPTS {
@@ -282,7 +281,7 @@ impl Sources {
                 .map(Some)
                 .map_err(|e| SnapshotError::Index(path.to_owned(), e))
         };
-        // Depmod leaves these empty where the kernel's package has no modules.builtin.
+        // depmod leaves these empty if the kernel's package has no modules.builtin.
         let read_unless_empty = |path: &Path| match fs::metadata(self.inside(path)) {
             Ok(metadata) if metadata.is_file() && metadata.len() == 0 => Ok(None),
             _ => read(path),
@@ -311,7 +310,7 @@ impl Sources {
         Ok(config)
     }
 
-    /// The configuration files in the order in which they count.
+    /// Returns the configuration files in the order in which they count.
     fn config_files(&self) -> Result<Vec<PathBuf>, SnapshotError> {
         let mut directories = Vec::new();
         for directory in &self.modprobe_d {
@@ -371,10 +370,10 @@ impl Sources {
         }
     }
 
-    /// The content of a file, or nothing when it is not there.
+    /// Returns the content of a file, or `None` if it does not exist.
     ///
-    /// Read into memory rather than mapped: a file that is cut while it is mapped kills its
-    /// reader with SIGBUS. `O_NONBLOCK`: a FIFO in its place must not hold anybody.
+    /// The file is read into memory rather than mapped: if a mapped file is truncated, its reader
+    /// gets SIGBUS. `O_NONBLOCK`: a FIFO in its place must not block the caller.
     fn read_file(&self, path: &Path, max: u64) -> Result<Option<Vec<u8>>, SnapshotError> {
         let wrong = |e| SnapshotError::Read(path.to_owned(), e);
         let opened = File::options()
@@ -387,7 +386,7 @@ impl Sources {
             Err(e) => return Err(wrong(e)),
         };
         let kind = file.metadata().map_err(wrong)?.file_type();
-        // A link to /dev/null is how a file is masked.
+        // A link to /dev/null masks a file.
         if !kind.is_file() && !kind.is_char_device() {
             return Err(wrong(io::ErrorKind::InvalidInput.into()));
         }
@@ -399,22 +398,22 @@ impl Sources {
         Ok(Some(bytes))
     }
 
-    /// Where `path` really is: itself, or seen from inside of the root.
+    /// Returns the real location of `path`: itself, or as seen from inside the root.
     fn inside(&self, path: &Path) -> PathBuf {
         let Some(root) = &self.root else {
             return path.to_owned();
         };
         resolve_inside(root, path).unwrap_or_else(|_| {
-            // Not there, which whoever opens this finds as well.
+            // It does not exist. The caller's open(2) fails with the same result.
             root.join(path.strip_prefix("/").unwrap_or(path))
         })
     }
 }
 
-/// Follows the links of `path` with `root` as their root (`RESOLVE_IN_ROOT`, `openat2(2)`).
+/// Resolves the links of `path` with `root` as their root (`RESOLVE_IN_ROOT`, `openat2(2)`).
 ///
 /// # Errors
-/// When there is nothing at `path`.
+/// Fails if there is nothing at `path`.
 pub fn resolve_inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
     let directory = File::open(root)?;
     let flags = OFlags::PATH | OFlags::CLOEXEC;

@@ -1,6 +1,6 @@
-//! What is to become of one name that was asked for, before the kernel is asked. Pure: what is
-//! live and what is on disk are arguments. Must never say yes where the policy, the
-//! administrator's lines or the kernel's own command line say no.
+//! The verdict on a requested name, before the kernel receives anything. Pure: the live modules and
+//! the files on disk are arguments. Must never accept a name where the policy, the administrator's
+//! lines or the kernel's own command line forbid it.
 
 use interfaces::loader::{Denier, ModuleResult, ModuleState, Outcome};
 use nix::errno::Errno;
@@ -10,15 +10,15 @@ use crate::plan::{Action, Plan, Step};
 use crate::policy::Policy;
 use crate::snapshot::Doubt;
 
-/// Everything that a verdict depends on, beside the plans.
+/// The inputs of a verdict besides the plans.
 pub struct Facts<'f> {
-    /// Whether a module may be loaded: a policy file names it, or something that needs it.
+    /// The check that a policy file names a module, or one that needs it.
     pub allowed: &'f dyn Fn(&[u8]) -> bool,
-    /// What the administrator and the boot loader say.
+    /// The settings of the administrator and the boot loader.
     pub config: &'f Config,
-    /// Whether a module is in the kernel.
+    /// The lookup of the state of a module in the kernel.
     pub state: &'f dyn Fn(&str) -> ModuleState,
-    /// Whether a module's file is there.
+    /// The check that a module's file exists.
     pub exists: &'f dyn Fn(&[u8]) -> bool,
 }
 
@@ -31,13 +31,13 @@ fn denied(name: &str, by: Denier, module: &str, message: String) -> ModuleResult
     because_of(module, result)
 }
 
-/// Names the module, unless it is the one that was asked for.
+/// Names the module responsible, unless it is the requested one.
 fn because_of(module: &str, result: ModuleResult) -> ModuleResult {
     let culprit = (result.module != module).then(|| module.to_owned());
     ModuleResult { culprit, ..result }
 }
 
-/// Names the line.
+/// Names the line responsible.
 fn written_in(source: &Source, result: ModuleResult) -> ModuleResult {
     let source = Some(source.to_string());
     ModuleResult { source, ..result }
@@ -50,7 +50,7 @@ fn missing(name: &str, message: String) -> ModuleResult {
     }
 }
 
-/// The answer in the place of `missing` where the indexes are not to be relied on.
+/// Returns the result that replaces `missing` if the indexes are not reliable.
 #[must_use]
 pub fn unknown(name: &str, doubt: &Doubt) -> ModuleResult {
     ModuleResult {
@@ -59,20 +59,21 @@ pub fn unknown(name: &str, doubt: &Doubt) -> ModuleResult {
     }
 }
 
-/// The name as text. What is not UTF-8 is no module of any kernel, and can only be shown.
+/// Converts a name to text. A name that is not UTF-8 is not a module of any kernel, and is only
+/// shown.
 #[must_use]
 pub fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-/// Whether a step has nothing left to do.
+/// Returns true if a step has nothing left to do.
 #[must_use]
 pub fn is_done(step: &Step, state: &dyn Fn(&str) -> ModuleState) -> bool {
     step.action == Action::Builtin || state(&text(&step.module)) == ModuleState::Live
 }
 
-/// Judges a name by the plans of the modules that it stands for: its answer, or `loaded`, when
-/// all that is left is to do it.
+/// Judges a name by the plans of the modules that it stands for. Returns its final result, or
+/// `loaded` if only the load itself is left to do.
 #[must_use]
 pub fn judge(name: &str, plans: &[Plan], facts: &Facts<'_>) -> ModuleResult {
     ModuleResult {
@@ -81,7 +82,7 @@ pub fn judge(name: &str, plans: &[Plan], facts: &Facts<'_>) -> ModuleResult {
     }
 }
 
-/// The modules that a name stands for, where it stands for any that can be loaded.
+/// Returns the modules that a name stands for, if any of them can be loaded.
 fn stands_for(
     name: &str,
     plans: &[Plan],
@@ -97,7 +98,7 @@ fn stands_for(
 
 fn judge_plans(name: &str, plans: &[Plan], facts: &Facts<'_>) -> ModuleResult {
     if plans.is_empty() {
-        // Whoever has loaded it, and from wherever.
+        // It is live, whoever loaded it and from wherever.
         if (facts.state)(name) == ModuleState::Live {
             return ModuleResult::new(name, Outcome::AlreadyLoaded);
         }
@@ -107,9 +108,9 @@ fn judge_plans(name: &str, plans: &[Plan], facts: &Facts<'_>) -> ModuleResult {
     if plans.iter().all(is_builtin) {
         return ModuleResult::new(name, Outcome::Builtin);
     }
-    // All or nothing: an alias of several modules must not load the half that is allowed.
+    // All or nothing: an alias of several modules must not load only those that are allowed.
     for plan in plans {
-        // The policy is about what would be inserted. What is live is live.
+        // The policy applies to modules that would be inserted. A live module stays live.
         let inserts = !is_builtin(plan) && !target_is_done(plan, facts.state);
         if inserts && !(facts.allowed)(&plan.module) {
             let module = text(&plan.module);
@@ -119,7 +120,7 @@ fn judge_plans(name: &str, plans: &[Plan], facts: &Facts<'_>) -> ModuleResult {
         }
     }
     for plan in plans {
-        // As in modprobe, what is there is there, whoever forbids it.
+        // As in modprobe, a ban has no effect on a live module.
         if target_is_done(plan, facts.state) {
             continue;
         }
@@ -135,7 +136,7 @@ fn judge_plans(name: &str, plans: &[Plan], facts: &Facts<'_>) -> ModuleResult {
     ModuleResult::new(name, outcome)
 }
 
-/// Whether the module that a plan is for has nothing left to do.
+/// Returns true if the module that a plan is for has nothing left to do.
 #[must_use]
 pub fn target_is_done(plan: &Plan, state: &dyn Fn(&str) -> ModuleState) -> bool {
     let target = plan.steps.iter().find(|step| step.module == plan.module);
@@ -146,7 +147,7 @@ fn is_builtin(plan: &Plan) -> bool {
     matches!(plan.steps.as_slice(), [step] if step.action == Action::Builtin)
 }
 
-/// Who or what is against a plan, when anybody is.
+/// Returns the refusal of a plan, if anything forbids it.
 fn refusal(name: &str, plan: &Plan, facts: &Facts<'_>) -> Option<ModuleResult> {
     let module = text(&plan.module);
     if let Some(source) = &plan.blacklisted {
@@ -172,7 +173,8 @@ fn step_refusal(name: &str, step: &Step, facts: &Facts<'_>) -> Option<ModuleResu
     }
     match &step.action {
         Action::Install(line) => Some(install_refusal(name, &module, line)),
-        // modprobe forgets the install line of what has soft dependencies. A ban is a ban.
+        // modprobe ignores the install line of a module with soft dependencies. Here a ban is a
+        // ban.
         Action::Insert(path) => match facts.config.install_command(&step.module) {
             Some(line) => Some(install_refusal(name, &module, line)),
             None if (facts.exists)(path) => None,
@@ -203,8 +205,8 @@ fn install_refusal(name: &str, module: &str, line: &Command) -> ModuleResult {
     written_in(source, result)
 }
 
-/// Whether a module may come along as a soft dependency: where it would be loaded if it were
-/// asked for, with the modules of `needs`, which it cannot be loaded without.
+/// Returns true if a module may be loaded as a soft dependency: it would be loaded on request, with
+/// the modules of `needs`, which it cannot be loaded without.
 #[must_use]
 pub fn admits(module: &[u8], needs: &[Vec<u8>], policy: &Policy, config: &Config) -> bool {
     policy.allowance(module).is_some()
@@ -213,13 +215,13 @@ pub fn admits(module: &[u8], needs: &[Vec<u8>], policy: &Policy, config: &Config
         && !needs.iter().any(|needed| is_banned(needed, config))
 }
 
-/// Whether a line keeps a module from being inserted for whatever reason. A blacklist line does not.
+/// Returns true if a line forbids every insertion of a module. A blacklist line does not.
 fn is_banned(module: &[u8], config: &Config) -> bool {
     config.install_command(module).is_some()
         || config.kernel_blacklist.iter().any(|name| name == module)
 }
 
-/// Whether a command does nothing but keep a module out, as hardening guides write it.
+/// Returns true if a command only keeps a module out, as hardening guides write it.
 fn is_ban(command: &[u8]) -> bool {
     let command = command.trim_ascii();
     [
@@ -231,9 +233,9 @@ fn is_ban(command: &[u8]) -> bool {
     .contains(&command)
 }
 
-/// What an errno of `finit_module(2)` means for a person, where its own text does not say it.
-/// From the man page, the kernel's `kernel/module/main.c`, and what Debian's kernel was seen to
-/// answer.
+/// Returns the meaning of an errno of `finit_module(2)` for people, if its own text does not give
+/// it. The sources are the man page, the kernel's `kernel/module/main.c`, and the observed results
+/// of Debian's kernel.
 #[must_use]
 pub fn meaning(errno: Errno) -> &'static str {
     match errno {

@@ -1,4 +1,5 @@
-//! The kernel command line: any bytes. Nothing is taken from it that does not stand in it.
+//! Fuzzes the kernel command line with arbitrary bytes. The parser returns only text that is in the
+//! line.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,8 @@
-//! Module files: the first byte says what the kernel decompresses and how the rest is compressed
-//! for the second part. The rest is any file, first as it is, then compressed. What the kernel
-//! takes itself is left alone; what was compressed comes back as it was, and an archive that is
-//! cut is an error or the whole.
+//! Fuzzes the decompression of module files. The first byte selects the format that the kernel
+//! decompresses, and the format that the second part compresses with. The rest is the content of a
+//! file, first as is, then compressed. A file that the kernel decompresses is passed unchanged. A
+//! compressed file decompresses to its content. A truncated archive gives an error or the whole
+//! content.
 #![no_main]
 
 use std::fs::File;
@@ -28,7 +29,7 @@ fn file(content: &[u8]) -> File {
     file
 }
 
-/// What the kernel is given of a file with this content, and the flags.
+/// Returns the bytes that the kernel receives for a file with this content, and the flags.
 fn given(content: &[u8], kernel: Compression) -> Option<(Vec<u8>, i32)> {
     let (mut given, flags) = for_kernel(file(content), kernel).ok()?;
     assert!(given.metadata().unwrap().len() <= MAX_LEN.max(content.len() as u64));
@@ -80,7 +81,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(found != Compression::None && found != kernel);
     }
 
-    // A file that is not compressed may look as if it were.
+    // Uncompressed content may look like an archive.
     if format != Compression::None || found == Compression::None {
         let archive = compressed(content, format);
         let whole = given(&archive, Compression::None);

@@ -1,5 +1,5 @@
-//! The index reader: a length, a text of that length, and a file. Whatever the file is, each
-//! search comes to an end, and what is found stands in the file.
+//! Fuzzes the index reader. The input is a length, a text of that length, and a file. For any file,
+//! each search terminates, and returns only values that are in the file.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,6 @@
-//! modprobe.d(5): any file, and plans with it for modules of a real kernel and for the words in
-//! it. Each plan comes to an end, has what is asked for in it, and orders nothing in circles.
+//! Fuzzes modprobe.d(5). The input is any file. Plans are made with it for modules of a real kernel
+//! and for words of the file. Each plan terminates, contains the requested module, and has no
+//! cyclic order.
 #![no_main]
 
 use std::path::Path;

@@ -1,6 +1,7 @@
-//! The verdict on plans, policies, configurations and kernels, all of them by chance over a few
-//! names. It says yes only where the module is there already, or a policy file names it and nothing
-//! forbids a step that is open; it depends on nothing that is done; it has a reason wherever it says no.
+//! Fuzzes the verdict with random plans, policies, configurations and kernels over a few names. The
+//! verdict accepts only a module that is already in the kernel, or one that a policy file names and
+//! of which no pending step is forbidden. Completed steps do not affect it. Each refusal has a
+//! reason.
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,13 +16,13 @@ use loader::plan::{Action, Plan, Step};
 use loader::policy::Policy;
 use loader::verdict::{Facts, judge};
 
-/// The last is no name that a module can have.
+/// Names of modules. The last one is not a valid name.
 const NAMES: [&[u8]; 6] = [
     b"ib_core", b"ib_cm", b"rdma_cm", b"ib_umad", b"evil", b"\xff",
 ];
 const WORDS: [&str; 6] = ["ib_core", "ib-cm", "rdma_cm", "ib_umad", "evil", "*"];
 
-/// All that a verdict follows from.
+/// The inputs of a verdict.
 struct Case {
     policy: Policy,
     allowed: BTreeSet<&'static [u8]>,
@@ -61,7 +62,7 @@ fn any(input: &mut Unstructured<'_>) -> Result<Case> {
     let text = format!("[[allow]]\npurpose = \"any\"\nmodules = [{quoted}]\n");
     policy.add(Path::new("any.toml"), &text);
     assert!(policy.refused().is_empty());
-    // What is no name can be in no policy.
+    // A policy cannot contain an invalid name.
     allowed.retain(|name| str::from_utf8(name).is_ok());
 
     let mut config = Config::default();
@@ -144,18 +145,18 @@ impl Case {
         state == Some(&ModuleState::Live)
     }
 
-    /// Whether the step has nothing left to do.
+    /// Returns true if the step has nothing left to do.
     fn is_done(&self, step: &Step) -> bool {
         step.action == Action::Builtin || self.is_live(&step.module)
     }
 
-    /// Whether the module that a plan is for has nothing left to do.
+    /// Returns true if the module that a plan is for has nothing left to do.
     fn target_is_done(&self, plan: &Plan) -> bool {
         let mut target = plan.steps.iter().filter(|step| step.module == plan.module);
         target.next().is_some_and(|step| self.is_done(step))
     }
 
-    /// Whether nothing stands against a step that is not done.
+    /// Returns true if nothing forbids a step that is not done.
     fn is_free(&self, step: &Step) -> bool {
         let there = match &step.action {
             Action::Insert(path) => !self.missing.contains(path.as_slice()),
@@ -168,7 +169,7 @@ impl Case {
     }
 }
 
-/// Whether a plan needs nothing because its module is a part of the kernel.
+/// Returns true if a plan needs no action because its module is built into the kernel.
 fn is_builtin(plan: &Plan) -> bool {
     matches!(plan.steps.as_slice(), [step] if step.action == Action::Builtin)
 }
@@ -203,13 +204,13 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
-    // Where everything is live, nothing can be against it.
+    // If all modules are live, no rule can deny the request.
     let live = case.states.keys().map(|name| (*name, ModuleState::Live));
     let live = case.judge(&live.collect());
     if yes && case.plans.iter().all(|plan| plan.module != b"\xff") {
         assert_ne!(live.outcome, Outcome::Denied);
     }
-    // Without a policy, nothing but what is there already.
+    // Without a policy, only modules that are already in the kernel are accepted.
     let nothing = Policy::default();
     let case = Case {
         policy: nothing,

@@ -1,4 +1,4 @@
-//! The index reader against files that depmod made, and against files that nobody should.
+//! Tests of the index reader with files from depmod, and with hostile files.
 
 use super::*;
 
@@ -77,7 +77,7 @@ fn another_magic_or_format_is_refused() {
     assert_eq!(Index::parse(newer).unwrap_err(), IndexError::Version(3));
 }
 
-/// A header and one node whose only child, for `*`, is the node itself.
+/// Returns a header and one node whose only child, for `*`, is the node itself.
 fn endless() -> Vec<u8> {
     let mut bytes = [MAGIC.to_be_bytes(), 0x0002_0001u32.to_be_bytes()].concat();
     let itself = HAS_CHILDREN | 12;
@@ -102,6 +102,6 @@ fn a_count_of_values_beyond_the_file_is_corrupt() {
     bytes.extend(*b"\0\0\0\0value\0");
     let index = Index::parse(bytes).unwrap();
     assert_eq!(index.matches(b""), Err(IndexError::Corrupt));
-    // One that is asked for the first value alone never sees the rest.
+    // `find` reads only the first value and never sees the rest.
     assert_eq!(index.find(b""), Ok(Some(&b"value"[..])));
 }

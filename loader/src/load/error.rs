@@ -1,4 +1,4 @@
-//! Why there is nothing to judge. Must never lose which file or module it was.
+//! The reasons that a name cannot be judged. Must never lose the file or module concerned.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,26 +6,26 @@ use std::path::PathBuf;
 use crate::plan::PlanError;
 use crate::snapshot::SnapshotError;
 
-/// Why there is nothing to judge.
+/// The reason that a name cannot be judged.
 #[derive(Debug, thiserror::Error)]
 pub enum Unplanned {
-    /// What is on disk cannot be used.
+    /// The files on disk cannot be used.
     #[error("what is on disk cannot be used, and might forbid it")]
     Snapshot(#[from] SnapshotError),
-    /// What is in the kernel cannot be told.
+    /// The modules in the kernel cannot be determined.
     #[error("{} is not there: is sysfs mounted?", .0.display())]
     NoSysfs(PathBuf),
     /// There is no plan.
     #[error("it cannot be planned")]
     Plan(#[from] PlanError),
-    /// It came after the start, and this process may not read it.
+    /// A file appeared after the start, and this process may not read it.
     #[error("{} has come, or leads elsewhere, since the loader started; the loader starts again: \
              ask again", .0.display())]
     Outdated(PathBuf),
 }
 
 impl Unplanned {
-    /// The file that this process may not read, when that is why.
+    /// Returns the file that this process may not read, if that is the reason.
     #[must_use]
     pub fn unreadable(&self) -> Option<PathBuf> {
         match self {
@@ -39,7 +39,7 @@ impl Unplanned {
         }
     }
 
-    /// Whether the next start of the loader has another answer.
+    /// Returns true if the next start of the loader may give another result.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Outdated(_))

@@ -1,5 +1,5 @@
-//! The modules of one request, each once, with what has to come before it. Must never order
-//! one after another that comes later: a graph without that has no circles.
+//! The modules of one request, each once, with the modules that must precede it. Must never order a
+//! module after a later one: without such an edge the graph has no cycles.
 
 use std::collections::HashMap;
 
@@ -18,12 +18,12 @@ pub struct Insertion {
     pub parameters: Vec<u8>,
 }
 
-/// What one name needs, by its position among the nodes.
+/// The nodes that one name needs, by position.
 #[derive(Default)]
 pub struct Placed {
-    /// All that is inserted for it.
+    /// All nodes that are inserted for it.
     pub nodes: Vec<usize>,
-    /// What must not fail: the modules that the name stands for.
+    /// The nodes that must not fail: the modules that the name stands for.
     pub required: Vec<usize>,
 }
 
@@ -36,11 +36,12 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Adds what the plans of one name have open; all of it, or nothing. With `ordered`,
-    /// everything new comes after all that is there.
+    /// Adds the pending steps of the plans of one name: all of them, or none. With `ordered`, all
+    /// new nodes come after all existing ones.
     ///
     /// # Errors
-    /// A sentence, when a plan names what is no module, or an index cannot be trusted.
+    /// Returns a message if a plan contains an invalid module name, or if an index cannot be
+    /// trusted.
     pub fn add(
         &mut self,
         plans: &[Plan],
@@ -51,7 +52,7 @@ impl Graph {
         let before = self.nodes.len();
         let mut placed = Placed::default();
         for plan in plans {
-            // What is there is left alone, with all that would come along with it.
+            // A plan whose target is live is skipped, soft dependencies included.
             if !verdict::target_is_done(plan, state) {
                 let ordered = if ordered { before } else { 0 };
                 if let Err(message) = self.add_plan(plan, planner, ordered, state, &mut placed) {
@@ -67,7 +68,7 @@ impl Graph {
         Ok(placed)
     }
 
-    /// Adds one plan. Everything new comes after the first `earlier` nodes.
+    /// Adds one plan. All new nodes come after the first `earlier` nodes.
     fn add_plan(
         &mut self,
         plan: &Plan,
@@ -76,11 +77,12 @@ impl Graph {
         state: &dyn Fn(&str) -> ModuleState,
         placed: &mut Placed,
     ) -> Result<(), String> {
-        // Where each step of the plan is among the nodes, if it has anything to do.
+        // The node of each step of the plan, if the step has anything to do.
         let mut steps: Vec<Option<usize>> = Vec::new();
         for step in &plan.steps {
             let Action::Insert(path) = &step.action else {
-                // A soft dependency that cannot be had; what is required was judged.
+                // Built in, or a soft dependency that cannot be inserted: required steps have been
+                // judged.
                 steps.push(None);
                 continue;
             };

@@ -1,6 +1,6 @@
-//! Between the schedule and the inserting process: orders out, answers in, and what the kernel is
-//! at meanwhile. Must never hold the lock of the state while it sends, nor let a module whose
-//! initialisation hangs keep back one that does not need it.
+//! The connection between the schedule and the inserting process: sends orders, receives results,
+//! and tracks the modules that the kernel initialises. Must never hold the lock of the state while
+//! it sends, nor let a module whose initialisation hangs delay one that does not need it.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::link::Link;
 use crate::message::{Answer, Failure, MessageError, Order, Outcome};
 use crate::schedule::Node;
 
-/// A load that takes longer than this is worth a line in the log, in µs.
+/// The time after which a load in progress is logged, in µs.
 const LONG: i64 = 30_000_000;
 
-/// What is under way, and who waits for it.
+/// The work in progress, and the requests that wait for it.
 #[derive(Default)]
 pub struct Work {
     state: Mutex<State>,
@@ -32,12 +32,12 @@ impl Work {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether as many requests wait for modules as may.
+    /// Returns true if the maximum number of requests wait for modules.
     pub(super) fn is_full(&self) -> bool {
         self.state().tickets.len() >= MAX_REQUESTS
     }
 
-    /// Takes a request and the modules that it waits for.
+    /// Adds a request and the modules that it waits for.
     pub(super) fn add(&self, nodes: Vec<Node>, ticket: Ticket) {
         let mut state = self.state();
         let id = state.schedule.add(nodes);
@@ -47,18 +47,18 @@ impl Work {
         self.changed.notify_all();
     }
 
-    /// Whether something is under way.
+    /// Returns true if any work is in progress.
     pub fn is_busy(&self) -> bool {
         let state = self.state();
         !state.schedule.is_empty() || !state.in_flight.is_empty()
     }
 
-    /// Whether the kernel is at work for this loader.
+    /// Returns true if the kernel is initialising a module for this loader.
     pub fn is_in_flight(&self) -> bool {
         !self.state().in_flight.is_empty()
     }
 
-    /// What the kernel initialises now, the longest first.
+    /// Returns the modules that the kernel is initialising, the oldest first.
     pub fn loading(&self) -> Vec<Loading> {
         let state = self.state();
         let loading = state.in_flight.values().map(|in_flight| Loading {
@@ -68,21 +68,21 @@ impl Work {
         loading.collect()
     }
 
-    /// Has no more orders given.
+    /// Stops the sending of orders.
     pub fn close(&self) {
         self.state().closed = true;
         self.changed.notify_all();
     }
 
-    /// Whether the inserting process has ended before this one.
+    /// Returns true if the inserting process has ended before this one.
     pub fn is_lost(&self) -> bool {
         self.state().lost.is_some()
     }
 }
 
 impl Loader {
-    /// Gives orders over `link`, as soon as they can be carried out, until the work is closed.
-    /// Sending may wait for the inserting process.
+    /// Sends orders over `link` as soon as they can be executed, until the work is closed. May
+    /// block while the inserting process does not read.
     pub fn give_orders(&self, link: &Link) {
         while let Some(order) = self.next_order() {
             let record = match order.encode() {
@@ -98,7 +98,7 @@ impl Loader {
         }
     }
 
-    /// Waits for something to order. Tells meanwhile of what takes long.
+    /// Waits for the next order. Logs slow loads while it waits.
     fn next_order(&self) -> Option<Order> {
         let mut state = self.work.state();
         loop {
@@ -128,7 +128,7 @@ impl Loader {
         }
     }
 
-    /// Takes the answers that come over `link`, until no more can.
+    /// Receives results over `link` until no more can arrive.
     pub fn take_answers(&self, link: &Link) {
         let why = loop {
             match link.receive() {
@@ -143,7 +143,7 @@ impl Loader {
         self.lose(&why);
     }
 
-    /// Notes what became of an order, and answers who waited for it.
+    /// Records the result of an order, and answers the requests that waited for it.
     fn ended(&self, id: u64, mut outcome: Outcome) {
         if let Outcome::Failed(failure) = &mut outcome
             && failure.errno == Errno::EACCES as i32
@@ -163,13 +163,13 @@ impl Loader {
         self.work.changed.notify_all();
     }
 
-    /// Whether the kernel takes no module any more (`kernel.modules_disabled`, sysctl(8)).
+    /// Returns true if the kernel no longer accepts modules (`kernel.modules_disabled`, sysctl(8)).
     fn has_modules_disabled(&self) -> bool {
         std::fs::read(&self.modules_disabled).is_ok_and(|text| text.starts_with(b"1"))
     }
 
-    /// Fails everything that is under way or to come: without the inserting process nothing can
-    /// be inserted. Has this process end. Does nothing when it was about to end anyway.
+    /// Fails all present and future orders: without the inserting process nothing can be inserted.
+    /// Makes this process exit. Does nothing if the work is already closed or lost.
     fn lose(&self, why: &str) {
         let mut state = self.work.state();
         if state.closed || state.lost.is_some() {
@@ -214,7 +214,7 @@ fn end(state: &mut State, id: u64, outcome: Outcome) {
     }
 }
 
-/// Logs what takes long, once each, and says how long it is until something may again.
+/// Logs each slow load once. Returns the time until the next load becomes slow.
 fn tell_of_long(state: &mut State, now: i64) -> Option<Duration> {
     let mut next: Option<i64> = None;
     for in_flight in state

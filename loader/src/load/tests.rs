@@ -1,4 +1,4 @@
-//! Loads against a kernel that keeps what it is given in a directory.
+//! Tests of loads with a fake kernel that keeps its modules in a directory.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
@@ -27,24 +27,24 @@ use crate::snapshot::{Reader, Sources};
 
 mod hostile;
 
-/// The module that a file of the fixtures is for, by its path.
+/// A module that the kernel received, and its parameters.
 type Given = (String, String);
 
-/// Takes every module once, if what it needs is live, as the real one does.
+/// A kernel that accepts each module once, if the dependencies are live, as the real one does.
 struct FakeKernel {
     sysfs: PathBuf,
-    /// Each module's dependencies, all of them.
+    /// All dependencies of each module.
     needs: HashMap<String, Vec<String>>,
     refused: Vec<(&'static str, i32)>,
     given: Mutex<Vec<Given>>,
-    /// Modules that somebody else inserts in the moment in which they are given.
+    /// The modules that another program inserts at the same moment.
     races: Mutex<Vec<&'static str>>,
-    /// Modules that are being inserted, and the most that ever were at once.
+    /// The modules that are being inserted, and the highest number of them at once.
     inside: Mutex<(BTreeSet<String>, usize)>,
-    /// How many have to be inside before any of them goes on.
+    /// The number of modules that must be inside before any of them continues.
     meet: Mutex<usize>,
     met: Condvar,
-    /// Modules whose initialisation does not end while they are here.
+    /// The modules whose initialisation does not end while they are in this set.
     held: Mutex<BTreeSet<String>>,
     released: Condvar,
 }
@@ -60,7 +60,7 @@ impl FakeKernel {
         fs::write(module.join("initstate"), "live\n")
     }
 
-    /// Stays until so many others are here as are to meet.
+    /// Waits until the required number of modules has entered, and while this module is held.
     fn enter(&self, name: &str) {
         let mut inside = self.inside.lock().unwrap();
         assert!(inside.0.insert(name.to_owned()), "{name} twice at once");
@@ -116,7 +116,7 @@ impl Kernel for FakeKernel {
     }
 }
 
-/// The serving process's part on threads of this one, and the inserting process's on others.
+/// The threads of both the serving process and the inserting process, in one process.
 struct Rig {
     dir: TempDir,
     loader: Arc<Loader>,
@@ -221,7 +221,7 @@ impl Rig {
         all.into_iter().map(|(_, result)| result).collect()
     }
 
-    /// Asks, and does not wait for the answers.
+    /// Sends a request, and does not wait for the results.
     fn begin(&self, names: &[&str], ordered: bool) -> UnboundedReceiver<(usize, ModuleResult)> {
         let (answers, results) = unbounded_channel();
         self.loader.submit(Request {
@@ -246,7 +246,7 @@ impl Rig {
         self.request(&[name], false).remove(0)
     }
 
-    /// The modules that the kernel was given, in that order.
+    /// Returns the modules that the kernel received, in order.
     fn given(&self) -> Vec<String> {
         let given = self.inserter.kernel.given.lock().unwrap();
         given.iter().map(|(module, _)| module.clone()).collect()
@@ -291,15 +291,15 @@ fn make_fifo(path: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
 }
 
-/// Copies depmod's files, and makes each module a file that looks like one. Returns what each
-/// module needs.
+/// Copies depmod's files, and creates a file for each module that looks like one. Returns the
+/// dependencies of each module.
 fn lay_out_modules(root: &Path) -> HashMap<String, Vec<String>> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/modules");
     for entry in fs::read_dir(&fixtures).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), root.join(entry.file_name())).unwrap();
     }
-    // What depmod writes last.
+    // The last file that depmod writes.
     fs::write(root.join("modules.devname"), "").unwrap();
     let listing = fs::read_to_string(fixtures.join("modules.dep")).unwrap();
     let name = |path: &str| {
@@ -358,8 +358,8 @@ fn an_alias_counts_as_the_module_that_it_stands_for() {
     assert_eq!(rig.load("xprtrdma").outcome, Outcome::AlreadyLoaded);
 }
 
-/// Case section 4: whether a driver is excluded is asked by what the kernel looks for it by, and has
-/// nothing to do with the policy.
+/// Case section 4: a query by modalias shows whether a driver is excluded. The policy has no effect
+/// on that.
 #[test]
 fn an_explanation_by_modalias_says_who_excludes_the_driver() {
     const MODALIAS: &str = "pci:v000015B3d00001017sv000015B3sd00000006bc02sc07i00";
@@ -540,7 +540,7 @@ fn modules_get_the_parameters_of_modprobe_d_and_the_command_line() {
 fn independent_modules_are_inside_the_kernel_at_the_same_time() {
     let rig = Rig::new(&["ib_umad", "ib_uverbs", "iw_cm"], &[]);
     assert_eq!(rig.load("ib_umad").outcome, Outcome::Loaded);
-    // Both need ib_core alone, which is live now. None of them comes out without the other.
+    // Both need only ib_core, which is live now. Neither returns before the other has entered.
     *rig.inserter.kernel.meet.lock().unwrap() = 2;
     let results = rig.request(&["ib_uverbs", "iw_cm"], false);
     assert!(
@@ -608,7 +608,7 @@ fn a_soft_dependency_may_fail_and_is_loaded_only_where_the_policy_names_it() {
     assert_eq!(explained.unwrap().plans[0].left_out, ["ib_umad"]);
 }
 
-/// Cases L6: what was denied is allowed by the next file, without a reload.
+/// Case L6: a module that was denied is allowed by the next file, without a reload.
 #[test]
 fn a_policy_that_changes_counts_for_the_next_request() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
@@ -616,12 +616,12 @@ fn a_policy_that_changes_counts_for_the_next_request() {
     assert_eq!(denied.denied_by, Some(Denier::Policy));
     allow(&rig.dir.path().join("policy"), &["ib_uverbs", "ib_umad"]);
     assert_eq!(rig.load("ib_umad").outcome, Outcome::Loaded);
-    // One that cannot be read any more leaves the one before.
+    // A file that cannot be parsed does not affect the others.
     fs::write(rig.dir.path().join("policy/zz.toml"), "[[allow").unwrap();
     assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Loaded);
 }
 
-/// Cases L7: kernel.modules_disabled=1 from sysctl.d (systemd#13540).
+/// Case L7: kernel.modules_disabled=1 from sysctl.d (systemd#13540).
 #[test]
 fn a_refusal_by_the_lock_of_the_sysctl_names_it() {
     let eperm = 1;
@@ -632,7 +632,7 @@ fn a_refusal_by_the_lock_of_the_sysctl_names_it() {
     assert!(said().ends_with("kernel.modules_disabled is 1, which holds until the next boot"));
 }
 
-/// What depmod writes where there is no modules.builtin (seen with kmod 34).
+/// depmod writes such files if there is no modules.builtin (observed with kmod 34).
 #[test]
 fn an_empty_index_of_what_is_built_in_names_nothing_and_any_other_is_damaged() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
@@ -646,7 +646,7 @@ fn an_empty_index_of_what_is_built_in_names_nothing_and_any_other_is_damaged() {
     assert!(result.message.unwrap().contains("modules.alias.bin"));
 }
 
-/// Cases K1: an update has taken the running kernel's modules away (drbd#77, mkosi#3702).
+/// Case K1: an update has removed the modules of the running kernel (drbd#77, mkosi#3702).
 #[test]
 fn without_indexes_it_is_not_known_whether_there_is_a_module() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
@@ -665,14 +665,14 @@ fn without_indexes_it_is_not_known_whether_there_is_a_module() {
         .loader
         .explain(&ModuleAlias::parse("ib_uverbs").unwrap());
     assert_eq!(explained.unwrap().outcome, Outcome::Unknown);
-    // What is in the kernel is known whatever is on disk.
+    // A live module is known, whatever is on disk.
     rig.inserter.kernel.make_live("ib_umad").unwrap();
     assert_eq!(rig.load("ib_umad").outcome, Outcome::AlreadyLoaded);
     fs::rename(&away, &tree).unwrap();
     assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Loaded);
 }
 
-/// Cases K2: depmod renames modules.dep.bin second and modules.devname last (image-tools#156).
+/// Case K2: depmod renames modules.dep.bin second and modules.devname last (image-tools#156).
 #[test]
 fn what_a_half_written_generation_lacks_is_not_known() {
     let rig = Rig::new(&["ib_uverbs", "opa_vnic"], &[]);
@@ -699,25 +699,25 @@ fn what_a_half_written_generation_lacks_is_not_known() {
             Outcome::Unknown,
             "{index} is newer than the last"
         );
-        // A tree that was copied has its files in any order.
+        // A copied tree has its files in any order.
         written(index, 100);
         assert_eq!(outcome(), Outcome::Missing, "{index} was written long ago");
     }
     written("modules.dep.bin", 2);
     written("modules.devname", 1);
     assert_eq!(outcome(), Outcome::Missing);
-    // The first time there is none before it.
+    // Before the first run of depmod has ended, there is no last file.
     fs::remove_file(file("modules.devname")).unwrap();
     assert_eq!(outcome(), Outcome::Missing);
     fs::remove_file(file("modules.alias.bin")).unwrap();
     let result = rig.load("opa_vnic");
     assert_eq!(result.outcome, Outcome::Unknown);
     assert!(result.message.unwrap().starts_with("depmod is writing"));
-    // What it names is there.
+    // A module that the index names can be loaded.
     assert_eq!(rig.load("ib_uverbs").outcome, Outcome::Loaded);
 }
 
-/// Cases S7: a ban holds for what a soft dependency cannot be loaded without.
+/// Case S7: a ban also applies to the dependencies of a soft dependency.
 #[test]
 fn what_a_soft_dependency_needs_is_inserted_only_where_nothing_bans_it() {
     let ban = "install sunrpc /bin/false\n";
@@ -735,7 +735,7 @@ fn what_a_soft_dependency_needs_is_inserted_only_where_nothing_bans_it() {
     let explained = rig.loader.explain(&ModuleAlias::parse("ib_umad").unwrap());
     assert_eq!(explained.unwrap().plans[0].left_out, ["rpcrdma"]);
 
-    // What is live needs nobody's leave. What sunrpc would like, no policy names.
+    // A live module needs no permission. The policy does not name the soft dependency of sunrpc.
     rig.inserter.kernel.make_live("sunrpc").unwrap();
     let explained = rig.loader.explain(&ModuleAlias::parse("ib_umad").unwrap());
     assert_eq!(explained.unwrap().plans[0].left_out, ["configfs"]);
@@ -785,7 +785,7 @@ fn an_install_line_forbids_whatever_soft_dependencies_there_are() {
     assert!(rig.given().is_empty());
 }
 
-/// Waits until the kernel initialises this many modules, and returns their names.
+/// Waits until the kernel initialises this number of modules, and returns their names.
 fn loading(rig: &Rig, count: usize) -> Vec<String> {
     let deadline = Instant::now() + std::time::Duration::from_secs(30);
     loop {

@@ -1,5 +1,5 @@
-//! Requests that wait for modules, and their answers, each as soon as it is known. Must never
-//! keep an answer back for another's sake.
+//! The requests that wait for modules, and their results, each sent as soon as it is known. Must
+//! never delay the result of one name for another.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,46 +16,47 @@ use crate::message::{Failure, Order};
 use crate::questions::Asked;
 use crate::schedule::{End, RequestId, Schedule};
 
-/// All requests that wait.
+/// All waiting requests.
 #[derive(Default)]
 pub struct State {
-    /// What they wait for.
+    /// The schedule of their modules.
     pub schedule: Schedule<Arc<Failure>>,
-    /// Who waits.
+    /// The requests themselves.
     pub tickets: HashMap<RequestId, Ticket>,
-    /// What the inserting process was ordered and has not answered, by the orders' numbers.
+    /// The orders that the inserting process has not answered, by their numbers.
     pub in_flight: BTreeMap<u64, InFlight>,
-    /// The next order's number.
+    /// The number of the next order.
     pub next_order: u64,
-    /// Why nothing can be inserted any more.
+    /// The reason that nothing can be inserted any longer.
     pub lost: Option<Failure>,
-    /// Whether no more orders are given.
+    /// True if no more orders are sent.
     pub closed: bool,
 }
 
-/// A module that the kernel initialises.
+/// A module that the kernel is initialising.
 pub struct InFlight {
     /// The module.
     pub module: ModuleName,
-    /// Since when, in µs of CLOCK_MONOTONIC.
+    /// The start time, in µs of CLOCK_MONOTONIC.
     pub since: i64,
-    /// Whether the log says that it takes long.
+    /// True if the log reports the load as slow.
     pub told: bool,
 }
 
 /// One call of `Load`.
 pub struct Request {
-    /// What is asked for.
+    /// The requested modules.
     pub modules: Vec<ModuleName>,
-    /// Whether each waits for the one before it.
+    /// True if each module waits for the one before it.
     pub ordered: bool,
-    /// Who asks.
+    /// The caller.
     pub peer: Peer,
-    /// Why, in the caller's words.
+    /// The reason, in the caller's words.
     pub reason: String,
-    /// When it came.
+    /// The time of arrival.
     pub start: Instant,
-    /// Where answers go, each with its position among what was asked for. The caller may be gone.
+    /// The channel for the results, each with its position in the request. The caller may have
+    /// disconnected.
     pub answers: UnboundedSender<(usize, ModuleResult)>,
 }
 
@@ -65,29 +66,29 @@ impl Asked for Request {
     }
 }
 
-/// A request some of whose answers are still to come.
+/// A request with pending results.
 pub struct Ticket {
     request: Request,
-    /// What became of each name that was answered, for the log.
+    /// The outcome of each answered name, for the log.
     told: Vec<String>,
     targets: Vec<Target>,
     /// The file of each node.
     pub insertions: Vec<Insertion>,
 }
 
-/// A name of a request for which something has to be loaded.
+/// A name of a request that needs modules to be loaded.
 struct Target {
     position: usize,
-    /// All that is inserted for it, by its position among the insertions.
+    /// All nodes that are inserted for it, by their position among the insertions.
     nodes: Vec<usize>,
-    /// What must not fail: the modules that the name stands for.
+    /// The nodes that must not fail: the modules that the name stands for.
     required: Vec<usize>,
-    /// The names of those, and of such as were live.
+    /// The names of these modules, and of those that were live already.
     stands_for: Option<Vec<String>>,
 }
 
 impl Ticket {
-    /// A request of which nothing is answered and nothing has to be waited for yet.
+    /// Creates a ticket without results and without targets.
     pub fn new(request: Request) -> Self {
         Self {
             request,
@@ -97,7 +98,7 @@ impl Ticket {
         }
     }
 
-    /// Has the name at `position` wait for these nodes, and fail with one that is required.
+    /// Makes the name at `position` wait for these nodes, and fail if a required one fails.
     pub fn wait_for(&mut self, position: usize, placed: Placed, stands_for: Option<Vec<String>>) {
         self.targets.push(Target {
             position,
@@ -107,7 +108,7 @@ impl Ticket {
         });
     }
 
-    /// Tells what became of the name at `position`.
+    /// Sends the result of the name at `position`.
     pub fn answer(&mut self, position: usize, mut result: ModuleResult) {
         let took = self.request.start.elapsed().as_micros();
         result.duration_usec = i64::try_from(took).unwrap_or(i64::MAX);
@@ -120,7 +121,7 @@ impl Ticket {
         let _ = self.request.answers.send((position, result));
     }
 
-    /// One line a request: who, why, what became of it.
+    /// Logs one line for each request: the caller, the reason and the outcomes.
     fn log(&self, inserted: &[&str]) {
         let request = &self.request;
         let took = request.start.elapsed().as_micros();
@@ -137,7 +138,7 @@ impl Ticket {
 }
 
 impl State {
-    /// What to order now, if anything: it counts as in flight from here on.
+    /// Returns the next order, if there is one. It counts as in flight from now on.
     pub fn order(&mut self, now: i64) -> Option<Order> {
         loop {
             let (id, at) = self.schedule.start()?;
@@ -162,7 +163,7 @@ impl State {
         }
     }
 
-    /// Answers the targets of a request whose every module has come to its end.
+    /// Sends the results of each target of a request whose nodes have all ended.
     pub fn answer(&mut self, id: RequestId) {
         let ends = self.schedule.ends(id);
         let Some(ticket) = self.tickets.get_mut(&id) else {
@@ -214,7 +215,7 @@ impl Ticket {
         result
     }
 
-    /// What was inserted of these nodes, in the order in which it was.
+    /// Returns the modules that were inserted for these nodes, in the order of insertion.
     fn chain(&self, nodes: &[usize], ends: &Ends<'_>) -> Vec<&str> {
         let mut inserted: Vec<(u64, &str)> = nodes
             .iter()
@@ -230,7 +231,7 @@ impl Ticket {
     }
 }
 
-/// The node that kept this one from being live, and why.
+/// Returns the node that kept this one from being live, and its failure.
 fn failure<'e>(at: usize, ends: &Ends<'e>) -> Option<(usize, &'e Failure)> {
     match ends.get(at)?.as_ref()? {
         End::Failed(failure) => Some((at, failure)),

@@ -1,20 +1,20 @@
-//! Lines that were meant for a module and change nothing: a name that is written otherwise than its
-//! reader compares it, or a line that modprobe does not understand. Pure. Must never report a line that
-//! has an effect.
+//! Lines that were meant for a module and have no effect: their reader does not match the name as
+//! it is spelled, or modprobe does not understand the line. Pure. Must never report a line that has
+//! an effect.
 
 use super::{Config, Source};
 
-/// A line that is without effect.
+/// A line without effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ineffective {
-    /// Where it stands.
+    /// The location of the line.
     pub source: Source,
-    /// Why it changes nothing, for people.
+    /// The reason that it has no effect, as text.
     pub reason: String,
 }
 
 impl Config {
-    /// The lines that seem to be meant for `module` and change nothing.
+    /// Returns the lines that seem to be meant for `module` and have no effect.
     #[must_use]
     pub fn ineffective(&self, module: &[u8]) -> Vec<Ineffective> {
         let named = |word: &[u8]| word != module && bare(word) == module;
@@ -63,7 +63,7 @@ impl Config {
     }
 }
 
-/// The name that was meant: without what an editor or a shell has added.
+/// Returns the name that was meant, without the additions of an editor or a shell.
 fn bare(word: &[u8]) -> Vec<u8> {
     let is_of_a_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     let word = word.split(|&byte| byte == b'.').next().unwrap_or_default();

@@ -1,17 +1,17 @@
-//! Lines that are asked for by the names that their patterns match. Pure. Must never change the
-//! order in which they were written.
+//! Lines, indexed by the names that their patterns match. Pure. Must never change the order in
+//! which they were written.
 
 use std::collections::HashMap;
 
 use crate::alias;
 
-/// Lines that name a pattern, in their order, found without a look at each: most patterns are
-/// plain names.
+/// Lines with a pattern, in order, with an index that avoids a search through all of them: most
+/// patterns are plain names.
 #[derive(Clone, Debug)]
 pub struct Lines<T> {
     lines: Vec<T>,
     by_name: HashMap<Vec<u8>, Vec<usize>>,
-    /// Those with a wildcard, and their patterns.
+    /// The patterns with a wildcard, and the positions of their lines.
     wild: Vec<(Vec<u8>, usize)>,
 }
 
@@ -37,7 +37,7 @@ impl<T> Lines<T> {
         }
     }
 
-    /// The lines whose pattern matches `name`, in their order.
+    /// Returns the lines whose pattern matches `name`, in order.
     pub fn matching(&self, name: &[u8]) -> impl Iterator<Item = &T> {
         let plain = self.by_name.get(name).map_or(&[][..], Vec::as_slice);
         let mut plain = plain.iter().copied().peekable();
@@ -54,7 +54,7 @@ impl<T> Lines<T> {
         })
     }
 
-    /// The lines that were written for exactly this pattern, in their order.
+    /// Returns the lines that were written for exactly this pattern, in order.
     pub fn written_for(&self, pattern: &[u8]) -> impl Iterator<Item = &T> {
         let plain = self.by_name.get(pattern).map_or(&[][..], Vec::as_slice);
         let wild = self
@@ -66,7 +66,7 @@ impl<T> Lines<T> {
     }
 }
 
-/// Whether a pattern matches nothing but itself.
+/// Returns true if a pattern matches nothing but itself.
 fn is_plain(pattern: &[u8]) -> bool {
     let special = |byte: &u8| alias::is_wildcard(*byte) || *byte == b'\\';
     !pattern.iter().any(special)

@@ -1,5 +1,5 @@
-//! Lines of `modprobe.d(5)`: what is taken, what is left out, and what is said of it. What the
-//! lines lead to is in the tests of `plan`.
+//! Tests of the lines of `modprobe.d(5)`: which are accepted, which are skipped, and the messages
+//! about them. The tests of `plan` cover the effects of the lines.
 
 use super::*;
 
@@ -91,7 +91,7 @@ fn softdeps_are_cut_as_kmod_cuts_them() {
 fn the_opt_in_file_blacklists_for_everybody_else() {
     let mut config = read("blacklist mlx5_ib\n");
     let opt_in = Path::new("/etc/modprobe.d").join(OPT_IN_FILE);
-    // Cases S8: an administrator's own line in it, and one as it is shipped.
+    // Case S8: a line that an administrator has added to it, and a line as shipped.
     config.add_file(&opt_in, b"blacklist irdma\nblacklist ib_umad\n");
     assert!(config.blacklisted(b"irdma").is_some());
     config.admit_opted_in();

@@ -1,9 +1,9 @@
-//! How kmod cuts text: into logical lines, words, names and soft dependencies. Pure. Must never
-//! be cleverer than kmod is.
+//! The splitting of text as kmod does it: into logical lines, words, names and soft dependencies.
+//! Pure. Must never be cleverer than kmod.
 
 use super::Softdep;
 
-/// `-` as `_`, except within brackets. Nothing where brackets do not match.
+/// Replaces `-` with `_`, except within brackets. Returns `None` if brackets do not match.
 #[must_use]
 pub fn underscored(name: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(name.len());
@@ -24,20 +24,20 @@ pub fn underscored(name: &[u8]) -> Option<Vec<u8>> {
     (!in_brackets).then_some(out)
 }
 
-/// Logical lines, as `freadline_wrapped()` in kmod's `shared/util.c` makes them.
+/// Logical lines, as `freadline_wrapped()` in kmod's `shared/util.c` reads them.
 pub struct LogicalLines<'t> {
     text: &'t [u8],
-    /// Of the last physical line of the last logical one.
+    /// The number of the last physical line of the last logical line.
     number: usize,
 }
 
 impl<'t> LogicalLines<'t> {
-    /// The lines of a file.
+    /// Starts at the first line of a file.
     pub fn of(text: &'t [u8]) -> Self {
         Self { text, number: 0 }
     }
 
-    /// The number of the last physical line of the last logical one, from 1.
+    /// Returns the number of the last physical line of the last logical line, from 1.
     pub fn number(&self) -> usize {
         self.number
     }
@@ -58,7 +58,7 @@ impl Iterator for LogicalLines<'_> {
             self.text = rest;
             match byte {
                 b'\n' => break,
-                // Joins two lines, or is dropped itself.
+                // A backslash joins two lines, or is dropped.
                 b'\\' => {
                     if let Some((&escaped, rest)) = self.text.split_first() {
                         self.text = rest;
@@ -73,7 +73,7 @@ impl Iterator for LogicalLines<'_> {
             }
         }
         self.number += 1;
-        // C takes the rest for the end of a string.
+        // In C, a NUL ends the string.
         if let Some(nul) = line.iter().position(|&byte| byte == 0) {
             line.truncate(nul);
         }
@@ -81,33 +81,33 @@ impl Iterator for LogicalLines<'_> {
     }
 }
 
-/// Words as `strtok_r(3)` cuts them at blanks and tabs.
+/// Words, as `strtok_r(3)` splits them at blanks and tabs.
 pub struct Words<'l>(&'l [u8]);
 
 impl<'l> Words<'l> {
-    /// The words of a line.
+    /// Starts at the first word of a line.
     pub fn of(line: &'l [u8]) -> Self {
         Self(line)
     }
 
-    /// The next word.
+    /// Returns the next word.
     pub fn next(&mut self) -> Option<&'l [u8]> {
         let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
         let start = self.0.iter().position(|byte| !is_blank(byte))?;
         let from = self.0.get(start..)?;
         let len = from.iter().position(is_blank).unwrap_or(from.len());
-        // One blank goes with the word before it, any other belongs to what follows.
+        // One blank is consumed with the word before it. Further blanks belong to the rest.
         self.0 = from.get(len + 1..).unwrap_or_default();
         from.get(..len)
     }
 
-    /// Everything that is left, when there is anything.
+    /// Returns the rest of the line, or `None` if it is empty.
     pub fn rest(&self) -> Option<&'l [u8]> {
         (!self.0.is_empty()).then_some(self.0)
     }
 }
 
-/// Which list the words of a softdep line go to.
+/// The list that the words of a softdep line are added to.
 #[derive(Clone, Copy)]
 enum List {
     None,
@@ -115,8 +115,8 @@ enum List {
     Post,
 }
 
-/// Cuts the words as `kmod_config_add_softdep()` does: a blank before the first word becomes
-/// part of it, so that it is not seen as `pre:`.
+/// Splits the words as `kmod_config_add_softdep()` does: a blank before the first word becomes part
+/// of it, so that it is not recognised as `pre:`.
 pub fn softdep(text: &[u8]) -> Softdep {
     let mut softdep = Softdep::default();
     let mut list = List::None;

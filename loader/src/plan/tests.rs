@@ -1,5 +1,5 @@
-//! Plans over the index files of a Debian kernel, and the quirks of modprobe that they must
-//! have. `integration/tests/modprobe.rs` asks libkmod itself.
+//! Tests of plans over the index files of a Debian kernel, and of the modprobe quirks that the
+//! plans must have. `integration/tests/modprobe.rs` compares them with libkmod itself.
 
 use std::path::Path;
 
@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    /// One plan a module that the name stands for.
+    /// Returns one plan for each module that the name stands for.
     fn plans(&self, name: &str) -> Result<Vec<Plan>, PlanError> {
         let exists = |path: &[u8]| {
             let path = String::from_utf8_lossy(path);
@@ -62,7 +62,7 @@ impl World {
         found.iter().map(|found| planner.plan(found)).collect()
     }
 
-    /// What `modprobe -D` would print, with each file's directory left out.
+    /// Returns the output of `modprobe -D`, without the directories of the files.
     fn printed(&self, name: &str) -> Vec<String> {
         let plans = self.plans(name).unwrap();
         let base = |file: &[u8]| {
@@ -108,7 +108,7 @@ fn what_is_missing_has_no_plan() {
     assert_eq!(World::new("").plans("a]b"), Err(PlanError::Bracket));
 }
 
-// kmod 34.2's quirks, in the order in which they were found.
+// The quirks of kmod 34.2, in the order of their discovery.
 
 #[test]
 fn quirk_01_only_the_first_softdep_line_of_a_module_counts() {
@@ -230,7 +230,7 @@ fn quirk_13_a_soft_dependency_makes_modprobe_forget_the_install_line() {
 
 #[test]
 fn quirk_14_no_flag_of_ours_forgets_an_install_line() {
-    // `modprobe -i` is not offered: a dependency's install line would count even so.
+    // `modprobe -i` is not offered: the install line of a dependency would still count.
     let world = World::new("install ib_core /bin/false\n");
     assert_eq!(
         world.printed("ib_uverbs"),
@@ -300,7 +300,7 @@ fn quirk_21_what_is_built_in_needs_nothing() {
     assert_eq!(world.printed("mine"), ["builtin virtio_pci"]);
 }
 
-// Quirk 22 is about noticing changes: `snapshot`.
+// Quirk 22 concerns the detection of changes: see `snapshot`.
 
 #[test]
 fn a_circle_of_soft_dependencies_ends() {

@@ -1,5 +1,5 @@
-//! One plan in the making: the modules in the order in which modprobe would come to them, soft
-//! dependencies included. Must never work without an end.
+//! The construction of one plan: the modules in the order in which modprobe visits them, soft
+//! dependencies included. Must never work without end.
 
 use super::{
     Action, Found, MAX_DEPTH, MAX_STEPS, Name, PlanError, Planner, Step, dependency_line, find,
@@ -7,8 +7,8 @@ use super::{
 };
 use crate::modprobe_d::{Command, Softdep};
 
-/// One module while a plan is made. What modprobe keeps with the module and not with the plan
-/// is here: it is the reason for some of its answers.
+/// A module while a plan is made. It holds the state that modprobe keeps with the module and not
+/// with the plan: this explains some of modprobe's results.
 struct Module<'t> {
     name: Name<'t>,
     alias: Option<Name<'t>>,
@@ -18,17 +18,17 @@ struct Module<'t> {
     dependencies: Option<Vec<usize>>,
     visited: bool,
     required: bool,
-    /// It has soft dependencies, for which modprobe forgets its install line.
+    /// True if it has soft dependencies, for which modprobe ignores its install line.
     ignore_install: bool,
 }
 
-/// A module in its place in the plan.
+/// A module at its position in the plan.
 struct Entry {
     module: usize,
     after: Vec<usize>,
 }
 
-/// A plan in the making.
+/// A plan under construction.
 pub struct Work<'p, 't> {
     planner: &'p Planner<'t>,
     modules: Vec<Module<'t>>,
@@ -39,11 +39,11 @@ pub struct Work<'p, 't> {
 }
 
 impl<'p, 't> Work<'p, 't> {
-    /// A plan without a step.
+    /// Creates a plan without steps.
     pub fn new(planner: &'p Planner<'t>) -> Self {
         Self {
             planner,
-            // Most plans have fewer.
+            // Most plans have fewer modules.
             modules: Vec::with_capacity(8),
             entries: Vec::with_capacity(8),
             lookups: 0,
@@ -51,7 +51,7 @@ impl<'p, 't> Work<'p, 't> {
         }
     }
 
-    /// The module that was found, by its position.
+    /// Returns the position of a module that was found.
     pub fn known(&mut self, found: &Found<'t>) -> usize {
         let at = self.module(found.module.clone(), found.alias.clone());
         if let Some(module) = self.modules.get_mut(at) {
@@ -63,9 +63,10 @@ impl<'p, 't> Work<'p, 't> {
         at
     }
 
-    /// The module of this name, found by this alias: one that was found otherwise is another.
+    /// Returns the position of the module with this name and alias. The same name with another
+    /// alias is a separate module.
     fn module(&mut self, name: Name<'t>, alias: Option<Name<'t>>) -> usize {
-        // There are few: looking at each is faster than any map.
+        // There are few modules: a linear search is faster than a map.
         let mut known = self.modules.iter();
         let known = known.position(|module| module.name == name && module.alias == alias);
         known.unwrap_or_else(|| {
@@ -84,7 +85,7 @@ impl<'p, 't> Work<'p, 't> {
         })
     }
 
-    /// Adds a module with all that it needs (`__kmod_module_get_probe_list()`).
+    /// Adds a module with all its dependencies (`__kmod_module_get_probe_list()`).
     pub fn probe(&mut self, at: usize, required: bool, depth: usize) -> Result<(), PlanError> {
         if depth > MAX_DEPTH {
             return Err(PlanError::TooMuch);
@@ -155,7 +156,7 @@ impl<'p, 't> Work<'p, 't> {
             }
             match self.planner.look_up(name) {
                 Ok(found) => members.extend(found),
-                // As modprobe does: what cannot be a name is left out.
+                // As in modprobe, an invalid name is skipped.
                 Err(PlanError::Bracket) => {}
                 Err(e) => return Err(e),
             }
@@ -176,8 +177,8 @@ impl<'p, 't> Work<'p, 't> {
         }
     }
 
-    /// The modules that one needs, all of them, furthest first (`kmod_module_parse_depline()`).
-    /// One whose file is not there makes modprobe forget the others as well.
+    /// Returns all dependencies of a module, furthest first (`kmod_module_parse_depline()`). As in
+    /// modprobe, one dependency with a missing file drops the others as well.
     fn dependencies(&mut self, at: usize) -> Result<Vec<usize>, PlanError> {
         let Some(module) = self.modules.get(at) else {
             return Ok(Vec::new());
@@ -215,7 +216,7 @@ impl<'p, 't> Work<'p, 't> {
         Ok(dependencies)
     }
 
-    /// What has to be done, in its order.
+    /// Returns the steps of the plan, in order.
     pub fn steps(&self) -> Result<Vec<Step>, PlanError> {
         self.entries.iter().map(|entry| self.step(entry)).collect()
     }

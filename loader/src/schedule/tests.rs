@@ -1,11 +1,11 @@
-//! The schedule against a model of the kernel with a clock of its own: what the order must be,
-//! and how far the whole is from what cannot be undercut.
+//! Tests of the schedule with a model of the kernel that has its own clock: the required order, and
+//! the distance of the total time from its lower bound.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::*;
 
-/// A seed, said when a test fails.
+/// The seeds. A failing test prints its seed.
 const SEEDS: std::ops::Range<u64> = 0..300;
 
 fn name(name: &str) -> ModuleName {
@@ -21,18 +21,18 @@ fn node(module: &str, weight: u64, needs: &[usize], after: &[usize]) -> Node {
     }
 }
 
-/// The kernel: what is live, what is being loaded until when, and everything that it was given.
+/// A model of the kernel: the live modules, the clock, and all modules that it received.
 struct Model {
     schedule: Schedule<&'static str>,
-    /// What each module takes, in µs.
+    /// The load time of each module, in µs.
     costs: HashMap<ModuleName, u64>,
-    /// Modules that fail.
+    /// The modules that fail.
     broken: Vec<ModuleName>,
     live: BTreeSet<ModuleName>,
     given: Vec<ModuleName>,
     now: u64,
     most_at_once: usize,
-    /// What every request was made of, to be checked against.
+    /// The nodes of each request, for checks.
     nodes: BTreeMap<RequestId, Vec<Node>>,
 }
 
@@ -56,7 +56,7 @@ impl Model {
         id
     }
 
-    /// Runs until nothing is left to do, on so many threads. Returns how long it took.
+    /// Runs until nothing is left to do, on this number of threads. Returns the elapsed time.
     fn run(&mut self, threads: usize) -> u64 {
         let start = self.now;
         let mut running: BTreeMap<(u64, ModuleName), Result<bool, &'static str>> = BTreeMap::new();
@@ -85,7 +85,7 @@ impl Model {
         }
     }
 
-    /// Gives the kernel a module, after a look at whether it may be given at all.
+    /// Gives the kernel a module, after a check that this is allowed.
     fn give(&mut self, id: RequestId, at: usize) -> (ModuleName, Result<bool, &'static str>) {
         let nodes = &self.nodes[&id];
         let node = &nodes[at];
@@ -112,10 +112,10 @@ impl Model {
     }
 }
 
-/// What the RDMA modules of a Debian kernel need and cost.
+/// The dependencies and costs of the RDMA modules of a Debian kernel.
 struct Debian {
     needs: HashMap<String, Vec<String>>,
-    /// Bytes and µs.
+    /// The size in bytes, and the load time in µs.
     costs: HashMap<String, (u64, u64)>,
 }
 
@@ -146,8 +146,8 @@ impl Debian {
         }
     }
 
-    /// The nodes of a list of modules, weighed by the bytes of their files alone: that is all
-    /// that the loader knows.
+    /// Returns the nodes of a list of modules, weighted by the size of their files alone: the
+    /// loader knows nothing else.
     fn nodes(&self, modules: &[&str]) -> Vec<Node> {
         let mut order: Vec<&str> = Vec::new();
         for module in modules {
@@ -178,8 +178,8 @@ impl Debian {
     }
 }
 
-/// The cost of everything, and of the costliest chain: nothing can be done sooner than the
-/// second, nor than the first shared among all threads.
+/// Returns the total cost, and the cost of the costliest chain. No schedule can be faster than the
+/// second, nor than the first divided by the number of threads.
 fn bounds(nodes: &[Node], costs: &HashMap<ModuleName, u64>) -> (u64, u64) {
     let mut ends: Vec<u64> = Vec::new();
     for node in nodes {
@@ -238,8 +238,8 @@ fn the_modules_of_real_hosts_take_no_longer_than_they_must() {
     }
 }
 
-/// A random request: each node may need and follow some of the earlier ones. The same module
-/// needs the same others in every request, as it does in a kernel.
+/// Returns a random request: each node may need and follow some of the earlier ones. As in a
+/// kernel, a module has the same dependencies in every request.
 fn random(random: &mut fastrand::Rng, pool: usize) -> Vec<Node> {
     let order: Vec<usize> = (0..pool).filter(|_| random.u8(..3) > 0).collect();
     let needed =
@@ -301,7 +301,7 @@ fn no_schedule_is_worse_than_list_scheduling_can_be() {
         model.add(nodes);
         let threads = rng.u64(1..9);
         let took = model.run(usize::try_from(threads).unwrap());
-        // Graham's bound: a thread is idle only while the costliest chain goes on.
+        // Graham's bound: a thread is idle only while the costliest chain runs.
         let bound = total / threads + chain - chain / threads + 1;
         assert!(took <= bound, "seed {seed}: {took} µs, {bound} at most");
     }
@@ -358,7 +358,7 @@ fn a_request_that_comes_meanwhile_shares_what_is_being_loaded() {
     schedule.done(&name("a"), &Err("broken"));
     assert_eq!(schedule.ends(second)[0], Some(&End::Failed("broken")));
     assert_eq!(schedule.ends(second)[1], Some(&End::Untried(0)));
-    // Who asks later has it tried again.
+    // A later request tries it again.
     let third = schedule.add(vec![node("a", 1, &[], &[])]);
     assert_eq!(schedule.start(), Some((third, 0)));
     for id in [first, second, third] {

@@ -1,4 +1,4 @@
-//! Noticing what changes on disk, and refusing to guess what cannot be read.
+//! Tests of the detection of changes on disk, and of the refusal to guess at unreadable files.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -38,7 +38,7 @@ impl Disk {
         fs::write(self.dir.path().join(path), text).unwrap();
     }
 
-    /// The modules that are blacklisted now.
+    /// Returns the modules that are blacklisted now.
     fn blacklist(&self) -> Vec<String> {
         let snapshot = self.snapshots.current().unwrap();
         let lines = snapshot.config.blacklist.iter();
@@ -58,7 +58,7 @@ fn every_kind_of_change_is_noticed_at_once() {
     assert!(disk.blacklist().is_empty());
     disk.write("usr/a.conf", "blacklist a\n");
     assert_eq!(disk.blacklist(), ["a"]);
-    // In place, as long as before: neither the directory nor the size shows it (quirk 22).
+    // In place and with the same length: neither the directory nor the size shows it (quirk 22).
     disk.write("usr/a.conf", "blacklist b\n");
     assert_eq!(disk.blacklist(), ["b"]);
     disk.write("etc/a.conf", "blacklist c\n");
@@ -113,7 +113,7 @@ fn what_cannot_be_read_is_never_left_out() {
 #[test]
 fn a_file_of_somebody_else_is_never_left_out() {
     if rustix::process::geteuid().is_root() {
-        // Root can read everything. The virtual machine has this case.
+        // Root can read everything. The virtual machine covers this case.
         return;
     }
     let disk = Disk::new();

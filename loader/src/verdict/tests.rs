@@ -1,5 +1,5 @@
-//! Verdicts: who comes first when several are against it. What each looks like is in
-//! `load::tests::hostile`.
+//! Tests of verdicts: the precedence of several refusals. `load::tests::hostile` tests each
+//! refusal.
 
 use std::path::Path;
 

@@ -1,24 +1,24 @@
-//! What nobody should ask for, write or put on disk: a typed answer each time, no call of
-//! finit_module(2), and the loader works on. Names that are none at all are refused before they
-//! come here (`interfaces::names`, and `integration/tests/services.rs` over the socket).
+//! Hostile requests, configurations and files: each gives a typed result without a call of
+//! finit_module(2), and the loader keeps working. Invalid names are refused earlier
+//! (`interfaces::names`, and `integration/tests/services.rs` over the socket).
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
 
-/// What the modules of these tests may be.
+/// The modules that the policy of these tests allows.
 const ALLOWED: [&str; 3] = ["ib_uverbs", "ib_umad", "evil"];
 
-/// Prepares a rig, and says what to ask for.
+/// A description, a function that prepares a rig and returns the name to request, and the result.
 type Case = (&'static str, fn(&Rig) -> &'static str, Expected);
 
-/// What has to come of it.
+/// The expected result.
 #[derive(Clone, Copy, Debug)]
 enum Expected {
     Denied(Denier),
     Failed(&'static str),
     Missing,
-    /// With a message that says this.
+    /// A failure with a message that contains this text.
     Unplanned(&'static str),
 }
 
@@ -301,7 +301,7 @@ fn damage(rig: &Rig, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Puts something else in the place of ib_core's file.
+/// Replaces the file of ib_core.
 fn replace(rig: &Rig, put: impl FnOnce(&Path)) {
     let path = rig.module_file("core/ib_core.ko.xz");
     fs::remove_file(&path).unwrap();
@@ -337,7 +337,7 @@ fn nothing_that_nobody_should_do_reaches_the_kernel() {
             }
         }
         assert_eq!(rig.given(), Vec::<String>::new(), "{case}");
-        // And it works on: each request has its answers.
+        // The loader keeps working: each request gets its results.
         rig.load("nosuch");
     }
 }
@@ -384,7 +384,7 @@ fn odd_bytes_in_a_configuration_file_do_no_harm() {
     ] {
         rig.configure(name, text);
     }
-    // Of them all, only the one that a NUL ends is a blacklist line.
+    // Only the line that a NUL ends is a blacklist line.
     let result = rig.load("ib_uverbs");
     assert_eq!(result.denied_by, Some(Denier::Blacklist));
     assert!(result.source.unwrap().ends_with("nul.conf:1"));

@@ -1,10 +1,10 @@
-//! The cases of kmod's own test suite that its planner is tested by, rebuilt as tables, with
-//! indexes that are made here. Those about loading by path, forcing and old kernels are not
-//! here: the loader takes no path, forces nothing, and needs finit_module(2).
+//! The cases of kmod's own test suite for its planner, as tables, with indexes that are built here.
+//! The cases for loading by path, forced loading and old kernels are omitted: the loader accepts no
+//! path, forces nothing, and needs finit_module(2).
 
 use super::*;
 
-/// The bytes of an index with these keys and values, without shared prefixes.
+/// Returns the bytes of an index with these keys and values, without shared prefixes.
 fn index_bytes(entries: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = 0xB007_F457_u32.to_be_bytes().to_vec();
     bytes.extend(0x0002_0001_u32.to_be_bytes());
@@ -15,7 +15,7 @@ fn index_bytes(entries: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-/// Adds the node of all keys, of which what leads to it is cut off already.
+/// Adds the node of all keys. The bytes that lead to the node are already cut off.
 fn add_node(bytes: &mut Vec<u8>, entries: &[(&[u8], &str)]) -> u32 {
     let mut children = Vec::new();
     for first in 0..128u8 {
@@ -53,7 +53,7 @@ fn add_node(bytes: &mut Vec<u8>, entries: &[(&[u8], &str)]) -> u32 {
     reference
 }
 
-/// A kernel with these modules, each with what it needs.
+/// Returns a model of a kernel with these modules, each with its dependencies.
 fn world(modules: &[(&str, &[&str])], builtin: &[&str], config: Config) -> World {
     let file = |module: &str| format!("kernel/{module}.ko");
     let lines: Vec<(String, String)> = modules
@@ -88,7 +88,7 @@ fn lines(text: &str) -> Config {
     config
 }
 
-/// The steps as `modprobe -D` prints them, with the file alone of each path.
+/// Returns the steps as `modprobe -D` prints them, with only the file name of each path.
 fn planned(world: &World, name: &str) -> Vec<String> {
     let steps = world
         .plans(name)
@@ -145,7 +145,7 @@ fn plans_of_kmods_test_suite() {
             &["install modprobe -i mod-loop-b && modprobe -q mod-loop-a "],
         ),
         (
-            // kmod itself expects both, and fails.
+            // kmod's own test expects both, and fails.
             "multi_softdep",
             "softdep mod-loop-a pre: mod-simple\nsoftdep mod-loop-a pre: nosuch",
             "mod-loop-a",
