@@ -4,7 +4,7 @@
 use tokio::sync::{mpsc, oneshot};
 
 /// The most calls that one scan serves.
-const MOST_BARRIERS: usize = 1024;
+const MAX_BARRIERS: usize = 1024;
 
 /// A call that waits for a scan that begins after it. It receives the number of the last event, or
 /// the reason why the kernel could not be queried.
@@ -28,7 +28,7 @@ impl Barriers {
 
     /// Accepts the next call. Calls beyond the limit of one scan wait for the scan after it.
     pub async fn next(&mut self) {
-        if self.waiting.len() < MOST_BARRIERS
+        if self.waiting.len() < MAX_BARRIERS
             && let Some(barrier) = self.calls.recv().await
         {
             self.waiting.push(barrier);

@@ -18,7 +18,7 @@ const MOVING_USEC: i64 = 1_000_000;
 
 /// The observed state after a scan.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct Observed {
     /// All devices of our network namespace, in the order of their indexes.
     pub devices: Vec<Found>,
     /// All functions, by their paths below sysfs.
@@ -46,7 +46,7 @@ pub struct Found {
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+struct Tracked {
     found: Found,
     /// The time, in µs, since when the device is not found.
     missing_since: Option<i64>,
@@ -55,7 +55,7 @@ struct Known {
 /// The current records.
 #[derive(Debug, Default)]
 pub struct Inventory {
-    devices: BTreeMap<i64, Known>,
+    devices: BTreeMap<i64, Tracked>,
     functions: BTreeMap<String, Function>,
     /// The kernel modules that are live.
     modules: BTreeSet<String>,
@@ -99,7 +99,7 @@ impl Inventory {
     /// Replaces the records with those of a scan, and returns the differences as events. Removals
     /// are first, so that a name which moved to another device never exists twice. `now` is in µs
     /// of CLOCK_MONOTONIC.
-    pub fn replace(&mut self, seen: &Seen, now: i64) -> Vec<SubscribeDevicesReply> {
+    pub fn replace(&mut self, seen: &Observed, now: i64) -> Vec<SubscribeDevicesReply> {
         let mut events = Vec::new();
         if !self.complete {
             let live = seen.modules.iter().filter(|(_, there)| **there);
@@ -112,7 +112,7 @@ impl Inventory {
         // changed.
         let mut same_parents = events.len() == first;
         for found in &seen.devices {
-            let known = Known {
+            let known = Tracked {
                 found: found.clone(),
                 missing_since: None,
             };
@@ -142,7 +142,7 @@ impl Inventory {
 
     /// Handles devices that are not among `seen`: they were removed, or moved to another network
     /// namespace.
-    fn take_missing(&mut self, seen: &Seen, now: i64, events: &mut Vec<SubscribeDevicesReply>) {
+    fn take_missing(&mut self, seen: &Observed, now: i64, events: &mut Vec<SubscribeDevicesReply>) {
         let taken = LazyCell::new(|| -> BTreeSet<&str> {
             let names = seen.devices.iter();
             names.map(|found| found.record.name.as_str()).collect()
@@ -180,7 +180,7 @@ impl Inventory {
 
     fn replace_functions(
         &mut self,
-        seen: &Seen,
+        seen: &Observed,
         now: i64,
         events: &mut Vec<SubscribeDevicesReply>,
     ) {
@@ -210,7 +210,7 @@ impl Inventory {
         }
     }
 
-    fn replace_modules(&mut self, seen: &Seen, events: &mut Vec<SubscribeDevicesReply>) {
+    fn replace_modules(&mut self, seen: &Observed, events: &mut Vec<SubscribeDevicesReply>) {
         let is_live = |name: &String| seen.modules.get(name) == Some(&true);
         let mut changes = Vec::new();
         if seen.all_modules {

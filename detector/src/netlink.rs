@@ -39,10 +39,10 @@ const DUMP_BUFFER_LEN: usize = 64 * 1024;
 /// devices.
 const MAX_REPLIES: usize = 65_536;
 /// The number of datagrams that are read at once, before other tasks run.
-const MOST_IN_ONE_GO: usize = 256;
+const MAX_AT_ONCE: usize = 256;
 /// The number of datagrams that are read for a barrier, several times what a storm of a thousand
 /// devices sends.
-const MOST_AT_A_BARRIER: usize = 65_536;
+const MAX_AT_A_BARRIER: usize = 65_536;
 
 /// The result of reading from a socket that the kernel sends to.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl KernelSocket {
     /// # Errors
     /// Fails if the socket is no longer usable.
     pub fn drain(&mut self, mut take: impl FnMut(Received<&[u8]>)) -> io::Result<()> {
-        for _ in 0..MOST_IN_ONE_GO {
+        for _ in 0..MAX_AT_ONCE {
             let buffer = &mut self.buffer;
             let read = |fd: &OwnedFd| read(fd, self.check_sender, buffer);
             match self.fd.try_io(Interest::READABLE, read) {
@@ -147,7 +147,7 @@ impl KernelSocket {
     /// # Errors
     /// Fails if the socket is no longer usable.
     pub fn drain_all(&mut self, mut take: impl FnMut(Received<&[u8]>)) -> io::Result<()> {
-        for _ in 0..MOST_AT_A_BARRIER {
+        for _ in 0..MAX_AT_A_BARRIER {
             match read(self.fd.get_ref(), self.check_sender, &mut self.buffer) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 received => take(self.received(received?)),

@@ -8,7 +8,7 @@ use crate::function;
 use crate::uevent::{Uevent, last_component};
 
 /// The maximum number of listed objects. With more, everything is read again.
-const MOST_NAMED: usize = 16_384;
+const MAX_NAMED: usize = 16_384;
 
 /// The pending set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Pending {
 
     /// Returns a set with the changes that the kernel does not always announce.
     #[must_use]
-    pub fn unasked() -> Self {
+    pub fn periodic() -> Self {
         Self {
             ports: true,
             ..Self::default()
@@ -58,11 +58,11 @@ impl Pending {
     /// Returns a set with all changes that an event can report, for use when an event may have been
     /// missed. Data of a device that changes without an event is not included.
     #[must_use]
-    pub fn doubtful() -> Self {
+    pub fn uncertain() -> Self {
         Self {
             all_nodes: true,
             all_functions: true,
-            ..Self::unasked()
+            ..Self::periodic()
         }
     }
 
@@ -154,7 +154,7 @@ impl Pending {
     }
 
     /// Adds the set of a failed scan again. Events since then are newer and take precedence.
-    pub fn again(&mut self, before: Self) {
+    pub fn merge(&mut self, before: Self) {
         self.everything |= before.everything;
         self.ports |= before.ports;
         self.all_nodes |= before.all_nodes;
@@ -173,7 +173,7 @@ impl Pending {
     fn bound(&mut self) {
         let named = self.names.len() + self.indexes.len() + self.nodes.len();
         let more = self.functions.len() + self.modules.len() + self.kernel_names.len();
-        if named + more > MOST_NAMED {
+        if named + more > MAX_NAMED {
             *self = Self::everything();
         }
     }
@@ -237,7 +237,7 @@ mod tests {
                 subsystem: "infiniband",
                 sequence: number,
             });
-            assert!(pending.names.len() <= MOST_NAMED);
+            assert!(pending.names.len() <= MAX_NAMED);
         }
         assert!(pending.everything);
     }
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn what_failed_is_looked_at_again_beside_what_came_since() {
         let mut pending = after(&[("add", "/devices/x/pci1", "pci", None)]);
-        pending.again(after(&[(
+        pending.merge(after(&[(
             "add",
             "/devices/a/infiniband/rxe0",
             "infiniband",

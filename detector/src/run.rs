@@ -19,14 +19,14 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::barrier::{Barrier, Barriers, reached};
 use crate::config::Config;
-use crate::look::{Eyes, Looked};
-use crate::memory::{self, Churn};
-use crate::netlink::{self, KernelSocket, RdmaSocket, Received, Refused, RequestError};
-use crate::pace::Pace;
+use crate::intake::{Counts, Intake};
+use crate::interval::ScanInterval;
+use crate::netlink::{self, KernelSocket, RdmaSocket, Received, RequestError};
 use crate::pending::Pending;
+use crate::scan::{Scan, Scanner};
 use crate::server::{Detector, Published};
 use crate::sysfs::Sysfs;
-use crate::uevent::Uevent;
+use crate::trim::{self, Trimmer};
 
 /// The allowed system calls, one per line.
 const CALLS: &str = include_str!("../../deploy/seccomp/rdma-detector.calls");
@@ -48,7 +48,7 @@ pub enum Error {
     Uevents(#[source] io::Error),
     /// The scanning thread failed.
     #[error("cannot look at the devices")]
-    Look(#[source] JoinError),
+    Scan(#[source] JoinError),
     /// The runtime, the signals or the varlink socket failed.
     #[error("cannot run")]
     Runtime(#[source] io::Error),
@@ -59,7 +59,7 @@ pub enum Error {
 /// # Errors
 /// See [`Error`].
 pub fn main(config: Config) -> Result<(), Error> {
-    memory::share_one_heap();
+    trim::use_one_arena();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
@@ -104,93 +104,91 @@ async fn run(config: Config) -> Result<(), Error> {
     // than the events, never newer.
     let published = Arc::new(Published::new(now()));
     let (barriers, waiting) = mpsc::channel(1);
-    let watch = Watch {
+    let event_loop = EventLoop {
         barriers: Barriers::new(waiting),
         uevents,
         monitor: None,
-        ears: Ears::new(Arc::clone(&published)),
-        pace: Pace::default(),
-        churn: Churn::default(),
+        intake: Intake::default(),
+        interval: ScanInterval::default(),
+        trimmer: Trimmer::default(),
         published: Arc::clone(&published),
     };
     let late = Arc::new(Notify::new());
     let wake = Arc::clone(&late);
-    let eyes = Eyes::new(Sysfs::new(config.sysfs), rdma).waking(move || wake.notify_one());
+    let scanner = Scanner::new(Sysfs::new(config.sysfs), rdma).waking(move || wake.notify_one());
     let service = Arc::new(Detector::new(published, barriers));
     tokio::select! {
         served = server::serve(endpoint, service, &mut wishes, None, admission) => served.map_err(Error::Runtime),
-        failed = watch.follow(eyes, &late) => Err(failed),
+        failed = event_loop.run(scanner, &late) => Err(failed),
     }
 }
 
 /// A scan in progress.
-type Looking = JoinHandle<Box<Look>>;
+type RunningScan = JoinHandle<Box<FinishedScan>>;
 
 /// The next step of the event loop.
 enum Next {
     Uevents(io::Result<()>),
     Monitor(io::Result<()>),
-    Look,
-    Settle,
+    Scan,
+    Scanned(Result<Box<FinishedScan>, JoinError>),
+    Trim,
     Late,
-    Looked(Result<Box<Look>, JoinError>),
     Barrier,
 }
 
 /// The event loop: its sockets and its state.
-struct Watch {
+struct EventLoop {
     barriers: Barriers,
     uevents: KernelSocket,
     /// The monitor, open only while there are devices. It keeps ib_core from being unloaded.
     monitor: Option<KernelSocket>,
-    ears: Ears,
-    pace: Pace,
-    churn: Churn,
+    intake: Intake,
+    interval: ScanInterval,
+    trimmer: Trimmer,
     published: Arc<Published>,
 }
 
-impl Watch {
+impl EventLoop {
     /// Scans at the start and after each event that concerns RDMA. Returns only when a socket or
     /// the scanning thread fails.
-    async fn follow(mut self, eyes: Eyes, late: &Notify) -> Error {
-        let mut resting = Some(eyes);
-        let mut looking: Option<Looking> = None;
+    async fn run(mut self, scanner: Scanner, late: &Notify) -> Error {
+        let mut idle = Some(scanner);
+        let mut running: Option<RunningScan> = None;
         let mut ready = false;
         loop {
-            let due = resting.is_some().then(|| self.due()).flatten();
+            let due = idle.is_some().then(|| self.due()).flatten();
             let next = tokio::select! {
-                heard = self.uevents.readable() => Next::Uevents(heard),
-                heard = readable(self.monitor.as_ref()) => Next::Monitor(heard),
-                () = until(due) => Next::Look,
-                () = until(self.churn.settles()) => Next::Settle,
+                ready = self.uevents.readable() => Next::Uevents(ready),
+                ready = readable(self.monitor.as_ref()) => Next::Monitor(ready),
+                () = until(due) => Next::Scan,
+                () = until(self.trimmer.due()) => Next::Trim,
                 () = late.notified() => Next::Late,
                 () = self.barriers.next() => Next::Barrier,
-                looked = join(&mut looking) => Next::Looked(looked),
+                finished = join(&mut running) => Next::Scanned(finished),
             };
             match next {
-                Next::Uevents(heard) => {
-                    let drained = heard
-                        .and_then(|()| self.uevents.drain(|received| self.ears.uevent(received)));
-                    if let Err(e) = drained {
+                Next::Uevents(ready) => {
+                    if let Err(e) = ready.and_then(|()| self.read_uevents()) {
                         return Error::Uevents(e);
                     }
                 }
-                Next::Monitor(heard) => self.hear_monitor(heard),
-                Next::Settle => self.churn.settle(),
-                // A device has responded late. The next scan stores its reading.
-                Next::Late => self.ears.pending.ports = true,
+                Next::Monitor(ready) => self.read_monitor(ready),
+                Next::Trim => self.trimmer.trim(),
+                // The next scan stores the reading of the device.
+                Next::Late => self.intake.add_ports(),
                 // The call is queued, and the next scan that begins serves it.
                 Next::Barrier => {}
-                Next::Look => {
-                    if let Err(e) = self.hear_all() {
+                Next::Scan => {
+                    if let Err(e) = self.read_all() {
                         return Error::Uevents(e);
                     }
-                    looking = resting.take().map(|eyes| self.look(eyes));
+                    running = idle.take().map(|scanner| self.begin_scan(scanner));
                 }
-                Next::Looked(Err(e)) => return Error::Look(e),
-                Next::Looked(Ok(look)) => {
-                    looking = None;
-                    resting = Some(self.looked(*look));
+                Next::Scanned(Err(e)) => return Error::Scan(e),
+                Next::Scanned(Ok(finished)) => {
+                    running = None;
+                    idle = Some(self.finish_scan(*finished));
                     if !std::mem::replace(&mut ready, true) {
                         lifecycle::ready("following the kernel");
                     }
@@ -199,39 +197,56 @@ impl Watch {
         }
     }
 
-    fn look(&mut self, eyes: Eyes) -> Looking {
+    fn begin_scan(&mut self, scanner: Scanner) -> RunningScan {
         let began = now();
         self.published.count(|counters| counters.scans += 1);
         self.published.asking_since(Some(began));
         let barriers = self.barriers.take();
-        if !barriers.is_empty() {
-            self.ears.pending.again(Pending::doubtful());
-        }
-        let pending = self.ears.take_pending(began >= self.pace.next_unasked());
-        tokio::task::spawn_blocking(move || Box::new(Look::take(eyes, pending, barriers, began)))
+        let periodic = began >= self.interval.next_periodic();
+        let pending = self.intake.take(periodic, !barriers.is_empty());
+        let scan = move || Box::new(FinishedScan::run(scanner, pending, barriers, began));
+        tokio::task::spawn_blocking(scan)
+    }
+
+    fn read_uevents(&mut self) -> io::Result<()> {
+        let drained = self.uevents.drain(|datagram| {
+            let received = netlink::uevent(datagram);
+            self.intake.uevent(&received);
+            log_loss(&received, self.intake.counts());
+        });
+        self.published.count_messages(self.intake.counts());
+        drained
     }
 
     /// Reads all messages that the kernel has sent until now, if a barrier waits for that.
-    fn hear_all(&mut self) -> io::Result<()> {
+    fn read_all(&mut self) -> io::Result<()> {
         if self.barriers.is_empty() {
             return Ok(());
         }
+        let intake = &mut self.intake;
         let monitor = self.monitor.as_mut();
-        let drained = monitor.map(|monitor| monitor.drain_all(|r| self.ears.monitored(r)));
-        self.monitor_drained(drained.unwrap_or(Ok(())));
-        self.uevents
-            .drain_all(|received| self.ears.uevent(received))
+        let drained = monitor.map(|monitor| monitor.drain_all(|d| take_monitored(intake, d)));
+        self.close_failed_monitor(drained.unwrap_or(Ok(())));
+        let drained = self.uevents.drain_all(|datagram| {
+            let received = netlink::uevent(datagram);
+            self.intake.uevent(&received);
+            log_loss(&received, self.intake.counts());
+        });
+        self.published.count_messages(self.intake.counts());
+        drained
     }
 
-    fn hear_monitor(&mut self, heard: io::Result<()>) {
-        let drained = heard.and_then(|()| match &mut self.monitor {
-            Some(monitor) => monitor.drain(|received| self.ears.monitored(received)),
+    fn read_monitor(&mut self, ready: io::Result<()>) {
+        let intake = &mut self.intake;
+        let drained = ready.and_then(|()| match &mut self.monitor {
+            Some(monitor) => monitor.drain(|datagram| take_monitored(intake, datagram)),
             None => Ok(()),
         });
-        self.monitor_drained(drained);
+        self.close_failed_monitor(drained);
+        self.published.count_messages(self.intake.counts());
     }
 
-    fn monitor_drained(&mut self, drained: io::Result<()>) {
+    fn close_failed_monitor(&mut self, drained: io::Result<()>) {
         if let Err(e) = drained {
             tracing::warn!("the RDMA monitor is given up: {e}");
             self.monitor = None;
@@ -240,47 +255,47 @@ impl Watch {
 
     /// Returns the time of the next scan, in µs of CLOCK_MONOTONIC.
     fn due(&self) -> Option<i64> {
-        if !self.ears.pending.is_empty() || !self.barriers.is_empty() {
-            return Some(self.pace.next());
+        if self.intake.has_pending() || !self.barriers.is_empty() {
+            return Some(self.interval.next());
         }
-        let unasked = self.published.has_devices() || self.ears.doubt || self.ears.in_motion;
-        unasked.then(|| self.pace.next_unasked())
+        let periodic = self.published.has_devices() || self.intake.needs_periodic();
+        periodic.then(|| self.interval.next_periodic())
     }
 
     /// Publishes the result of a scan. If the scan failed, the published state stays the same.
-    fn looked(&mut self, look: Look) -> Eyes {
+    fn finish_scan(&mut self, finished: FinishedScan) -> Scanner {
         let ended = now();
         self.published.asking_since(None);
-        let at_all = look.pending.is_of_all();
-        self.pace
-            .looked(look.began, ended, look.outcome.is_err(), at_all);
-        match look.outcome {
-            Ok(looked) => {
-                let told = self.published.replace(&looked, ended);
-                self.churn.add(told, ended);
-                self.ears.in_motion = looked.in_motion;
-                self.listen_to_monitor(looked.system.monitor && !looked.seen.devices.is_empty());
-                reached(look.barriers, &Ok(self.published.sequence()));
+        let all = finished.pending.is_of_all();
+        let failed = finished.outcome.is_err();
+        self.interval.scanned(finished.began, ended, failed, all);
+        match finished.outcome {
+            Ok(scan) => {
+                let events = self.published.replace(&scan, ended);
+                self.trimmer.add(events, ended);
+                self.intake.scanned(scan.in_motion);
+                self.use_monitor(scan.system.monitor && !scan.observed.devices.is_empty());
+                reached(finished.barriers, &Ok(self.published.sequence()));
             }
             Err(e) => {
                 tracing::warn!("cannot read the devices: {}", Chain(&e));
-                reached(look.barriers, &Err(Chain(&e).to_string()));
+                reached(finished.barriers, &Err(Chain(&e).to_string()));
                 self.published.count(|counters| counters.failed_scans += 1);
-                self.ears.pending.again(look.pending);
+                self.intake.failed(finished.pending);
             }
         }
-        look.eyes
+        finished.scanner
     }
 
     /// Opens the monitor if it exists and is useful. Closes it if it would only keep ib_core from
     /// being unloaded.
-    fn listen_to_monitor(&mut self, useful: bool) {
+    fn use_monitor(&mut self, useful: bool) {
         if useful && self.monitor.is_none() {
             match KernelSocket::monitor() {
                 Ok(monitor) => {
                     self.monitor = Some(monitor);
                     // Changes from before the monitor was open are missing.
-                    self.ears.pending.ports = true;
+                    self.intake.add_ports();
                 }
                 Err(e) => tracing::debug!("no RDMA monitor: {e}"),
             }
@@ -292,21 +307,41 @@ impl Watch {
     }
 }
 
+fn take_monitored(intake: &mut Intake, datagram: Received<&[u8]>) {
+    let received = netlink::monitored(datagram);
+    intake.monitored(&received);
+    log_loss(&received, intake.counts());
+}
+
+/// Logs a datagram that was dropped, and an overrun.
+fn log_loss<T>(received: &Received<T>, counts: Counts) {
+    let count = counts.dropped_datagrams;
+    match received {
+        // The sender must not be able to fill the log.
+        Received::Dropped(reason) if count.cast_unsigned().is_power_of_two() => tracing::warn!(
+            count,
+            "dropped a datagram from the kernel's sockets: {reason}"
+        ),
+        Received::Overrun => tracing::warn!("events were lost: reading every device anew"),
+        Received::Message(_) | Received::Dropped(_) => {}
+    }
+}
+
 /// A finished scan, with the scanner and the result.
-struct Look {
-    eyes: Eyes,
+struct FinishedScan {
+    scanner: Scanner,
     pending: Pending,
     barriers: Vec<Barrier>,
     began: i64,
-    outcome: Result<Looked, RequestError>,
+    outcome: Result<Scan, RequestError>,
 }
 
-impl Look {
+impl FinishedScan {
     /// Scans on this thread, which may block.
-    fn take(mut eyes: Eyes, pending: Pending, barriers: Vec<Barrier>, began: i64) -> Self {
-        let outcome = eyes.look(&pending, now());
+    fn run(mut scanner: Scanner, pending: Pending, barriers: Vec<Barrier>, began: i64) -> Self {
+        let outcome = scanner.scan(&pending, now());
         Self {
-            eyes,
+            scanner,
             pending,
             barriers,
             began,
@@ -316,9 +351,9 @@ impl Look {
 }
 
 /// Waits for the scan, or forever if there is none.
-async fn join(looking: &mut Option<Looking>) -> Result<Box<Look>, JoinError> {
-    match looking {
-        Some(looking) => looking.await,
+async fn join(running: &mut Option<RunningScan>) -> Result<Box<FinishedScan>, JoinError> {
+    match running {
+        Some(running) => running.await,
         None => std::future::pending().await,
     }
 }
@@ -328,107 +363,5 @@ async fn readable(socket: Option<&KernelSocket>) -> io::Result<()> {
     match socket {
         Some(socket) => socket.readable().await,
         None => std::future::pending().await,
-    }
-}
-
-/// The event intake.
-struct Ears {
-    pending: Pending,
-    /// True if event numbers are missing. The missing events may belong to other network
-    /// namespaces, which is common. So their objects are read with the next periodic scan, and no
-    /// earlier.
-    doubt: bool,
-    /// True if a module was being initialised or removed during the scan. No event reports the end
-    /// of that.
-    in_motion: bool,
-    last_sequence: Option<u64>,
-    published: Arc<Published>,
-}
-
-impl Ears {
-    fn new(published: Arc<Published>) -> Self {
-        Self {
-            pending: Pending::everything(),
-            doubt: false,
-            in_motion: false,
-            last_sequence: None,
-            published,
-        }
-    }
-
-    /// Takes the set for the next scan. `unasked` adds the changes that the kernel does not always
-    /// announce, also during a storm of events.
-    fn take_pending(&mut self, unasked: bool) -> Pending {
-        let mut pending = std::mem::take(&mut self.pending);
-        if unasked {
-            pending.again(match std::mem::take(&mut self.doubt) {
-                true => Pending::doubtful(),
-                false => Pending::unasked(),
-            });
-            pending.all_functions |= self.in_motion;
-        }
-        pending
-    }
-
-    fn uevent(&mut self, received: Received<&[u8]>) {
-        match netlink::uevent(received) {
-            Received::Message(uevent) => {
-                self.published.count(|counters| counters.uevents += 1);
-                self.follow_sequence(&uevent);
-                self.pending.uevent(&uevent);
-            }
-            Received::Dropped(reason) => self.dropped(&reason),
-            Received::Overrun => self.overrun(),
-        }
-    }
-
-    fn monitored(&mut self, received: Received<&[u8]>) {
-        match netlink::monitored(received) {
-            Received::Message(indexes) => {
-                self.published
-                    .count(|counters| counters.monitor_messages += 1);
-                for index in indexes {
-                    self.pending.monitored(index);
-                }
-            }
-            Received::Dropped(reason) => self.dropped(&reason),
-            Received::Overrun => self.overrun(),
-        }
-    }
-
-    fn follow_sequence(&mut self, uevent: &Uevent) {
-        let expected = self.last_sequence.map(|last| last.wrapping_add(1));
-        if expected != Some(uevent.sequence) {
-            // An event before the first one may be missing, too.
-            self.doubt = true;
-            if expected.is_some() {
-                self.published.count(|counters| counters.sequence_gaps += 1);
-            }
-        }
-        self.last_sequence = Some(uevent.sequence);
-    }
-
-    fn dropped(&mut self, reason: &Refused) {
-        let count = self.published.count(|counters| {
-            counters.dropped_datagrams += 1;
-            counters.dropped_datagrams
-        });
-        // The sender must not be able to fill the log.
-        if count.cast_unsigned().is_power_of_two() {
-            tracing::warn!(
-                count,
-                "dropped a datagram from the kernel's sockets: {reason}"
-            );
-        }
-        // A truncated datagram may have been an event. A datagram of another sender never was one.
-        if matches!(reason, Refused::Truncated) {
-            self.pending = Pending::everything();
-        }
-    }
-
-    fn overrun(&mut self) {
-        self.published.count(|counters| counters.overruns += 1);
-        tracing::warn!("events were lost: reading every device anew");
-        self.pending = Pending::everything();
     }
 }

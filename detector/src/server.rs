@@ -15,8 +15,9 @@ use interfaces::server::{Call, CallError, Feed, Service};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::barrier::Barrier;
+use crate::intake::Counts;
 use crate::inventory::Inventory;
-use crate::look::{Looked, netns_mode};
+use crate::scan::{Scan, netns_mode};
 
 /// The state that callers can see: the devices, the functions, and the counters.
 pub struct Published {
@@ -54,18 +55,18 @@ impl Published {
 
     /// Publishes the result of a scan, and sends the differences to the subscribers. Returns the
     /// number of events. `now` is in µs of CLOCK_MONOTONIC.
-    pub fn replace(&self, looked: &Looked, now: i64) -> usize {
+    pub fn replace(&self, scan: &Scan, now: i64) -> usize {
         self.count(|counters| {
-            counters.ib_core = looked.ib_core;
-            counters.device_reads += looked.device_reads;
-            counters.netns_mode = netns_mode(looked.system);
-            counters.refused_records = looked.refused;
-            counters.refused.clone_from(&looked.last_refused);
+            counters.ib_core = scan.ib_core;
+            counters.device_reads += scan.device_reads;
+            counters.netns_mode = netns_mode(scan.system);
+            counters.refused_records = scan.refused;
+            counters.refused.clone_from(&scan.last_refused);
         });
-        let mut told = 0;
+        let mut count = 0;
         self.inventory.update(|inventory| {
-            let events = inventory.replace(&looked.seen, now);
-            told = events.len();
+            let events = inventory.replace(&scan.observed, now);
+            count = events.len();
             for event in &events {
                 if let Some(name) = &event.name {
                     match event.action {
@@ -85,7 +86,7 @@ impl Published {
             }
             events
         });
-        told
+        count
     }
 
     /// Returns the number of the last event.
@@ -99,6 +100,17 @@ impl Published {
     pub fn has_devices(&self) -> bool {
         self.inventory
             .read(|inventory| inventory.devices().next().is_some())
+    }
+
+    /// Sets the counters of messages.
+    pub fn count_messages(&self, counts: Counts) {
+        self.count(|counters| {
+            counters.uevents = counts.uevents;
+            counters.monitor_messages = counts.monitor_messages;
+            counters.sequence_gaps = counts.sequence_gaps;
+            counters.dropped_datagrams = counts.dropped_datagrams;
+            counters.overruns = counts.overruns;
+        });
     }
 
     /// Changes the counters.

@@ -23,10 +23,10 @@ use directory::{Directory, line_at};
 /// The number of empty places in a GID table after which the search ends. The kernel fills the
 /// table from its start, with one GID of each type first. The table may have hundreds of places,
 /// and each is a file.
-const MOST_EMPTY_GIDS: u32 = 4;
+const MAX_EMPTY_GIDS: u32 = 4;
 
 /// The number of places after which a GID table has no second type.
-const MOST_GIDS: u32 = 1024;
+const MAX_GIDS: u32 = 1024;
 
 /// A sysfs mount.
 #[derive(Clone, Debug)]
@@ -323,7 +323,7 @@ fn gid_types(types: &Directory, port: u32, progress: &Progress) -> Vec<String> {
             None => empty += 1,
         }
         // There are only two types.
-        if empty == MOST_EMPTY_GIDS || found.len() == 2 || place == MOST_GIDS {
+        if empty == MAX_EMPTY_GIDS || found.len() == 2 || place == MAX_GIDS {
             break;
         }
     }

@@ -67,7 +67,7 @@ fn every_machine_is_seen_as_it_is_written_down() {
     let mut differences = Vec::new();
     for machine in machines {
         let mut watcher = watch(&machine);
-        watcher.look(&Pending::everything()).unwrap();
+        watcher.scan(&Pending::everything()).unwrap();
         let found = difference::between(&machine.expected, &watcher.records());
         differences.extend(found.iter().map(|line| format!("{}: {line}", machine.name)));
     }
@@ -78,8 +78,8 @@ fn every_machine_is_seen_as_it_is_written_down() {
 fn looking_again_tells_nothing_new() {
     for machine in machine::all() {
         let mut watcher = watch(&machine);
-        watcher.look(&Pending::everything()).unwrap();
-        let (_, events) = watcher.look(&Pending::everything()).unwrap();
+        watcher.scan(&Pending::everything()).unwrap();
+        let (_, events) = watcher.scan(&Pending::everything()).unwrap();
         assert!(events.is_empty(), "{}: {events:?}", machine.name);
     }
 }
@@ -87,7 +87,7 @@ fn looking_again_tells_nothing_new() {
 #[test]
 fn netlink_is_asked_where_the_rdma_core_is_and_nowhere_else() {
     for machine in machine::all() {
-        watch(&machine).look(&Pending::everything()).unwrap();
+        watch(&machine).scan(&Pending::everything()).unwrap();
         let asked = machine.table.lock().unwrap().asked > 0;
         let core = machine.tree.has("class/infiniband");
         assert_eq!(asked, core, "{}", machine.name);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use detector::function::SysfsFunction;
-use detector::inventory::{Found, Inventory, Seen};
+use detector::inventory::{Found, Inventory, Observed};
 use interfaces::detector::{Action, Device, Function, SubscribeDevicesReply};
 use interfaces::server::Snapshot;
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
@@ -68,7 +68,7 @@ fn any_functions(input: &mut Unstructured<'_>) -> Result<BTreeMap<String, SysfsF
     Ok(functions)
 }
 
-fn any_look(input: &mut Unstructured<'_>, before: &Seen) -> Result<Seen> {
+fn any_look(input: &mut Unstructured<'_>, before: &Observed) -> Result<Observed> {
     let mut devices = Vec::new();
     for index in 0..6 {
         match input.int_in_range(0..=2)? {
@@ -95,7 +95,7 @@ fn any_look(input: &mut Unstructured<'_>, before: &Seen) -> Result<Seen> {
             with_nodes.insert(name.to_owned());
         }
     }
-    Ok(Seen {
+    Ok(Observed {
         devices,
         functions,
         same_functions,
@@ -161,7 +161,7 @@ impl Follower {
 fn follow(input: &mut Unstructured<'_>) -> Result<()> {
     let mut inventory = Inventory::default();
     let mut follower = Follower::default();
-    let mut seen = Seen::default();
+    let mut seen = Observed::default();
     let (mut now, mut sequence) = (0, 0);
     while !input.is_empty() {
         now += input.int_in_range(0..=LONG)?;

@@ -32,14 +32,14 @@ pub fn device(index: i64, name: &str) -> Device {
     }
 }
 
-fn seen(devices: &[(i64, &str)]) -> Seen {
+fn seen(devices: &[(i64, &str)]) -> Observed {
     let found = |(index, name): &(i64, &str)| Found {
         record: Arc::new(device(*index, name)),
         parent: None,
     };
-    Seen {
+    Observed {
         devices: devices.iter().map(found).collect(),
-        ..Seen::default()
+        ..Observed::default()
     }
 }
 
@@ -49,11 +49,11 @@ fn told(events: &[SubscribeDevicesReply]) -> Vec<(Action, Option<&str>, i64)> {
         .collect()
 }
 
-fn modules(names: &[(&str, bool)], all: bool) -> Seen {
+fn modules(names: &[(&str, bool)], all: bool) -> Observed {
     let modules = names
         .iter()
         .map(|(name, there)| ((*name).to_owned(), *there));
-    Seen {
+    Observed {
         modules: modules.collect(),
         all_modules: all,
         ..seen(&[])
@@ -146,11 +146,11 @@ fn a_snapshot_ends_with_ready() {
 }
 
 /// Returns a scan without devices in our network namespace, in which nodes belong to `with_nodes`.
-fn seen_elsewhere(with_nodes: &[&str]) -> Seen {
-    Seen {
+fn seen_elsewhere(with_nodes: &[&str]) -> Observed {
+    Observed {
         exclusive: true,
         with_nodes: with_nodes.iter().map(ToString::to_string).collect(),
-        ..Seen::default()
+        ..Observed::default()
     }
 }
 

@@ -62,10 +62,10 @@ fn a_device_that_is_renamed_under_the_first_look_has_its_nodes_after_the_next() 
     let change = Some(change as Change);
     let answers = Arc::new(Mutex::new(Sudden { table, change }));
     let mut watcher = Watcher::new(tree.root(), &answers);
-    watcher.look(&Pending::everything()).unwrap();
+    watcher.scan(&Pending::everything()).unwrap();
     let mut moved = Pending::default();
     heard(&mut moved, "move", SOFTWARE, "ibp1", Some("mlx5_0"));
-    watcher.look(&moved).unwrap();
+    watcher.scan(&moved).unwrap();
     let device = watcher.devices().next().unwrap();
     assert_eq!(device.name, "ibp1");
     assert_eq!(device.uverbs.as_deref(), Some("uverbs0"));
@@ -81,7 +81,7 @@ fn a_function_is_not_registered_because_of_its_subfunction() {
         .remove(&format!("{above}/mlx5_core.rdma.0/driver"));
     machine.table.lock().unwrap().devices.remove(&0);
     let mut watcher = Watcher::new(machine.tree.root(), &machine.table);
-    watcher.look(&Pending::everything()).unwrap();
+    watcher.scan(&Pending::everything()).unwrap();
     let physical = function(&watcher, "0000:c1:00.0").unwrap();
     assert_eq!(physical.state, FunctionState::Personality);
 }
@@ -91,7 +91,7 @@ fn whether_a_name_was_chosen_is_absent_where_the_kernel_does_not_know() {
     // The kernel does not set this attribute, not even for a device that udev has renamed.
     let machine = machine::read("hfi1");
     let mut watcher = Watcher::new(machine.tree.root(), &machine.table);
-    watcher.look(&Pending::everything()).unwrap();
+    watcher.scan(&Pending::everything()).unwrap();
     let device = watcher.devices().next().unwrap();
     assert_eq!(device.name_assigned_by_user, None);
 }

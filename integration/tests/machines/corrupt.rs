@@ -171,7 +171,7 @@ fn one_device_whose_answers_are_corrupted_hides_itself_alone() {
         let mut watcher = Watcher::new(tree.root(), &answers);
         if let Some(victim) = victim {
             lock(&answers).victim = victim;
-            watcher.look(&Pending::everything()).unwrap();
+            watcher.scan(&Pending::everything()).unwrap();
             let before = others(&watcher, victim);
             for of_ports in [false, true] {
                 let request = match of_ports {
@@ -190,10 +190,10 @@ fn one_device_whose_answers_are_corrupted_hides_itself_alone() {
                     drop(guard);
                     let pending = match tried % 8 {
                         0 => Pending::everything(),
-                        4 => Pending::doubtful(),
-                        _ => Pending::unasked(),
+                        4 => Pending::uncertain(),
+                        _ => Pending::periodic(),
                     };
-                    let looked = watcher.look(&pending);
+                    let looked = watcher.scan(&pending);
                     let (looked, _) = looked.unwrap_or_else(|e| panic!("{what}: {e:?}"));
                     assert_eq!(others(&watcher, victim), before, "{what}");
                     let records = watcher.records();
@@ -225,7 +225,7 @@ fn a_device_that_is_refused_is_named_once_and_comes_back_with_a_good_name() {
         ports: None,
     }));
     let mut watcher = Watcher::new(tree.root(), &answers);
-    watcher.look(&Pending::everything()).unwrap();
+    watcher.scan(&Pending::everything()).unwrap();
     let before: Vec<Device> = watcher.devices().cloned().collect();
     lock(&answers).device = Some(Box::new(|reply| {
         let attributes = attributes(reply);
@@ -236,7 +236,7 @@ fn a_device_that_is_refused_is_named_once_and_comes_back_with_a_good_name() {
         renamed.flatten().collect()
     }));
     for _ in 0..3 {
-        let (looked, _) = watcher.look(&Pending::unasked()).unwrap();
+        let (looked, _) = watcher.scan(&Pending::periodic()).unwrap();
         assert_eq!(looked.refused, 1, "{:?}", looked.last_refused);
         assert!(
             looked.last_refused[0].contains("index 4"),
@@ -251,7 +251,7 @@ fn a_device_that_is_refused_is_named_once_and_comes_back_with_a_good_name() {
         assert_eq!(watcher.devices().count(), before.len() - 1);
     }
     lock(&answers).device = None;
-    watcher.look(&Pending::unasked()).unwrap();
+    watcher.scan(&Pending::periodic()).unwrap();
     assert_eq!(watcher.devices().cloned().collect::<Vec<_>>(), before);
 }
 
@@ -273,7 +273,7 @@ fn one_attribute_or_link_of_a_tree_that_is_corrupted_changes_no_other_device() {
     for machine in machine::all() {
         let root = machine.tree.root();
         let mut watcher = super::watch(&machine);
-        watcher.look(&Pending::everything()).unwrap();
+        watcher.scan(&Pending::everything()).unwrap();
         let count = watcher.devices().count();
         let before: Vec<Device> = watcher.devices().cloned().collect();
         let mut all = Vec::new();
@@ -308,7 +308,7 @@ fn one_attribute_or_link_of_a_tree_that_is_corrupted_changes_no_other_device() {
             remove(&at).unwrap();
             fs::rename(&kept, &at).unwrap();
         }
-        watcher.look(&Pending::everything()).unwrap();
+        watcher.scan(&Pending::everything()).unwrap();
         assert_eq!(watcher.devices().cloned().collect::<Vec<_>>(), before);
     }
 }
@@ -316,7 +316,7 @@ fn one_attribute_or_link_of_a_tree_that_is_corrupted_changes_no_other_device() {
 /// Fails unless a corruption changes only devices that are above or below the corrupted entry.
 fn check(watcher: &mut Watcher, path: &Path, before: &[Device], count: usize) {
     let what = path.display();
-    let looked = watcher.look(&Pending::everything());
+    let looked = watcher.scan(&Pending::everything());
     looked.unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_eq!(watcher.devices().count(), count, "{what}");
     assert!(printable(&watcher.records()), "{what}");
@@ -345,7 +345,7 @@ fn entries_whose_names_cannot_be_used_are_counted_and_change_nothing() {
     let machine = machine::read("mlx5-infiniband");
     let root = machine.tree.root();
     let mut watcher = super::watch(&machine);
-    watcher.look(&Pending::everything()).unwrap();
+    watcher.scan(&Pending::everything()).unwrap();
     let before = watcher.records();
     for directory in [
         "class/infiniband",
@@ -364,7 +364,7 @@ fn entries_whose_names_cannot_be_used_are_counted_and_change_nothing() {
             }
         }
     }
-    let (looked, events) = watcher.look(&Pending::everything()).unwrap();
+    let (looked, events) = watcher.scan(&Pending::everything()).unwrap();
     assert_eq!(watcher.records(), before);
     assert!(events.is_empty(), "{events:?}");
     // Four names in each of the two classes of nodes and the two buses.
@@ -373,7 +373,7 @@ fn entries_whose_names_cannot_be_used_are_counted_and_change_nothing() {
     modules.modules.insert("x".repeat(200));
     modules.modules.insert("a b".to_owned());
     modules.modules.insert("ib_core".to_owned());
-    let (looked, events) = watcher.look(&modules).unwrap();
+    let (looked, events) = watcher.scan(&modules).unwrap();
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!(looked.refused, 10, "{:?}", looked.last_refused);
 }
@@ -382,7 +382,7 @@ fn entries_whose_names_cannot_be_used_are_counted_and_change_nothing() {
 fn more_devices_than_are_published_are_refused_and_counted() {
     let (tree, table) = super::crowd::of_software(4_100);
     let mut watcher = Watcher::new(tree.root(), &table);
-    let (looked, _) = watcher.look(&Pending::everything()).unwrap();
+    let (looked, _) = watcher.scan(&Pending::everything()).unwrap();
     assert_eq!(watcher.devices().count(), 4_096);
     assert_eq!(looked.refused, 4, "{:?}", looked.last_refused);
 }

@@ -27,7 +27,7 @@ fn a_device_that_is_renamed_keeps_its_index_its_nodes_and_its_kernel_name() {
     let above = "devices/pci0000:c0/0000:c0:01.1/0000:c1:00.0/mlx5_core.sf.4";
     let mut registered = Pending::everything();
     heard(&mut registered, "add", above, "mlx5_4", None);
-    watcher.look(&registered).unwrap();
+    watcher.scan(&registered).unwrap();
     let before = watcher.devices().find(|d| d.index == 4).unwrap().clone();
     assert_eq!(before.kernel_name.as_deref(), Some("mlx5_4"));
 
@@ -39,9 +39,9 @@ fn a_device_that_is_renamed_keeps_its_index_its_nodes_and_its_kernel_name() {
     drop(table);
     let mut moved = Pending::default();
     heard(&mut moved, "move", above, "ibp193s0f0S88", Some("mlx5_4"));
-    let (looked, events) = watcher.look(&moved).unwrap();
+    let (scan, events) = watcher.scan(&moved).unwrap();
 
-    assert_eq!(looked.device_reads, 1);
+    assert_eq!(scan.device_reads, 1);
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!(events[0].action, Action::Change);
     let mut renamed = before;
@@ -53,19 +53,19 @@ fn a_device_that_is_renamed_keeps_its_index_its_nodes_and_its_kernel_name() {
 fn of_a_thousand_devices_the_one_is_read_that_something_happened_to() {
     let (tree, table) = crowd::of_software(1_000);
     let mut watcher = Watcher::new(tree.root(), &table);
-    let (all, events) = watcher.look(&Pending::everything()).unwrap();
+    let (all, events) = watcher.scan(&Pending::everything()).unwrap();
     assert_eq!(all.device_reads, 1_000);
-    assert_eq!(all.seen.devices.len(), 1_000);
+    assert_eq!(all.observed.devices.len(), 1_000);
     assert_eq!(events.len(), 1 + 1_000 + 1, "the modules, each, and ready");
 
-    let unasked = Pending::unasked();
-    let (none, events) = watcher.look(&unasked).unwrap();
+    let periodic = Pending::periodic();
+    let (none, events) = watcher.scan(&periodic).unwrap();
     assert_eq!((none.device_reads, events.len()), (0, 0));
 
     let mut one = Pending::default();
     heard(&mut one, "change", "devices/virtual", "rxe500", None);
     let asked = table.lock().unwrap().asked;
-    let (one, events) = watcher.look(&one).unwrap();
+    let (one, events) = watcher.scan(&one).unwrap();
     assert_eq!((one.device_reads, events.len()), (1, 0));
     // The requests: the system settings, the list, the ports of the device, and its entry again.
     assert_eq!(table.lock().unwrap().asked - asked, 4);
@@ -80,31 +80,31 @@ fn gids_that_come_without_an_event_are_seen_by_the_next_look_at_ports() {
     assert!(machine.tree.has(&types));
     machine.tree.remove(&types);
     let mut watcher = Watcher::new(machine.tree.root(), &machine.table);
-    watcher.look(&Pending::everything()).unwrap();
+    watcher.scan(&Pending::everything()).unwrap();
     let gids = |watcher: &Watcher| watcher.devices().next().unwrap().ports[0].gid_types.clone();
     assert!(gids(&watcher).is_empty());
 
     machine.tree.directory(&types);
     machine.tree.file(&format!("{types}/0"), "RoCE v2");
-    let (looked, events) = watcher.look(&Pending::unasked()).unwrap();
-    assert_eq!((looked.device_reads, events.len()), (1, 1));
+    let (scan, events) = watcher.scan(&Pending::periodic()).unwrap();
+    assert_eq!((scan.device_reads, events.len()), (1, 1));
     assert_eq!(gids(&watcher), ["RoCE v2"]);
-    let (looked, _) = watcher.look(&Pending::unasked()).unwrap();
-    assert_eq!(looked.device_reads, 0);
+    let (scan, _) = watcher.scan(&Pending::periodic()).unwrap();
+    assert_eq!(scan.device_reads, 0);
 }
 
 #[test]
 fn of_a_thousand_devices_the_one_is_read_whose_port_went_down() {
     let (tree, table) = crowd::of_software(1_000);
     let mut watcher = Watcher::new(tree.root(), &table);
-    watcher.look(&Pending::everything()).unwrap();
+    watcher.scan(&Pending::everything()).unwrap();
     let mut answers = table.lock().unwrap();
     let port = answers.ports.get_mut(&(7, 1)).unwrap();
     port.set("state", Some("1"));
     drop(answers);
-    let unasked = Pending::unasked();
-    let (looked, events) = watcher.look(&unasked).unwrap();
-    assert_eq!(looked.device_reads, 1);
+    let periodic = Pending::periodic();
+    let (scan, events) = watcher.scan(&periodic).unwrap();
+    assert_eq!(scan.device_reads, 1);
     assert_eq!(events.len(), 1, "{events:?}");
     let state = events[0].device.as_ref().unwrap().ports[0].state.as_deref();
     assert_eq!(state, Some("down"));

@@ -62,7 +62,7 @@ fn look_until(watcher: &mut Watcher, what: &str, done: impl Fn(&Watcher) -> bool
     let deadline = Instant::now() + PATIENCE;
     while !done(watcher) {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
-        watcher.look(&Pending::unasked()).unwrap();
+        watcher.scan(&Pending::periodic()).unwrap();
     }
 }
 
@@ -108,12 +108,12 @@ fn a_device_whose_rate_blocks_is_shown_with_what_is_known_and_is_whole_when_it_a
     let machine = machine::read("mlx5-infiniband");
     let root = machine.tree.root();
     let mut whole = super::watch(&machine);
-    whole.look(&Pending::everything()).unwrap();
+    whole.scan(&Pending::everything()).unwrap();
     let name = &by_index(&whole, 0).name;
     let blocked = block(root, &format!("class/infiniband/{name}/ports/1/rate"));
 
     let mut watcher = super::watch(&machine);
-    let (_, events) = watcher.look(&Pending::everything()).unwrap();
+    let (_, events) = watcher.scan(&Pending::everything()).unwrap();
     assert_eq!(events.last().unwrap().action, Action::Ready);
     let shown = by_index(&watcher, 0);
     assert_eq!(shown.not_answering.as_deref(), Some("ports/1/rate"));
@@ -139,19 +139,19 @@ fn a_device_whose_rate_blocks_is_shown_with_what_is_known_and_is_whole_when_it_a
 fn a_known_device_that_hangs_keeps_its_record_and_follows_its_name() {
     let machine = machine::read("mlx5-infiniband");
     let mut watcher = super::watch(&machine);
-    watcher.look(&Pending::everything()).unwrap();
+    watcher.scan(&Pending::everything()).unwrap();
     let before = by_index(&watcher, 4);
     let attribute = format!("class/infiniband/{}/ports/1/link_layer", before.name);
     let root = machine.tree.root();
     let blocked = block(&fs::canonicalize(root).unwrap(), &attribute);
-    let (_, events) = watcher.look(&Pending::everything()).unwrap();
+    let (_, events) = watcher.scan(&Pending::everything()).unwrap();
     assert_eq!(events.len(), 1, "{events:?}");
     let mut expected = before.clone();
     expected.not_answering = Some("ports/1/link_layer".to_owned());
     assert_eq!(by_index(&watcher, 4), expected);
 
     // A full scan publishes nothing new, and does not wait for the attribute.
-    let (looked, events) = watcher.look(&Pending::everything()).unwrap();
+    let (looked, events) = watcher.scan(&Pending::everything()).unwrap();
     assert!(events.is_empty(), "{events:?}");
     assert_eq!(looked.device_reads, before_count(&watcher) - 1);
 
@@ -163,7 +163,7 @@ fn a_known_device_that_hangs_keeps_its_record_and_follows_its_name() {
         .unwrap()
         .set("name", Some("renamed0"));
     drop(table);
-    watcher.look(&Pending::unasked()).unwrap();
+    watcher.scan(&Pending::periodic()).unwrap();
     assert_eq!(by_index(&watcher, 4).name, "renamed0");
     assert_eq!(silent(&watcher), [4].into());
 
@@ -186,12 +186,12 @@ fn a_device_that_hangs_and_goes_is_gone() {
     let (tree, table) = crowd::of_software(3);
     let _blocked = block(tree.root(), "devices/virtual/infiniband/rxe1/board_id");
     let mut watcher = Watcher::new(tree.root(), &table);
-    watcher.look(&Pending::everything()).unwrap();
+    watcher.scan(&Pending::everything()).unwrap();
     assert_eq!(silent(&watcher), [1].into());
     table.lock().unwrap().devices.remove(&1);
     let mut removed = Pending::default();
     heard(&mut removed, "remove", "devices/virtual", "rxe1", None);
-    watcher.look(&removed).unwrap();
+    watcher.scan(&removed).unwrap();
     assert_eq!(watcher.devices().count(), 2);
     assert!(silent(&watcher).is_empty());
 }
@@ -203,9 +203,9 @@ fn what_hangs_in_sysfs_beyond_the_bound_of_threads_is_shown_without_being_read()
     let path = |index: &u32| format!("devices/virtual/infiniband/rxe{index}/board_id");
     let root = tree.root();
     let mut watcher = Watcher::new(root, &table);
-    watcher.look(&Pending::everything()).unwrap();
+    watcher.scan(&Pending::everything()).unwrap();
     let blocked: Vec<_> = hang.iter().map(|i| block(root, &path(i))).collect();
-    let (_, events) = watcher.look(&Pending::everything()).unwrap();
+    let (_, events) = watcher.scan(&Pending::everything()).unwrap();
     assert!(
         events.iter().all(|event| event.action == Action::Change),
         "{events:?}"
@@ -222,7 +222,7 @@ fn what_hangs_in_sysfs_beyond_the_bound_of_threads_is_shown_without_being_read()
     // The count includes the threads of the other tests in this process.
     assert!(threads.count() < 100);
     // Another scan reads none of them.
-    let (looked, _) = watcher.look(&Pending::everything()).unwrap();
+    let (looked, _) = watcher.scan(&Pending::everything()).unwrap();
     assert_eq!(looked.device_reads, 0);
     blocked.iter().for_each(unblock);
     look_until(&mut watcher, "all devices to answer", |w| {
@@ -235,7 +235,7 @@ fn devices_whose_ports_are_not_told_do_not_keep_the_others_from_being_seen() {
     let (tree, answers) = mute(20);
     answers.lock().unwrap().mute = [3, 7, 11].into();
     let mut watcher = Watcher::new(tree.root(), &answers);
-    watcher.look(&Pending::everything()).unwrap();
+    watcher.scan(&Pending::everything()).unwrap();
     assert_eq!(watcher.devices().count(), 20);
     assert!(silent(&watcher).is_superset(&[3, 7, 11].into()));
     let shown = by_index(&watcher, 7);
@@ -256,7 +256,7 @@ fn a_device_whose_ports_are_refused_says_with_which_errno() {
     (guard.mute, guard.refused) = ([1].into(), Some(5));
     drop(guard);
     let mut watcher = Watcher::new(tree.root(), &answers);
-    watcher.look(&Pending::everything()).unwrap();
+    watcher.scan(&Pending::everything()).unwrap();
     assert_eq!(silent(&watcher), [1].into());
     let why = by_index(&watcher, 1).not_answering.unwrap();
     assert!(
@@ -278,7 +278,7 @@ fn where_the_list_does_not_answer_each_device_is_asked_for_by_its_index() {
     }
     answers.lock().unwrap().list = true;
     let mut watcher = Watcher::new(tree.root(), &answers);
-    watcher.look(&Pending::everything()).unwrap();
+    watcher.scan(&Pending::everything()).unwrap();
     assert_eq!(watcher.devices().count(), 5);
     assert!(silent(&watcher).is_empty());
 
@@ -291,7 +291,7 @@ fn where_the_list_does_not_answer_each_device_is_asked_for_by_its_index() {
     tree.directory(path);
     tree.link_to("class/infiniband/rxe20", path);
     tree.remove("class/infiniband/rxe16");
-    watcher.look(&Pending::unasked()).unwrap();
+    watcher.scan(&Pending::periodic()).unwrap();
     let indexes: Vec<i64> = watcher.devices().map(|device| device.index).collect();
     assert_eq!(indexes, [15, 17, 18, 19, 20]);
 }

@@ -1,11 +1,13 @@
 //! A random stream of changes, a detector that receives some of the events, and a subscriber that
-//! follows the detector's events. Receives, scans and retries as the detector's `run.rs` does. Must
+//! follows the detector's events. Drives the detector's own intake, and scans when its `run.rs` would. Must
 //! never help the detector with information that it would not receive.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
+use detector::intake::Intake;
+use detector::netlink::Received;
 use detector::pending::Pending;
 use detector::uevent::Uevent;
 use fastrand::Rng;
@@ -85,10 +87,7 @@ pub struct Stream {
     way: Way,
     watcher: Watcher,
     subscriber: Subscriber,
-    pending: Pending,
-    doubt: bool,
-    in_motion: bool,
-    last_sequence: Option<u64>,
+    intake: Intake,
     /// True if the detector scans only after it has received all events.
     calm: bool,
     seed: u64,
@@ -116,10 +115,7 @@ impl Stream {
             way,
             watcher,
             subscriber: Subscriber::default(),
-            pending: Pending::everything(),
-            doubt: false,
-            in_motion: false,
-            last_sequence: None,
+            intake: Intake::default(),
             calm: rng.bool(),
             seed,
             rng,
@@ -145,14 +141,14 @@ impl Stream {
             for _ in 0..self.rng.usize(10..40) {
                 match self.rng.u8(..8) {
                     0..=3 => self.host().change(),
-                    4 | 5 => self.hear(),
-                    look => {
+                    4 | 5 => self.receive_sent(),
+                    scan => {
                         if self.calm {
-                            self.hear();
+                            self.receive_sent();
                         }
-                        match look {
-                            6 => self.look_when_due(),
-                            _ => self.look_unasked(),
+                        match scan {
+                            6 => self.scan_pending(),
+                            _ => self.scan_periodically(),
                         }
                     }
                 }
@@ -162,7 +158,7 @@ impl Stream {
     }
 
     /// Receives the events that were sent, or the first of them.
-    fn hear(&mut self) {
+    fn receive_sent(&mut self) {
         let most = self.host().sent.len();
         let count = match self.calm {
             true => most,
@@ -175,21 +171,18 @@ impl Stream {
             Way::Overrun => {
                 if !sent.is_empty() && self.rng.u8(..4) == 0 {
                     self.tell("an overrun");
-                    self.pending = Pending::everything();
+                    self.intake.uevent(&Received::Overrun);
                     sent.drain(..self.rng.usize(..sent.len()));
                 }
             }
         }
         for sent in sent {
-            self.receive(&sent.uevent());
+            self.receive(sent.uevent());
         }
     }
 
-    fn receive(&mut self, uevent: &Uevent) {
-        let expected = self.last_sequence.map(|last| last + 1);
-        self.doubt |= expected != Some(uevent.sequence);
-        self.last_sequence = Some(uevent.sequence);
-        self.pending.uevent(uevent);
+    fn receive(&mut self, uevent: Uevent<'_>) {
+        self.intake.uevent(&Received::Message(uevent));
     }
 
     fn tear(&mut self, sent: &mut Vec<Sent>) {
@@ -211,41 +204,36 @@ impl Stream {
         (!sent.is_empty()).then(|| self.rng.usize(..sent.len()))
     }
 
-    fn look_when_due(&mut self) {
-        if !self.pending.is_empty() {
-            let pending = std::mem::take(&mut self.pending);
-            self.look(pending);
+    fn scan_pending(&mut self) {
+        if self.intake.has_pending() {
+            self.scan(false);
         }
     }
 
-    /// Makes the periodic scan, which happens if there are devices, doubts or changes in progress.
-    fn look_unasked(&mut self) {
+    /// Makes the periodic scan, which happens if there are devices, or if the intake needs it.
+    fn scan_periodically(&mut self) {
         let devices = self.watcher.devices().next().is_some();
-        if self.pending.is_empty() && (devices || self.doubt || self.in_motion) {
-            let mut pending = match std::mem::take(&mut self.doubt) {
-                true => Pending::doubtful(),
-                false => Pending::unasked(),
-            };
-            pending.all_functions |= self.in_motion;
-            self.look(pending);
+        if devices || self.intake.needs_periodic() {
+            self.scan(true);
         }
     }
 
-    fn look(&mut self, pending: Pending) {
-        self.tell("a look");
-        match self.watcher.look(&pending) {
-            Ok((looked, events)) => {
-                self.in_motion = looked.in_motion;
+    fn scan(&mut self, periodic: bool) {
+        self.tell("a scan");
+        let pending = self.intake.take(periodic, false);
+        match self.watcher.scan(&pending) {
+            Ok((scan, events)) => {
+                self.intake.scanned(scan.in_motion);
                 for event in events {
                     self.subscriber.follow(event);
                 }
-                let told = self.subscriber.records();
-                let known = records(self.watcher.devices(), self.watcher.functions());
-                self.same(&known, &told, "the events tell of something else");
+                let followed = self.subscriber.records();
+                let published = records(self.watcher.devices(), self.watcher.functions());
+                self.same(&published, &followed, "the events differ from the records");
             }
             Err(e) => {
                 self.tell(&format!("which failed: {e}"));
-                self.pending.again(pending);
+                self.intake.failed(pending);
             }
         }
     }
@@ -259,21 +247,21 @@ impl Stream {
         let restless = std::mem::take(&mut self.host().restless);
         self.host().tick();
         while !self.host().sent.is_empty() {
-            self.hear();
+            self.receive_sent();
         }
         if self.way == Way::Torn {
             // The loss of the last event shows in the sequence number of the next one.
             self.host().tick();
             let last = self.host().sent.pop_back().unwrap();
-            self.receive(&last.uevent());
+            self.receive(last.uevent());
         }
-        self.look_when_due();
-        self.look_unasked();
+        self.scan_pending();
+        self.scan_periodically();
         let mut fresh = Watcher::new(self.host().tree.root(), &self.host);
-        fresh.look(&Pending::everything()).unwrap();
+        fresh.scan(&Pending::everything()).unwrap();
         let fresh = records(fresh.devices(), fresh.functions());
         let told = self.subscriber.records();
-        self.same(&fresh, &told, "a fresh look sees something else");
+        self.same(&fresh, &told, "a fresh scan differs");
         // Lost events, changes during a scan and reused indexes may leave a wrong kernel name.
         if self.way == Way::Whole && self.calm && !self.host().reuses_indexes() {
             self.kernel_names_are_those_of_the_registration();

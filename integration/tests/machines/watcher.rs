@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use detector::inventory::Inventory;
-use detector::look::{Eyes, Looked};
 use detector::netlink::RequestError;
 use detector::pending::Pending;
+use detector::scan::{Scan, Scanner};
 use detector::sysfs::Sysfs;
 use interfaces::clock::now;
 use interfaces::detector::{Device, Function, SubscribeDevicesReply};
@@ -17,7 +17,7 @@ use super::nldev::{self, Answers, Line};
 
 /// The detector.
 pub struct Watcher {
-    eyes: Eyes,
+    scanner: Scanner,
     inventory: Inventory,
     time: i64,
     _line: Line,
@@ -28,7 +28,7 @@ impl Watcher {
     pub fn new<A: Answers>(sysfs: &Path, answers: &Arc<Mutex<A>>) -> Self {
         let (socket, line) = nldev::connect(answers);
         Self {
-            eyes: Eyes::new(Sysfs::new(sysfs.to_owned()), Some(socket)),
+            scanner: Scanner::new(Sysfs::new(sysfs.to_owned()), Some(socket)),
             inventory: Inventory::default(),
             time: 0,
             _line: line,
@@ -36,14 +36,14 @@ impl Watcher {
     }
 
     /// Scans, and returns the result of the scan and the events that follow from it.
-    pub fn look(
+    pub fn scan(
         &mut self,
         pending: &Pending,
-    ) -> Result<(Looked, Vec<SubscribeDevicesReply>), RequestError> {
-        let looked = self.eyes.look(pending, now())?;
+    ) -> Result<(Scan, Vec<SubscribeDevicesReply>), RequestError> {
+        let scan = self.scanner.scan(pending, now())?;
         self.time += 1;
-        let events = self.inventory.replace(&looked.seen, self.time);
-        Ok((looked, events))
+        let events = self.inventory.replace(&scan.observed, self.time);
+        Ok((scan, events))
     }
 
     /// Returns the devices.

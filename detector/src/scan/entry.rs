@@ -9,23 +9,23 @@ use crate::nldev::{NldevDevice, NldevError, device_index};
 use crate::refusal::Refusal;
 
 /// A decoded list entry.
-pub(super) struct Told {
+pub(super) struct ListedDevice {
     pub(super) device: NldevDevice,
     /// The entry as the kernel sent it.
     pub(super) reply: Box<[u8]>,
 }
 
 /// The comparison of one list entry with the cache.
-pub(super) enum Listed {
+pub(super) enum Entry {
     /// The entry is the same as the cached one. Holds the device index.
     Same(u32),
     /// The entry is new or has changed.
-    Other(Told),
+    Changed(ListedDevice),
     /// The entry is unusable. Holds the device index, if the entry has one.
     Refused(Option<u32>, Refusal),
 }
 
-impl Listed {
+impl Entry {
     /// Compares an entry with the last one for the same index, which `known` returns.
     pub(super) fn parse<'k>(reply: &[u8], known: impl FnOnce(u32) -> Option<&'k [u8]>) -> Self {
         let index = match device_index(reply) {
@@ -37,8 +37,8 @@ impl Listed {
         if known(index) == Some(reply) {
             return Self::Same(index);
         }
-        match Told::parse(reply) {
-            Ok(told) => Self::Other(told),
+        match ListedDevice::parse(reply) {
+            Ok(listed) => Self::Changed(listed),
             Err(e) => Self::refused(index, e),
         }
     }
@@ -53,13 +53,13 @@ impl Listed {
     pub(super) fn index(&self) -> Option<u32> {
         match self {
             Self::Same(index) => Some(*index),
-            Self::Other(told) => Some(told.device.index),
+            Self::Changed(listed) => Some(listed.device.index),
             Self::Refused(..) => None,
         }
     }
 }
 
-impl Told {
+impl ListedDevice {
     pub(super) fn parse(reply: &[u8]) -> Result<Self, NldevError> {
         Ok(Self {
             device: NldevDevice::parse(reply)?,
@@ -70,24 +70,24 @@ impl Told {
 
 /// Separates usable entries from those that are left out. Keeps each index once, and at most `most`
 /// entries.
-pub(super) fn usable(listed: Vec<Listed>, most: usize) -> (Vec<Listed>, Vec<Listed>) {
+pub(super) fn usable(entries: Vec<Entry>, most: usize) -> (Vec<Entry>, Vec<Entry>) {
     let mut seen = BTreeSet::new();
     let mut left_out = Vec::new();
-    let mut usable = Vec::with_capacity(listed.len().min(most));
-    for listed in listed {
-        match listed.index() {
-            None => left_out.push(listed),
+    let mut usable = Vec::with_capacity(entries.len().min(most));
+    for entry in entries {
+        match entry.index() {
+            None => left_out.push(entry),
             Some(index) if !seen.insert(index) => {
                 let place = format_args!("the RDMA device with index {index}");
-                left_out.push(Listed::Refused(
+                left_out.push(Entry::Refused(
                     None,
-                    Refusal::at(place, "it is listed twice"),
+                    Refusal::at(place, "it is entries twice"),
                 ));
             }
-            Some(_) if usable.len() < most => usable.push(listed),
+            Some(_) if usable.len() < most => usable.push(entry),
             Some(index) => {
                 let reason = format_args!("there are more than {most}");
-                left_out.push(Listed::refused(index, reason));
+                left_out.push(Entry::refused(index, reason));
             }
         }
     }

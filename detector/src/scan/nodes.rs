@@ -26,7 +26,7 @@ impl Nodes {
     }
 
     /// Records that all stale records were read.
-    pub(super) fn are_told(&mut self) {
+    pub(super) fn are_reported(&mut self) {
         self.stale.clear();
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use interfaces::clock::now;
 
-use super::question::{Answer, Question};
+use super::request::{Answer, Request};
 use crate::netlink::RdmaSocket;
 use crate::reading::{Progress, Reading, Step};
 use crate::sysfs::Sysfs;
@@ -35,7 +35,7 @@ const IDLE: Duration = Duration::from_millis(500);
 const STACK_LEN: usize = 512 * 1024;
 
 /// The number of one request.
-pub(super) type Ticket = u64;
+pub(super) type RequestId = u64;
 
 /// The outcome of a request.
 pub(super) enum Outcome {
@@ -43,13 +43,13 @@ pub(super) enum Outcome {
     Answered(Answer),
     /// The reply is late. Holds the current step, the results so far, and the number of the request
     /// whose reply may arrive later.
-    Silent(Step, Box<Reading>, Ticket),
+    Silent(Step, Box<Reading>, RequestId),
     /// The request was not sent: too many threads hang.
-    NotAsked,
+    NotSent,
 }
 
 /// The pool of worker threads.
-pub(super) struct Askers(Arc<Shared>);
+pub(super) struct Workers(Arc<Shared>);
 
 /// A callback for a reply that arrives after its deadline.
 type Wake = Box<dyn Fn() + Send + Sync>;
@@ -65,7 +65,7 @@ pub(super) struct Shared {
 
 struct State {
     sockets: Sockets,
-    queue: VecDeque<(Place, Question)>,
+    queue: VecDeque<(Place, Request)>,
     running: Vec<Running>,
     outcomes: Vec<Option<Outcome>>,
     /// The number of outcomes that are still missing.
@@ -73,8 +73,8 @@ struct State {
     threads: usize,
     idle: usize,
     /// The number of the last request that was begun.
-    last: Ticket,
-    late: Vec<(Ticket, Answer)>,
+    last: RequestId,
+    late: Vec<(RequestId, Answer)>,
     wake: Option<Wake>,
 }
 
@@ -84,11 +84,11 @@ enum Place {
     /// A scan waits for the result, which has this position among the outcomes.
     Waited(usize),
     /// No scan waits for the result. Holds the number of the request, if it already has one.
-    Apart(Option<Ticket>),
+    Apart(Option<RequestId>),
 }
 
 struct Running {
-    ticket: Ticket,
+    id: RequestId,
     place: Place,
     since: i64,
     progress: Arc<Progress>,
@@ -104,7 +104,7 @@ struct Sockets {
     free: Vec<RdmaSocket>,
 }
 
-impl Askers {
+impl Workers {
     pub(super) fn new(sysfs: Sysfs, passed: Option<RdmaSocket>) -> Self {
         let sockets = Sockets {
             passed: passed.is_some(),
@@ -153,7 +153,7 @@ impl Askers {
     }
 
     /// Takes the replies that arrived after their deadlines.
-    pub(super) fn late(&self) -> Vec<(Ticket, Answer)> {
+    pub(super) fn late(&self) -> Vec<(RequestId, Answer)> {
         std::mem::take(&mut self.0.lock().late)
     }
 
@@ -162,12 +162,12 @@ impl Askers {
     ///
     /// # Errors
     /// Fails if no thread can be started.
-    pub(super) fn ask(&self, questions: Vec<Question>) -> io::Result<Vec<Outcome>> {
+    pub(super) fn send(&self, requests: Vec<Request>) -> io::Result<Vec<Outcome>> {
         let mut state = self.0.lock();
-        state.open = questions.len();
-        state.outcomes = questions.iter().map(|_| None).collect();
+        state.open = requests.len();
+        state.outcomes = requests.iter().map(|_| None).collect();
         let places = (0..).map(Place::Waited);
-        state.queue.extend(places.zip(questions));
+        state.queue.extend(places.zip(requests));
         if state.idle == 0
             && state.threads < MAX_THREADS
             && let Err(e) = self.hire(&mut state)
@@ -192,7 +192,7 @@ impl Askers {
         let outcomes = std::mem::take(&mut state.outcomes);
         Ok(outcomes
             .into_iter()
-            .map(|o| o.unwrap_or(Outcome::NotAsked))
+            .map(|o| o.unwrap_or(Outcome::NotSent))
             .collect())
     }
 
@@ -224,7 +224,7 @@ impl Askers {
 
     /// Sends a request that no scan waits for; its reply arrives late. Returns `None` if too many
     /// threads are in use.
-    pub(super) fn ask_apart(&self, question: Question) -> Option<Ticket> {
+    pub(super) fn send_apart(&self, request: Request) -> Option<RequestId> {
         let mut state = self.0.lock();
         let in_use = state.threads - state.idle;
         if in_use + state.queue.len() >= MAX_APART {
@@ -234,12 +234,10 @@ impl Askers {
             self.hire(&mut state).ok()?;
         }
         state.last += 1;
-        let ticket = state.last;
-        state
-            .queue
-            .push_back((Place::Apart(Some(ticket)), question));
+        let id = state.last;
+        state.queue.push_back((Place::Apart(Some(id)), request));
         self.0.work.notify_one();
-        Some(ticket)
+        Some(id)
     }
 
     fn hire(&self, state: &mut State) -> io::Result<()> {
@@ -259,13 +257,13 @@ impl Shared {
     /// Processes requests one after the other. Returns after a time without requests.
     fn work(&self) {
         let progress = Arc::new(Progress::default());
-        while let Some((ticket, question, socket)) = self.next(&progress) {
-            let answer = question.ask(self, socket, &progress);
-            self.answered(ticket, answer);
+        while let Some((id, request, socket)) = self.next(&progress) {
+            let answer = request.ask(self, socket, &progress);
+            self.answered(id, answer);
         }
     }
 
-    fn next(&self, progress: &Arc<Progress>) -> Option<(Ticket, Question, Option<RdmaSocket>)> {
+    fn next(&self, progress: &Arc<Progress>) -> Option<(RequestId, Request, Option<RdmaSocket>)> {
         let mut state = self.lock();
         let nothing = |state: &mut State| !state.may_take();
         while nothing(&mut state) {
@@ -279,28 +277,28 @@ impl Shared {
                 return None;
             }
         }
-        let (place, question) = state.queue.pop_front()?;
-        progress.begin(question.first_step());
-        let ticket = match place {
-            Place::Apart(Some(ticket)) => ticket,
+        let (place, request) = state.queue.pop_front()?;
+        progress.begin(request.first_step());
+        let id = match place {
+            Place::Apart(Some(id)) => id,
             _ => {
                 state.last += 1;
                 state.last
             }
         };
         state.running.push(Running {
-            ticket,
+            id,
             place,
             since: now(),
             progress: Arc::clone(progress),
         });
         let socket = state.sockets.free.pop();
-        Some((ticket, question, socket))
+        Some((id, request, socket))
     }
 
-    fn answered(&self, ticket: Ticket, answer: Answer) {
+    fn answered(&self, id: RequestId, answer: Answer) {
         let mut state = self.lock();
-        let Some(at) = state.running.iter().position(|r| r.ticket == ticket) else {
+        let Some(at) = state.running.iter().position(|r| r.id == id) else {
             return;
         };
         match state.running.swap_remove(at).place {
@@ -310,7 +308,7 @@ impl Shared {
                 }
             }
             Place::Apart(_) => {
-                state.late.push((ticket, answer));
+                state.late.push((id, answer));
                 if let Some(wake) = &state.wake {
                     wake();
                 }
@@ -365,10 +363,10 @@ impl State {
             if now - running.since < DEADLINE {
                 continue;
             }
-            let ticket = running.ticket;
-            running.place = Place::Apart(Some(ticket));
+            let id = running.id;
+            running.place = Place::Apart(Some(id));
             let (step, reading) = running.progress.so_far();
-            self.settle(place, Outcome::Silent(step, Box::new(reading), ticket));
+            self.settle(place, Outcome::Silent(step, Box::new(reading), id));
         }
     }
 }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use interfaces::names::DeviceName;
 
-use super::askers::Shared;
+use super::workers::Shared;
 use crate::netlink::{RdmaSocket, RequestError};
 use crate::nldev::{NldevError, NldevPort, Query};
 use crate::reading::{Progress, Reading, Step};
 use crate::refusal::Refusal;
 
 /// A request.
-pub(super) enum Question {
+pub(super) enum Request {
     /// One `NETLINK_RDMA` request.
     Netlink(Query),
     /// The complete reading of one device.
@@ -55,7 +55,7 @@ impl Replies {
     }
 }
 
-impl Question {
+impl Request {
     /// Returns the first step of the request.
     pub(super) fn first_step(&self) -> Step {
         match self {

@@ -7,21 +7,21 @@
 //! in use then, and memory that is freed later would have to be trimmed again.
 
 /// The number of device events after which trimming is worthwhile.
-const WORTH_WHILE: usize = 64;
+const MIN_EVENTS: usize = 64;
 /// The quiet time, in µs, before each trimming. A subscriber that reads slowly holds unread
 /// messages for less than the last of these times.
 const QUIET: [i64; 4] = [1_000_000, 4_000_000, 16_000_000, 64_000_000];
 
 /// The number of events since the last trimming, and the state of trimming.
 #[derive(Debug, Default)]
-pub struct Churn {
+pub struct Trimmer {
     events: usize,
     last: i64,
     /// The number of trimmings since then.
-    settled: usize,
+    trims: usize,
 }
 
-impl Churn {
+impl Trimmer {
     /// Records that `events` were sent at `now`, in µs of CLOCK_MONOTONIC.
     pub fn add(&mut self, events: usize, now: i64) {
         if events == 0 {
@@ -29,27 +29,27 @@ impl Churn {
         }
         self.events = self.events.saturating_add(events);
         // A few events after a storm do not delay the trimming after it.
-        if self.settled == 0 || self.events >= WORTH_WHILE {
-            (self.last, self.settled) = (now, 0);
+        if self.trims == 0 || self.events >= MIN_EVENTS {
+            (self.last, self.trims) = (now, 0);
         }
     }
 
     /// Returns the time of the next trimming, if no event arrives before.
     #[must_use]
-    pub fn settles(&self) -> Option<i64> {
-        let pause = QUIET.get(self.settled)?;
-        let due = self.settled > 0 || self.events >= WORTH_WHILE;
-        due.then(|| self.last.saturating_add(*pause))
+    pub fn due(&self) -> Option<i64> {
+        let pause = QUIET.get(self.trims)?;
+        let wanted = self.trims > 0 || self.events >= MIN_EVENTS;
+        wanted.then(|| self.last.saturating_add(*pause))
     }
 
     /// Trims the memory.
-    pub fn settle(&mut self) {
+    pub fn trim(&mut self) {
         self.events = 0;
-        self.settled += 1;
-        if self.settled == QUIET.len() {
+        self.trims += 1;
+        if self.trims == QUIET.len() {
             *self = Self::default();
         }
-        give_back();
+        trim_heap();
     }
 }
 
@@ -60,7 +60,7 @@ impl Churn {
     unsafe_code,
     reason = "the C library's allocator is told so by a call of C only"
 )]
-pub fn share_one_heap() {
+pub fn use_one_arena() {
     // SAFETY: `mallopt(3)` with this parameter only sets a number that later allocations read. It
     // is called before a second thread exists.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
@@ -68,14 +68,14 @@ pub fn share_one_heap() {
 
 /// Does nothing: other C libraries have one heap or manage their heaps themselves.
 #[cfg(not(target_env = "gnu"))]
-pub fn share_one_heap() {}
+pub fn use_one_arena() {}
 
 #[cfg(target_env = "gnu")]
 #[expect(
     unsafe_code,
     reason = "the C library's allocator is told so by a call of C only"
 )]
-fn give_back() {
+fn trim_heap() {
     // SAFETY: `malloc_trim(3)` may be called at any time and from any thread. It does not touch
     // allocated memory.
     let gave_any = unsafe { libc::malloc_trim(0) };
@@ -84,7 +84,7 @@ fn give_back() {
 
 /// Does nothing: other C libraries return memory by themselves or cannot do it.
 #[cfg(not(target_env = "gnu"))]
-fn give_back() {}
+fn trim_heap() {}
 
 #[cfg(test)]
 mod tests {
@@ -92,29 +92,29 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_when_it_is_quiet_after_a_storm() {
-        let mut churn = Churn::default();
-        churn.add(WORTH_WHILE - 1, 5);
-        assert_eq!(churn.settles(), None);
-        churn.add(1, 7);
-        assert_eq!(churn.settles(), Some(7 + QUIET[0]));
-        churn.add(0, 8);
-        assert_eq!(churn.settles(), Some(7 + QUIET[0]));
-        churn.add(1, 9);
+        let mut trimmer = Trimmer::default();
+        trimmer.add(MIN_EVENTS - 1, 5);
+        assert_eq!(trimmer.due(), None);
+        trimmer.add(1, 7);
+        assert_eq!(trimmer.due(), Some(7 + QUIET[0]));
+        trimmer.add(0, 8);
+        assert_eq!(trimmer.due(), Some(7 + QUIET[0]));
+        trimmer.add(1, 9);
         for quiet in QUIET {
-            assert_eq!(churn.settles(), Some(9 + quiet));
-            churn.settle();
+            assert_eq!(trimmer.due(), Some(9 + quiet));
+            trimmer.trim();
         }
-        assert_eq!(churn.settles(), None);
+        assert_eq!(trimmer.due(), None);
     }
 
     #[test]
     fn a_few_events_after_a_storm_put_nothing_off_and_another_storm_begins_again() {
-        let mut churn = Churn::default();
-        churn.add(WORTH_WHILE, 0);
-        churn.settle();
-        churn.add(1, 3_000_000);
-        assert_eq!(churn.settles(), Some(QUIET[1]));
-        churn.add(WORTH_WHILE, 3_500_000);
-        assert_eq!(churn.settles(), Some(3_500_000 + QUIET[0]));
+        let mut trimmer = Trimmer::default();
+        trimmer.add(MIN_EVENTS, 0);
+        trimmer.trim();
+        trimmer.add(1, 3_000_000);
+        assert_eq!(trimmer.due(), Some(QUIET[1]));
+        trimmer.add(MIN_EVENTS, 3_500_000);
+        assert_eq!(trimmer.due(), Some(3_500_000 + QUIET[0]));
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::askers::Ticket;
+use super::workers::RequestId;
 
 /// The first pause before a subject is tried again.
 const FIRST_PAUSE: i64 = 2_000_000;
@@ -36,7 +36,7 @@ impl fmt::Display for Subject {
 #[derive(Debug)]
 struct Silence {
     /// The request in which a thread hangs, or which was sent again.
-    ticket: Option<Ticket>,
+    request: Option<RequestId>,
     pause: i64,
     next: i64,
 }
@@ -51,14 +51,14 @@ impl Silences {
         self.0.contains_key(&subject)
     }
 
-    /// Records that the subject has not responded. `ticket` is the request that may still get a
+    /// Records that the subject has not responded. `request` is the request that may still get a
     /// reply.
-    pub(super) fn note(&mut self, subject: Subject, ticket: Option<Ticket>, now: i64) {
+    pub(super) fn note(&mut self, subject: Subject, request: Option<RequestId>, now: i64) {
         let before = self.0.get(&subject).map(|silence| silence.pause);
         let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
         let next = now.saturating_add(pause);
         let silence = Silence {
-            ticket,
+            request,
             pause,
             next,
         };
@@ -79,16 +79,16 @@ impl Silences {
     }
 
     /// Returns the subject of a request.
-    pub(super) fn of(&self, ticket: Ticket) -> Option<Subject> {
+    pub(super) fn of(&self, request: RequestId) -> Option<Subject> {
         let mut silences = self.0.iter();
-        let asked = silences.find(|(_, silence)| silence.ticket == Some(ticket));
+        let asked = silences.find(|(_, silence)| silence.request == Some(request));
         asked.map(|(subject, _)| *subject)
     }
 
     /// Records that the request was sent again.
-    pub(super) fn asked(&mut self, subject: Subject, ticket: Ticket) {
+    pub(super) fn asked(&mut self, subject: Subject, request: RequestId) {
         if let Some(silence) = self.0.get_mut(&subject) {
-            silence.ticket = Some(ticket);
+            silence.request = Some(request);
         }
     }
 
@@ -96,7 +96,7 @@ impl Silences {
     /// requests.
     pub(super) fn due(&self, now: i64) -> Vec<Subject> {
         let due = self.0.iter();
-        let due = due.filter(|(_, silence)| silence.ticket.is_none() && silence.next <= now);
+        let due = due.filter(|(_, silence)| silence.request.is_none() && silence.next <= now);
         due.map(|(subject, _)| *subject).collect()
     }
 }
