@@ -3,10 +3,10 @@
 
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Record {
-    /// When, in µs of CLOCK_MONOTONIC; what was decided by.
+    /// The time in µs of CLOCK_MONOTONIC. Decisions depend on this time.
     #[prost(int64, tag = "1")]
     pub monotonic_usec: i64,
-    /// The same in µs of CLOCK_REALTIME; for people.
+    /// The time in µs of CLOCK_REALTIME. It is only shown to users.
     #[prost(int64, tag = "2")]
     pub realtime_usec: i64,
     #[prost(oneof = "record::What", tags = "3, 4, 5")]
@@ -24,17 +24,17 @@ pub mod record {
         Decision(super::Decision),
     }
 }
-/// The state that the events behind it begin with.
+/// The state before the events that follow.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Checkpoint {
-    /// The version of the program that wrote it.
+    /// The version of the program that wrote the checkpoint.
     #[prost(string, tag = "1")]
     pub version: ::prost::alloc::string::String,
-    /// The state, as JSON, for the same version.
+    /// The state, as JSON. Only the same version can read it.
     #[prost(string, tag = "2")]
     pub state: ::prost::alloc::string::String,
 }
-/// What the orchestrator was told.
+/// An event that the orchestrator received.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
     #[prost(oneof = "event::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26")]
@@ -70,7 +70,7 @@ pub mod event {
         /// org.rdmahotplug.Loader: ModuleResult
         #[prost(string, tag = "10")]
         Module(::prost::alloc::string::String),
-        /// 11 was whether the service manager can be asked.
+        /// 11 was the state of the connection to the service manager.
         #[prost(message, tag = "12")]
         Job(super::Job),
         #[prost(message, tag = "13")]
@@ -81,7 +81,7 @@ pub mod event {
         Rules(super::Sources),
         #[prost(message, tag = "16")]
         Reconcile(()),
-        /// Why.
+        /// The reason.
         #[prost(string, tag = "17")]
         Pause(::prost::alloc::string::String),
         #[prost(message, tag = "18")]
@@ -91,15 +91,15 @@ pub mod event {
         ModuleThere(::prost::alloc::string::String),
         #[prost(message, tag = "20")]
         ModulesInstalled(()),
-        /// The service manager can be asked, and these of our targets are there.
+        /// The service manager is connected, and has these targets of ours.
         #[prost(message, tag = "21")]
         Targets(super::Units),
         #[prost(message, tag = "22")]
         FlagFailed(super::FlagFailed),
-        /// The service manager cannot be asked any more.
+        /// The connection to the service manager is lost.
         #[prost(message, tag = "23")]
         ServiceManagerLost(()),
-        /// Of the kernel modules that are live, those that a wanted one is known by.
+        /// The live kernel modules that belong to a wanted module.
         #[prost(message, tag = "24")]
         ModulesThere(super::Modules),
         /// The service manager has read its unit files again.
@@ -109,15 +109,15 @@ pub mod event {
         Driver(super::Driver),
     }
 }
-/// The loader's answer for the driver of a function.
+/// The loader's reply for the driver of a function.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Driver {
     #[prost(string, tag = "1")]
     pub function: ::prost::alloc::string::String,
-    /// What the driver was looked for by.
+    /// The modalias that the driver was looked up with.
     #[prost(string, tag = "2")]
     pub modalias: ::prost::alloc::string::String,
-    /// Why an administrator keeps it from being loaded; absent where no line does.
+    /// The reason why an administrator excludes the driver. Absent if no line excludes it.
     #[prost(string, optional, tag = "3")]
     pub excluded: ::core::option::Option<::prost::alloc::string::String>,
 }
@@ -131,21 +131,21 @@ pub struct Units {
     #[prost(message, repeated, tag = "1")]
     pub units: ::prost::alloc::vec::Vec<Unit>,
 }
-/// A flag could not be written or removed.
+/// The failed write or removal of a flag.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FlagFailed {
-    /// The name of its file.
+    /// The name of the flag's file.
     #[prost(string, tag = "1")]
     pub flag: ::prost::alloc::string::String,
-    /// Why.
+    /// The error.
     #[prost(string, tag = "2")]
     pub error: ::prost::alloc::string::String,
 }
-/// A process began.
+/// The start of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Begins {
-    /// How long things may take, in µs: the start, a function until it is stuck, and at the start
-    /// one that nothing happens to.
+    /// The timeouts, in µs: of the start, of a function until it is stuck, and of a function without
+    /// changes during the start.
     #[prost(int64, tag = "1")]
     pub start: i64,
     #[prost(int64, tag = "2")]
@@ -153,7 +153,7 @@ pub struct Begins {
     #[prost(int64, tag = "3")]
     pub driver: i64,
 }
-/// What became of a job.
+/// The result of a job.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Job {
     #[prost(string, tag = "1")]
@@ -200,21 +200,21 @@ pub mod job {
         NotNeeded(()),
         #[prost(message, tag = "3")]
         Done(()),
-        /// Its result, as in JobRemoved of org.freedesktop.systemd1.
+        /// The result, as in JobRemoved of org.freedesktop.systemd1.
         #[prost(string, tag = "4")]
         Ended(::prost::alloc::string::String),
-        /// Why it may not be: the service manager's sentence.
+        /// The service manager's message, if it denied the request.
         #[prost(string, tag = "5")]
         Refused(::prost::alloc::string::String),
-        /// Why there was none: the service manager's sentence.
+        /// The service manager's message, if it did not create the job.
         #[prost(string, tag = "7")]
         NotBegun(::prost::alloc::string::String),
-        /// There was none, because the unit is masked.
+        /// No job was created, because the unit is masked.
         #[prost(message, tag = "8")]
         Masked(()),
     }
 }
-/// The state that a unit is in.
+/// The state of a unit.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Unit {
     #[prost(string, tag = "1")]
@@ -260,7 +260,7 @@ pub mod unit {
         }
     }
 }
-/// The files that rules come from.
+/// The files that contain the rules.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Sources {
     #[prost(message, repeated, tag = "1")]
@@ -281,12 +281,12 @@ pub mod source {
     pub enum Text {
         #[prost(string, tag = "2")]
         Content(::prost::alloc::string::String),
-        /// Why it cannot be read.
+        /// The reason why the file cannot be read.
         #[prost(string, tag = "3")]
         Error(::prost::alloc::string::String),
     }
 }
-/// What the orchestrator decided.
+/// A decision of the orchestrator.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Decision {
     #[prost(oneof = "decision::Kind", tags = "1, 2, 3, 5, 6, 7")]
@@ -311,12 +311,12 @@ pub mod decision {
         AskDriver(super::AskDriver),
     }
 }
-/// To ask the loader for the driver of a function.
+/// A query to the loader for the driver of a function.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AskDriver {
     #[prost(string, tag = "1")]
     pub function: ::prost::alloc::string::String,
-    /// What the driver is looked for by.
+    /// The modalias that the driver is looked up with.
     #[prost(string, tag = "2")]
     pub modalias: ::prost::alloc::string::String,
 }
@@ -336,7 +336,7 @@ pub struct UnitJob {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetFlag {
-    /// The name of its file.
+    /// The name of the flag's file.
     #[prost(string, tag = "1")]
     pub flag: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
