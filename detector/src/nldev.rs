@@ -120,7 +120,7 @@ pub enum NldevError {
     #[error("the dump was interrupted by a change")]
     Interrupted,
     /// An attribute that each reply has is missing or has the wrong length.
-    #[error("attribute {0} is missing or wrong")]
+    #[error("attribute {0} is missing or invalid")]
     Attribute(u16),
     /// The device's name is invalid.
     #[error(transparent)]
@@ -137,7 +137,7 @@ pub enum NldevError {
     #[error("there are more than {0} replies")]
     TooMany(usize),
     /// The port number is outside the kernel's range.
-    #[error("{0} is not a port's number: 1 to 255")]
+    #[error("{0} is not a port number (1 to 255)")]
     PortNumber(u32),
 }
 

@@ -91,7 +91,7 @@ pub fn printable(bytes: &[u8], max: usize) -> Result<&str, &'static str> {
     }
     let text = str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
     match text.contains(char::is_control) {
-        true => Err("control characters may not stand in it"),
+        true => Err("it contains control characters"),
         false => Ok(text),
     }
 }
@@ -102,8 +102,8 @@ pub fn printable(bytes: &[u8], max: usize) -> Result<&str, &'static str> {
 /// Fails with the reason if they are not a valid name.
 pub fn entry_name(bytes: &[u8]) -> Result<&str, &'static str> {
     match printable(bytes, MAX_NAME)? {
-        "." | ".." => Err("it means a directory"),
-        name if name.contains('/') => Err("'/' may not stand in it"),
+        "." | ".." => Err("it is the name of a directory"),
+        name if name.contains('/') => Err("it contains '/'"),
         name => Ok(name),
     }
 }

@@ -35,10 +35,10 @@ const CALLS: &str = include_str!("../../deploy/seccomp/rdma-detector.calls");
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A passed socket cannot be used, or a required one is missing.
-    #[error("cannot use the sockets that were passed")]
+    #[error("cannot use the passed sockets")]
     Activation(#[source] io::Error),
     /// Unneeded privileges cannot be given up.
-    #[error("cannot give up what is not needed")]
+    #[error("cannot restrict the process")]
     Sandbox(#[source] SandboxError),
     /// A limit on the command line is invalid.
     #[error("invalid --limit, or RDMA_HOTPLUG_LIMITS")]
@@ -47,7 +47,7 @@ pub enum Error {
     #[error("cannot receive uevents")]
     Uevents(#[source] io::Error),
     /// The scanning thread failed.
-    #[error("cannot look at the devices")]
+    #[error("cannot scan the devices")]
     Scan(#[source] JoinError),
     /// The runtime, the signals or the varlink socket failed.
     #[error("cannot run")]
@@ -248,7 +248,7 @@ impl EventLoop {
 
     fn close_failed_monitor(&mut self, drained: io::Result<()>) {
         if let Err(e) = drained {
-            tracing::warn!("the RDMA monitor is given up: {e}");
+            tracing::warn!("closing the RDMA monitor: {e}");
             self.monitor = None;
         }
     }
@@ -322,7 +322,7 @@ fn log_loss<T>(received: &Received<T>, counts: Counts) {
             count,
             "dropped a datagram from the kernel's sockets: {reason}"
         ),
-        Received::Overrun => tracing::warn!("events were lost: reading every device anew"),
+        Received::Overrun => tracing::warn!("events were lost: reading every device again"),
         Received::Message(_) | Received::Dropped(_) => {}
     }
 }

@@ -79,7 +79,7 @@ fn trim_heap() {
     // SAFETY: `malloc_trim(3)` may be called at any time and from any thread. It does not touch
     // allocated memory.
     let gave_any = unsafe { libc::malloc_trim(0) };
-    tracing::debug!(gave_any, "gave memory back after a storm");
+    tracing::debug!(gave_any, "freed memory after a storm");
 }
 
 /// Does nothing: other C libraries return memory by themselves or cannot do it.

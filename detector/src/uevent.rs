@@ -38,7 +38,7 @@ pub enum UeventError {
     #[error("it has more than {MAX_PROPERTIES} properties")]
     TooManyProperties,
     /// A property is missing, not text, or contradicts the header.
-    #[error("its {0} is missing or wrong")]
+    #[error("its {0} is missing or invalid")]
     Property(&'static str),
 }
 

@@ -72,7 +72,7 @@ impl Journey {
                 format!("{verb} {name} (index {index}), ports: {ports}")
             }
             (detector::Action::Remove, _) => format!("remove {name} (index {index})"),
-            (detector::Action::Ready, _) => "ready: every device has been told".to_owned(),
+            (detector::Action::Ready, _) => "ready: every device was sent".to_owned(),
             (action, _) => format!("{action:?}").to_lowercase(),
         };
         self.tell("detector", &what);
@@ -81,7 +81,7 @@ impl Journey {
     fn function(&mut self, action: detector::Action, function: &Function) {
         let Function { name, state, .. } = function;
         let what = match (action, function.waits_for) {
-            (detector::Action::Remove, _) => format!("{name} is gone"),
+            (detector::Action::Remove, _) => format!("{name} was removed"),
             (_, Some(waits_for)) => format!("{name}: {state:?}, waits for {waits_for:?}"),
             (_, None) => format!("{name}: {state:?}"),
         };
@@ -100,7 +100,7 @@ impl Journey {
                     waiting => format!("{name} is {state}, waits for {waiting} modules"),
                 }
             }
-            (orchestrator::Action::Remove, _) => format!("{name} is gone"),
+            (orchestrator::Action::Remove, _) => format!("{name} was removed"),
             (orchestrator::Action::Ready, _) => return,
             (action, _) => format!("{action:?}").to_lowercase(),
         };

@@ -216,7 +216,7 @@ impl Lab {
 
     fn in_vain(&self, what: &str) -> io::Error {
         let mut message = format!(
-            "waited in vain for: {what}\nknown: {:#?}",
+            "timed out waiting for: {what}\nknown: {:#?}",
             self.observer.world
         );
         for service in &self.services {
@@ -340,7 +340,7 @@ async fn tell<R: DeserializeOwned>(
         match replies.next().await {
             Ok(Some(reply)) => {
                 if sender.send(seen(reply)).is_err() {
-                    return "nobody looks any more".to_owned();
+                    return "no observer is left".to_owned();
                 }
             }
             Ok(None) => return "a subscription ended".to_owned(),

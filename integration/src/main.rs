@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         Some("rdma-detector") => detector::main(),
         Some("rdma-loader") => match RemoteKernel::from_environment() {
             Some(kernel) => loader::main(kernel),
-            None => failed(&io::Error::other("no kernel was named")),
+            None => failed(&io::Error::other("no kernel was given")),
         },
         Some("rdma-orchestrator") => orchestrator::main(),
         Some("rdma-hotplug") => orchestrator::command::main(),

@@ -250,7 +250,7 @@ pub fn activate() -> io::Error {
     }
     // The parent may have exited before the signal was set.
     if getppid() != parent.and_then(Pid::from_raw) {
-        return io::Error::other("the lab is gone");
+        return io::Error::other("the lab has exited");
     }
     std::process::Command::new("/proc/self/exe")
         .arg0(name)

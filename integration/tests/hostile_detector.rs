@@ -205,7 +205,7 @@ fn what_a_hostile_detector_says_is_refused_and_costs_little_and_the_others_get_r
         let pid = orchestrator.pid().unwrap().as_raw_nonzero();
         let log = orchestrator.log();
         let memory = most_memory(pid);
-        let large = format!("at most {MOST_RECORD} are taken");
+        let large = format!("at most {MOST_RECORD} are accepted");
         assert!(log.contains(&large), "{log}");
         assert!(!log.contains('\u{1b}') && !log.contains('\u{9b}'), "{log}");
         println!("{memory} KiB at most");

@@ -130,7 +130,7 @@ fn the_scenario_ends_as_it_must_and_leaves_nothing_behind() {
         "add hfi1_0 (index 1), ports: opa",
         "mlx5_0 is ready",
         "rdma-hw.target is active",
-        "hfi1_0 is gone",
+        "hfi1_0 was removed",
     ] {
         assert!(stdout.contains(told), "{told:?} is not in\n{stdout}");
     }

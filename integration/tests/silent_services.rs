@@ -102,7 +102,7 @@ fn every_command_ends_with_a_sentence_where_a_service_accepts_and_says_nothing()
             (
                 &["wait", "--timeout", "2"],
                 3,
-                "not in time; still waiting for the orchestrator, which does not answer",
+                "timed out; still waiting for the orchestrator, which does not answer",
             ),
             (
                 &["wait", "mlx5_0", "--timeout", "0.1"],

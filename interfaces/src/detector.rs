@@ -1,5 +1,5 @@
-//! The contract of the detector, `org.rdmahotplug.Detector`. Must never hold anything that is not
-//! in its interface file.
+//! The contract of the detector, `org.rdmahotplug.Detector`. Pure. Must never hold anything that is
+//! not in its interface file.
 
 use crate::Interface;
 pub use crate::generated::detector::*;

@@ -1,6 +1,6 @@
 //! The drivers whose RDMA devices another kernel module makes (`drivers/infiniband/hw` in the
-//! kernel). Responsible for their names alone. Must never be used to decide if a function supports
-//! RDMA: the name of its driver does not show that.
+//! kernel). Responsible for their names alone. Pure. Must never be used to decide if a function
+//! supports RDMA: the name of its driver does not show that.
 
 /// A driver of functions, and the module that makes RDMA devices from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -72,12 +72,12 @@ pub fn reload(reload: impl FnOnce() -> Option<String>) -> Option<String> {
     if started {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => notify(&[NotifyState::Reloading, now]),
-            Err(e) => tracing::warn!("cannot tell the time to the service manager: {e}"),
+            Err(e) => tracing::warn!("cannot send the time to the service manager: {e}"),
         }
     }
     let status = reload();
     if started {
-        ready(status.as_deref().unwrap_or("nothing to read again"));
+        ready(status.as_deref().unwrap_or("no configuration to reload"));
     }
     status
 }

@@ -1,5 +1,5 @@
-//! The contract of the loader, `org.rdmahotplug.Loader`. Must never hold a meaning that is not in
-//! its interface file.
+//! The contract of the loader, `org.rdmahotplug.Loader`. Pure. Must never hold a meaning that is
+//! not in its interface file.
 
 use crate::Interface;
 pub use crate::generated::loader::*;

@@ -1,5 +1,5 @@
 //! Names that cross a boundary, validated once when they do. The code behind the boundary may rely
-//! on them. Must never read or look up anything.
+//! on them. Pure. Must never read or look up anything.
 
 use std::fmt;
 
@@ -54,7 +54,7 @@ impl ModuleName {
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if !name.chars().all(allowed) {
-            let reason = "only A-Z, a-z, 0-9, '_' and '-' may stand in it";
+            let reason = "only A-Z, a-z, 0-9, '_' and '-' are allowed";
             return Err(NameError::new(KIND, name, reason));
         }
         Ok(Self(name.replace('-', "_")))
@@ -97,7 +97,7 @@ impl ModuleAlias {
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "_-:.,=+".contains(c);
         if !alias.chars().all(allowed) {
-            let reason = "only A-Z, a-z, 0-9 and '_-:.,=+' may stand in it";
+            let reason = "only A-Z, a-z, 0-9 and '_-:.,=+' are allowed";
             return Err(NameError::new(KIND, alias, reason));
         }
         Ok(Self(alias.replace('-', "_")))
@@ -136,10 +136,10 @@ impl DeviceName {
             return Err(NameError::new(KIND, name, "it is longer than 63 bytes"));
         }
         if name == "." || name == ".." {
-            return Err(NameError::new(KIND, name, "it means a directory"));
+            return Err(NameError::new(KIND, name, "it is the name of a directory"));
         }
         if name.contains(|c: char| c == '/' || c.is_control()) {
-            let reason = "'/' and control characters may not stand in it";
+            let reason = "'/' and it contains control characters";
             return Err(NameError::new(KIND, name, reason));
         }
         Ok(Self(name.to_owned()))
@@ -195,10 +195,10 @@ impl UnitName {
             return wrong("it is longer than 255 bytes");
         }
         if prefix.is_empty() || prefix.starts_with('@') {
-            return wrong("nothing stands before its type or instance");
+            return wrong("it has no name before its type or instance");
         }
         if !name.chars().all(allowed) {
-            return wrong("only A-Z, a-z, 0-9 and :-_.\\@ may stand in it");
+            return wrong("only A-Z, a-z, 0-9 and :-_.\\@ are allowed");
         }
         if prefix.ends_with('@') {
             return wrong("it is a template without an instance");

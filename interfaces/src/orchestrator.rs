@@ -1,4 +1,4 @@
-//! The contract of the orchestrator, `org.rdmahotplug.Orchestrator`. Must never hold anything
+//! The contract of the orchestrator, `org.rdmahotplug.Orchestrator`. Pure. Must never hold anything
 //! that is not in its interface file.
 
 use crate::Interface;

@@ -26,10 +26,10 @@ const EPERM: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// A line is not `PARTS: CALL [CONDITION] # REASON`.
-    #[error("line {0} is not like 'PARTS: CALL [CONDITION] # REASON'")]
+    #[error("line {0} does not have the form 'PARTS: CALL [CONDITION] # REASON'")]
     Line(usize),
     /// A condition is not `ARGUMENT=VALUE`, `ARGUMENT&MASK=VALUE` or `ENOSYS`.
-    #[error("line {0}: {1:?} is not like ARGUMENT=VALUE, ARGUMENT&MASK=VALUE or ENOSYS")]
+    #[error("line {0}: {1:?} does not have the form ARGUMENT=VALUE, ARGUMENT&MASK=VALUE or ENOSYS")]
     Condition(usize, String),
     /// The filter cannot be built for this processor.
     #[error("the filter cannot be made")]
@@ -300,13 +300,22 @@ insert: clone3 ENOSYS        # clone is used instead
     #[test]
     fn an_invalid_line_is_named() {
         for (text, expected) in [
-            ("\nserve: read\n", "line 2 is not like"),
-            ("read # why\n", "line 1 is not like"),
-            ("serve: read #\n", "line 1 is not like"),
-            (": read # why\n", "line 1 is not like"),
-            ("serve: read 0=1 1=2 # why\n", "line 1 is not like"),
-            ("serve: read 6=1 # why\n", "line 1: \"6=1\" is not like"),
-            ("serve: read x # why\n", "line 1: \"x\" is not like"),
+            ("\nserve: read\n", "line 2 does not have the form"),
+            ("read # why\n", "line 1 does not have the form"),
+            ("serve: read #\n", "line 1 does not have the form"),
+            (": read # why\n", "line 1 does not have the form"),
+            (
+                "serve: read 0=1 1=2 # why\n",
+                "line 1 does not have the form",
+            ),
+            (
+                "serve: read 6=1 # why\n",
+                "line 1: \"6=1\" does not have the form",
+            ),
+            (
+                "serve: read x # why\n",
+                "line 1: \"x\" does not have the form",
+            ),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{text:?}: {error}");

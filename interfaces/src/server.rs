@@ -241,7 +241,7 @@ impl<S: Service> Server<S> {
                 }
             }
             Err(e) => {
-                tracing::warn!("cannot tell who connected: {e}");
+                tracing::warn!("cannot identify a client: {e}");
                 return None;
             }
         };

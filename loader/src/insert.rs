@@ -37,13 +37,13 @@ enum InsertError {
     #[error("{0} cannot be read")]
     Image(String, #[source] io::Error),
     /// Its parameters cannot be passed to the kernel.
-    #[error("its parameters are longer than {MAX_PARAMETERS} bytes, or have a NUL in them")]
+    #[error("its parameters are longer than {MAX_PARAMETERS} bytes, or contain a NUL")]
     Parameters,
     /// The kernel refused it.
     #[error("{0}: {reason}", reason = meaning(*.1))]
     Refused(String, Errno),
     /// The kernel accepted it, but no module of its name is live.
-    #[error("{0} holds a module of another name")]
+    #[error("{0} contains a module of a different name")]
     OtherName(String),
 }
 

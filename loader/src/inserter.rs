@@ -72,7 +72,7 @@ pub fn serve<K: Kernel>(link: &Arc<Link>, inserter: &Arc<Inserter<K>>) {
             Ok(Some(order)) => begin(order, link, inserter, &insertions),
             Ok(None) => break,
             Err(e) => {
-                tracing::error!("what came from the serving process cannot be used: {e}");
+                tracing::error!("invalid message from the serving process: {e}");
                 break;
             }
         }
@@ -111,7 +111,11 @@ fn begin<K: Kernel>(
         drop(place);
     });
     if let Err(e) = spawned {
-        answer(link, id, busy(&format!("there is no thread for it: {e}")));
+        answer(
+            link,
+            id,
+            busy(&format!("cannot start a thread for it: {e}")),
+        );
     }
 }
 
@@ -126,7 +130,7 @@ fn busy(message: &str) -> Outcome {
 fn panicked() -> Failure {
     Failure {
         errno: Errno::ENOTRECOVERABLE as i32,
-        message: "the loader failed on its file; its log says how".to_owned(),
+        message: "the loader failed on its file; see the loader's log".to_owned(),
     }
 }
 
@@ -138,7 +142,7 @@ fn answer(link: &Link, id: u64, outcome: Outcome) {
     match sent {
         // The serving process has ended, and no caller needs the result.
         Ok(_) => {}
-        Err(e) => tracing::error!("an answer cannot be sent: {e}"),
+        Err(e) => tracing::error!("cannot send a result: {e}"),
     }
 }
 

@@ -174,7 +174,7 @@ impl Loader {
     pub fn ends_outdated(&self) -> bool {
         let outdated = self.readable.is_outdated();
         if outdated {
-            tracing::info!("there are other files to read than at the start: the loader ends");
+            tracing::info!("the files to read have changed since the start: exiting");
             self.end.send_replace(true);
         }
         outdated
@@ -355,7 +355,7 @@ pub fn log_policy(policy: &Policy) {
 /// Returns the result for a name of a request beyond the limit.
 #[must_use]
 pub fn busy(name: &ModuleName) -> ModuleResult {
-    let why = format!("{MAX_REQUESTS} requests wait for modules already");
+    let why = format!("{MAX_REQUESTS} requests are waiting for modules already");
     let mut result = ModuleResult::failed(name.as_str(), why);
     result.errno_name = Some(format!("{:?}", Errno::EAGAIN));
     result

@@ -22,11 +22,11 @@ pub enum OpenError {
     #[error("{}", .0.display())]
     Open(PathBuf, #[source] io::Error),
     /// The path itself leads out of the module trees.
-    #[error("{} is outside of the module trees", .0.display())]
+    #[error("{} is outside the module trees", .0.display())]
     Outside(PathBuf),
     /// The file is a link out of the module trees to a place that users other than root can change.
     #[error(
-        "{} is outside of the module trees, and {} can be written by others than root",
+        "{} is outside the module trees, and {} is writable by users other than root",
         file.display(), directory.display()
     )]
     Replaceable {
@@ -39,7 +39,7 @@ pub enum OpenError {
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
     /// A user other than root and this process's user may have written the file.
-    #[error("{} can be written by others than root", .0.display())]
+    #[error("{} is writable by users other than root", .0.display())]
     Untrusted(PathBuf),
 }
 

@@ -12,26 +12,26 @@ use clap::Args;
 use crate::plan::{Plan, PlanError, Planner};
 use crate::snapshot::{MODPROBE_D, Reader, Snapshot, SnapshotError, Sources, resolve_inside};
 
-/// Print what modprobe would do, as 'modprobe --show-depends' does.
+/// Print the plan of modprobe, in the format of 'modprobe --show-depends'.
 ///
 /// Reads DIR/lib/modules/RELEASE, the modprobe.d directories in DIR, and DIR/proc/cmdline.
-/// Exits with 1 when a name could not be found.
+/// Exits with 1 if a name is not found.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   rdma-loader plan rdma_ucm
   rdma-loader plan --root /srv/image --kernel 6.12.0-amd64 mlx5_ib ib_iser
   cut -d' ' -f1 /proc/modules | rdma-loader plan --stdin")]
 pub struct PlanArgs {
-    /// The root of the system that is asked about.
+    /// The root directory of the system.
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// Its kernel's release, by default the running kernel's.
+    /// The kernel release. The default is that of the running kernel.
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<String>,
-    /// Plan nothing for a blacklisted module that is asked for by its name, as 'modprobe -b'.
+    /// Plan nothing for a blacklisted module that is requested by its name, like 'modprobe -b'.
     #[arg(short = 'b', long)]
     use_blacklist: bool,
-    /// Read names from standard input, one a line, and head each answer with '== NAME'.
+    /// Read names from standard input, one per line, and print '== NAME' before each plan.
     #[arg(long)]
     stdin: bool,
     /// Module names or aliases.

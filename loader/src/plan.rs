@@ -112,7 +112,7 @@ pub enum PlanError {
     #[error("soft dependencies lead to more than {MAX_STEPS} modules or {MAX_DEPTH} levels")]
     TooMuch,
     /// The brackets in the name do not match.
-    #[error("the name has a bracket without the other")]
+    #[error("the name has an unmatched bracket")]
     Bracket,
 }
 

@@ -43,19 +43,19 @@ const LAST_LOOK: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The process that inserts modules cannot be created.
-    #[error("cannot make the process that inserts modules")]
+    #[error("cannot start the inserting process")]
     Fork(#[source] io::Error),
     /// That process has ended before this one.
-    #[error("the process that inserts modules has ended")]
+    #[error("the inserting process has exited")]
     Inserter,
     /// The sockets from the service manager are missing or cannot be used.
-    #[error("cannot use the sockets that were passed")]
+    #[error("cannot use the passed sockets")]
     Activation(#[source] io::Error),
     /// A limit on the command line is invalid.
     #[error("invalid --limit, or RDMA_HOTPLUG_LIMITS")]
     Limits(#[source] LimitError),
     /// Unneeded privileges cannot be dropped.
-    #[error("cannot give up what is not needed")]
+    #[error("cannot restrict the process")]
     Sandbox(#[source] io::Error),
     /// The runtime, the threads, the signals or the varlink socket failed.
     #[error("cannot run")]
@@ -165,7 +165,7 @@ impl Deadline {
         tokio::time::sleep(GRACE).await;
         self.over.send_replace(true);
         tokio::time::sleep(STOP.saturating_sub(GRACE)).await;
-        tracing::warn!("callers are left without their answers: they do not take them");
+        tracing::warn!("some callers do not read their results");
     }
 }
 
@@ -173,7 +173,7 @@ impl Deadline {
 /// gives the reason.
 fn policy(config: &Config) -> Policy {
     read_policy(&config.policy).unwrap_or_else(|e| {
-        tracing::error!("nothing is allowed: cannot read the policy: {e}");
+        tracing::error!("cannot read the policy, so nothing is allowed: {e}");
         Policy::of_nothing(e.to_string())
     })
 }
@@ -246,7 +246,7 @@ fn start_threads(
             // A panic must not leave the other requests without a reply.
             let answered = catch_unwind(AssertUnwindSafe(|| planner.answer(next)));
             if answered.is_err() {
-                tracing::error!("a question could not be answered");
+                tracing::error!("cannot answer a request");
             }
         }
     })?;

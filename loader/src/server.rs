@@ -20,9 +20,10 @@ use crate::questions::MAX_QUESTIONS;
 /// The maximum number of modules in one call.
 const MAX_MODULES: usize = 64;
 /// The message for a result that did not arrive.
-const BROKEN: &str = "the loader has failed on it; its log says how";
+const BROKEN: &str = "the loader failed; see its log";
 /// The message for a call that is not answered in time before a stop.
-const STOPPING: &str = "the loader stops; what it has begun goes on: ask again";
+const STOPPING: &str =
+    "the loader is stopping; loads in progress continue: request the module again";
 
 /// The service `org.rdmahotplug.Loader`.
 pub struct Server {
@@ -245,13 +246,13 @@ impl Service for Server {
     fn reload(&self) -> Option<String> {
         if self.loader.ends_outdated() {
             // The next call starts a loader that may read these files.
-            return Some("there are other files to read: starting again".to_owned());
+            return Some("the files to read have changed: restarting".to_owned());
         }
         Some(match self.loader.reload() {
             Ok(policy) => format!("the policy names {} modules", policy.len()),
             Err(e) => {
-                tracing::error!("the old policy stays: {e}");
-                format!("the old policy stays: {e}")
+                tracing::error!("the previous policy stays in use: {e}");
+                format!("the previous policy stays in use: {e}")
             }
         })
     }

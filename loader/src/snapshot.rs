@@ -77,7 +77,7 @@ pub enum SnapshotError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
     /// There is no index of modules.
-    #[error("{} is not there: are the modules of this kernel installed, and has depmod been run?", .0.display())]
+    #[error("{} does not exist: are the modules of this kernel installed, and has depmod been run?", .0.display())]
     Absent(PathBuf),
     /// depmod has written some of its files, and not yet the last one.
     #[error("depmod is writing the files in {}", .0.display())]
@@ -182,7 +182,7 @@ impl Snapshots {
         let snapshot = Arc::new(self.sources.read(generation)?);
         for problem in snapshot.config.problems.iter().take(MAX_TOLD) {
             let (source, word) = (&problem.source, &problem.word);
-            tracing::warn!("{source}: modprobe does not understand '{word}', and skips the line");
+            tracing::warn!("{source}: modprobe does not know '{word}' and ignores the line");
         }
         let settled = snapshot.generation.is_older_than(before, TICK);
         *kept = settled.then(|| Arc::clone(&snapshot));

@@ -198,7 +198,7 @@ fn install_refusal(name: &str, module: &str, line: &Command) -> ModuleResult {
     let message = if is_ban(&line.command) {
         format!("{source} forbids {module}")
     } else {
-        format!("{source} has a command run for {module}, which the loader does not do")
+        format!("{source} runs a command for {module}, which the loader does not do")
     };
     let mut result = denied(name, Denier::InstallLine, module, message);
     result.command = Some(text(&line.command));
@@ -241,22 +241,24 @@ pub fn meaning(errno: Errno) -> &'static str {
     match errno {
         Errno::ENOKEY => "it has no signature by a key that this kernel knows",
         Errno::EKEYREJECTED => {
-            "its signature is missing or wrong, and this kernel takes signed modules only"
+            "its signature is missing or wrong, and this kernel accepts signed modules only"
         }
         Errno::EBADMSG => "its signature is malformed",
-        Errno::ENOEXEC => "it is no module for this kernel: damaged, or made for another one",
+        Errno::ENOEXEC => {
+            "it is not a module for this kernel: damaged, or built for another kernel"
+        }
         Errno::ENOENT => "it needs a symbol that this kernel and the modules in it do not have",
         Errno::EINVAL => {
-            "a parameter of it has a bad value, its file is damaged, or its symbols have changed"
+            "one of its parameters is invalid, its file is damaged, or its symbols have changed"
         }
         Errno::EPERM => {
             "modules are locked: by lockdown without a signature, by kernel.modules_disabled, by \
              LoadPin, or for want of CAP_SYS_MODULE"
         }
         Errno::EACCES => "a security module forbids it",
-        Errno::ENODEV => "its device is not there",
+        Errno::ENODEV => "its device is absent",
         Errno::EBUSY => "a load of it at the same time has failed, or it is being removed",
-        Errno::EEXIST => "the kernel has something of that name already",
+        Errno::EEXIST => "the kernel already has an object of that name",
         Errno::ETXTBSY => "its file is open for writing",
         Errno::ENOMEM => "there is not enough memory",
         Errno::ENOSYS => "this kernel has no loadable modules",

@@ -40,7 +40,7 @@ pub async fn synchronize(socket: PathBuf, mut begun: mpsc::Receiver<Begun>) {
                 }
                 Err(e) => {
                     if !std::mem::replace(&mut failed, true) {
-                        tracing::warn!("waits cannot begin yet: {}", Chain(&e));
+                        tracing::warn!("cannot start waits yet: {}", Chain(&e));
                     }
                     backoff.wait().await;
                     waiting.retain(|wait| !wait.is_closed());

@@ -58,11 +58,11 @@ impl Held {
     ) -> Result<(), String> {
         if len > MAX_RECORD {
             return Err(format!(
-                "{what}: a record of {len} bytes; at most {MAX_RECORD} are taken"
+                "{what}: a record of {len} bytes; at most {MAX_RECORD} are accepted"
             ));
         }
         if others >= most {
-            return Err(format!("{what}: at most {most} are taken"));
+            return Err(format!("{what}: at most {most} are accepted"));
         }
         let all = self.all.saturating_sub(before).saturating_add(len);
         if all > MAX_ALL {
@@ -98,7 +98,7 @@ impl Held {
         if device.ports.len() > MAX_PORTS {
             let ports = device.ports.len();
             return Err(format!(
-                "{what}: {ports} ports; at most {MAX_PORTS} are taken"
+                "{what}: {ports} ports; at most {MAX_PORTS} are accepted"
             ));
         }
         if let Some(port) = device.ports.iter().find(|p| p.gid_types.len() > MAX_LIST) {
@@ -161,11 +161,11 @@ mod tests {
         let many = vec![Protocol::Roce; 256];
         assert_eq!(
             refusal(&device(1, "a", &many)),
-            "device \"a\": 256 ports; at most 255 are taken"
+            "device \"a\": 256 ports; at most 255 are accepted"
         );
         let mut long = device(1, "a", &[]);
         long.firmware_version = Some("x".repeat(4 << 20));
-        assert!(refusal(&long).ends_with("bytes; at most 262144 are taken"));
+        assert!(refusal(&long).ends_with("bytes; at most 262144 are accepted"));
         for name in ["", "a\x1b", "a/b", &"x".repeat(64)] {
             assert!(
                 refusal(&device(1, name, &[])).ends_with("an invalid name"),
@@ -179,7 +179,7 @@ mod tests {
         let full = Held::default()
             .device(&other, None, MAX_DEVICES)
             .unwrap_err();
-        assert_eq!(full, "device \"a\": at most 4096 are taken");
+        assert_eq!(full, "device \"a\": at most 4096 are accepted");
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub async fn follow(
             Ok((bus, known)) => {
                 let since = Instant::now();
                 said = false;
-                tracing::info!("the service manager can be asked");
+                tracing::info!("connected to the service manager");
                 let _ = events.send(Event::Targets(known));
                 let ended = bus.serve(&mut questions, &events).await;
                 let _ = events.send(Event::ServiceManagerLost);
@@ -103,13 +103,15 @@ pub async fn follow(
                 }
                 match ended {
                     Ok(()) => return,
-                    Err(e) => tracing::warn!("the service manager is lost: {}", Chain(&e)),
+                    Err(e) => {
+                        tracing::warn!("lost the connection to the service manager: {}", Chain(&e))
+                    }
                 }
             }
             // Before sysinit.target there is no bus. This is logged once, and the connection tried
             // again.
             Err(e) if !std::mem::replace(&mut said, true) => {
-                tracing::info!("the service manager cannot be asked yet: {}", Chain(&e));
+                tracing::info!("cannot reach the service manager yet: {}", Chain(&e));
             }
             Err(_) => {}
         }

@@ -1,6 +1,6 @@
-//! The command `rdma-hotplug`: queries the services and prints the replies. Pure files make its
-//! texts; this file prints them, and `wait` its progress. Must never do anything that a varlink
-//! client could not do.
+//! The command `rdma-hotplug`: queries the services and prints the replies. The files of its
+//! subcommands build the texts without reading or printing; `wait` alone prints its progress. Must
+//! never do anything that a varlink client could not do.
 
 pub mod arguments;
 pub mod ask;
@@ -46,19 +46,19 @@ pub enum Error {
     #[error(transparent)]
     Service(#[from] ClientError),
     /// No device, function or wanted module has this name.
-    #[error("no device, function or wanted module is called {0:?}")]
+    #[error("no device, function or wanted module has the name {0:?}")]
     NotFound(String),
     /// A name is invalid.
     #[error(transparent)]
     Name(#[from] NameError),
     /// The wait has timed out. The texts name what is still missing.
-    #[error("not in time; still waiting for {}", .0.join("; "))]
+    #[error("timed out; still waiting for {}", .0.join("; "))]
     TimedOut(Vec<String>),
     /// Some modules were not loaded; the output names them.
-    #[error("not everything was loaded")]
+    #[error("some modules were not loaded")]
     NotLoaded,
     /// Some rules files are invalid; the output names them.
-    #[error("not every file can be used")]
+    #[error("some files are invalid")]
     InvalidRules,
     /// A rules file for a replay is invalid.
     #[error(transparent)]

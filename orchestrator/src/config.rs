@@ -1,4 +1,4 @@
-//! The orchestrator's command line. Must never read anything.
+//! The orchestrator's command line. Pure. Must never read anything.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub const LISTS: &str = "/etc/rdma/modules";
 /// Turns RDMA device events into module loads and systemd units, as
 /// org.rdmahotplug.Orchestrator.
 ///
-/// Takes the socket 'varlink' from the service manager.
+/// Uses the socket 'varlink' of the service manager.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rdma-orchestrator", version)]
 pub struct Config {
@@ -35,37 +35,37 @@ pub struct Config {
         default_value = "/run/rdma-hotplug/org.rdmahotplug.Loader"
     )]
     pub loader: PathBuf,
-    /// Directories of rules files (*.toml), in the order of their precedence. Repeatable.
+    /// The directories of rules files (*.toml), in the order of precedence. Repeatable.
     #[arg(long = "rules", value_name = "DIR", default_values = RULES)]
     pub rules: Vec<PathBuf>,
-    /// Where rdma-core's lists of modules are (*.conf), which rules refer to.
+    /// The directory of rdma-core's lists of modules (*.conf), which rules refer to.
     #[arg(long, value_name = "DIR", default_value = LISTS)]
     pub lists: PathBuf,
-    /// Where the journal and the flag files that path units watch are written.
+    /// The directory of the journal, and of the flag files that path units watch.
     #[arg(
         long,
         value_name = "DIR",
         default_value = "/run/rdma-hotplug/orchestrator"
     )]
     pub runtime_directory: PathBuf,
-    /// How long the start waits for what is being set up, in seconds.
+    /// The longest time of the start, in seconds. Then READY is sent, even if devices are not ready.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub boot_deadline: Duration,
-    /// After how long a function without an RDMA device is stuck, in seconds.
+    /// The time in seconds after which a function without an RDMA device is stuck.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub stuck_after: Duration,
-    /// How long the start waits for a function without an RDMA device after something of it has
-    /// changed, in seconds: udev or a driver may be at work.
+    /// The time in seconds that the start waits for a function without an RDMA device after its last
+    /// change.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub driver_grace: Duration,
-    /// The address of the bus that the service manager is on.
+    /// The address of the bus of the service manager.
     #[arg(
         long,
         value_name = "ADDRESS",
         default_value = "unix:path=/run/dbus/system_bus_socket"
     )]
     pub bus: String,
-    /// How much is taken from peers, like connections=1024; Describe lists the names. Repeatable.
+    /// A limit for clients, like connections=1024. Describe lists the names. Repeatable.
     #[arg(
         long = "limit",
         value_name = "NAME=VALUE",
@@ -73,7 +73,7 @@ pub struct Config {
         value_delimiter = ' '
     )]
     pub limits: Vec<String>,
-    /// Listen here when no socket was passed.
+    /// The socket to listen on if none was passed.
     #[arg(long, value_name = "PATH", env = "SYSTEMD_VARLINK_LISTEN")]
     pub listen: Option<PathBuf>,
 }

@@ -72,7 +72,7 @@ impl Drivers {
                     let _ = events.send(driver);
                 }
                 Err(why) => {
-                    tracing::debug!("the driver of {function} is not known: {why}");
+                    tracing::debug!("the driver of {function} is unknown: {why}");
                     backoff.wait().await;
                 }
             }

@@ -91,10 +91,12 @@ impl Journal {
         let records = read(&self.directory.join(NAME)).ok();
         let records = records.into_iter().flat_map(|r| r.map_while(Result::ok));
         let Some(reason) = replay::paused(records) else {
-            tracing::error!("cannot go on from the journal, beginning again: {why}");
+            tracing::error!(
+                "cannot continue from the journal, starting with an empty state: {why}"
+            );
             return None;
         };
-        tracing::error!("cannot go on from the journal, keeping but the pause: {why}");
+        tracing::error!("cannot continue from the journal, keeping only the pause: {why}");
         Some(Machine::in_pause(reason))
     }
 
@@ -186,7 +188,10 @@ impl Journal {
         let broken = outcome.is_err();
         if let Err(e) = outcome {
             if !self.broken {
-                tracing::error!("{}: nothing more is kept: {e}", self.directory.display());
+                tracing::error!(
+                    "{}: cannot write the journal, which ends here: {e}",
+                    self.directory.display()
+                );
             }
             self.file = None;
         }

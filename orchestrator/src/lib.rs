@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
     match run::main(&config) {
         Ok(run::End::Stopped) => ExitCode::SUCCESS,
         Ok(run::End::Outdated) => {
-            tracing::info!("other file systems are mounted over the rules: starting again");
+            tracing::info!("file systems were mounted over the rules: restarting");
             ExitCode::from(START_AGAIN)
         }
         Err(e) => {

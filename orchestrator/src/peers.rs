@@ -49,7 +49,7 @@ pub async fn follow_detector(socket: PathBuf, messages: UnboundedSender<Message>
                 // Logged once per loss: while the detector cannot be reached, every attempt fails
                 // the same way.
                 if std::mem::take(&mut connected) {
-                    tracing::warn!("the detector cannot be followed: {}", Chain(&e));
+                    tracing::warn!("cannot follow the detector: {}", Chain(&e));
                 }
                 Message::Detector(Some(Event::DetectorLost), None)
             }
@@ -115,7 +115,7 @@ pub async fn load(
                 }
             }
             Err(e) => {
-                tracing::warn!("the loader cannot be asked: {}", Chain(&e));
+                tracing::warn!("cannot reach the loader: {}", Chain(&e));
                 backoff.wait().await;
             }
         }

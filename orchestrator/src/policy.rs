@@ -86,7 +86,7 @@ impl Policy {
         };
         let plan = first(answer)?;
         let reply = serde_json::from_value(plan);
-        let reply: loader::ExplainReply = reply.map_err(|e| format!("the loader's answer: {e}"))?;
+        let reply: loader::ExplainReply = reply.map_err(|e| format!("the loader's reply: {e}"))?;
         Ok(reply.exclusion())
     }
 
@@ -120,7 +120,7 @@ impl Policy {
             return answer;
         }
         let Ok(_asking) = self.asking.acquire().await else {
-            return Err("the orchestrator stops".to_owned());
+            return Err("the orchestrator is stopping".to_owned());
         };
         // The previous caller may have requested the same.
         match self.kept(&of, kept_since()) {
@@ -212,5 +212,5 @@ fn sentence(error: &ClientError) -> String {
     {
         return message.to_owned();
     }
-    format!("the loader cannot be asked: {}", Chain(error))
+    format!("the loader cannot be reached: {}", Chain(error))
 }

@@ -43,10 +43,10 @@ const LINKED: [&str; 3] = ["/etc", "/usr", "/dev/null"];
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The sockets that the service manager passes are missing or cannot be used.
-    #[error("cannot use the sockets that were passed")]
+    #[error("cannot use the passed sockets")]
     Activation(#[source] io::Error),
     /// The sandbox cannot be set up.
-    #[error("cannot give up what is not needed")]
+    #[error("cannot restrict the process")]
     Sandbox(#[source] SandboxError),
     /// A limit on the command line is invalid.
     #[error("invalid --limit, or RDMA_HOTPLUG_LIMITS")]
@@ -55,7 +55,7 @@ pub enum Error {
     #[error("cannot run")]
     Runtime(#[source] io::Error),
     /// A task of the orchestrator has ended. None should: it panicked.
-    #[error("a part of the orchestrator has ended: {}", .0.as_ref().map_or_else(String::new, ToString::to_string))]
+    #[error("a task of the orchestrator has ended: {}", .0.as_ref().map_or_else(String::new, ToString::to_string))]
     Task(Option<JoinError>),
 }
 
@@ -392,7 +392,7 @@ impl Mind {
         }
         if rules {
             for error in self.machine.describe().rule_errors {
-                tracing::error!("a rules file is not in use: {error}");
+                tracing::error!("invalid rules file: {error}");
             }
         }
         let needed = self.machine.needs_service_manager();

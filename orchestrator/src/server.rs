@@ -63,7 +63,7 @@ impl Published {
             let event = board.remove(index);
             if let Some(event) = &event {
                 let name = event.name.as_deref().unwrap_or_default();
-                tracing::info!(index, "{name} is gone");
+                tracing::info!(index, "{name} was removed");
             }
             event.into_iter().collect()
         });

@@ -100,7 +100,7 @@ pub fn of_device(
 }
 
 fn unnamed(error: &NameError) -> String {
-    format!("no target can be named for it: {error}")
+    format!("no target name can be made from it: {error}")
 }
 
 /// Returns the target that PID 1 starts when it sees a flag.

@@ -52,7 +52,7 @@ impl Scanner {
         match first {
             Some(Ok(system)) => Ok(system),
             Some(Err(e)) => {
-                self.refuse(Refusal::at("how the RDMA core is set up", e));
+                self.refuse(Refusal::at("the configuration of the RDMA core", e));
                 Ok(NldevSystem::default())
             }
             None => Ok(NldevSystem::default()),

@@ -146,7 +146,7 @@ impl Read {
         for port in told {
             match port {
                 Ok(port) if usable.contains_key(&port.number) => {
-                    let reason = format_args!("there are two with the number {}", port.number);
+                    let reason = format_args!("the number {} appears twice", port.number);
                     refused.push(Refusal::at(place, reason));
                 }
                 Ok(port) => {

@@ -1,4 +1,4 @@
-//! The errors that calls end with. Must never hold more than a caller may know.
+//! The errors that calls end with. Pure. Must never hold more than a caller may know.
 
 use std::borrow::Cow;
 use std::io;

@@ -80,13 +80,13 @@ pub struct Limits([u64; TABLE.len()]);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
     /// The entry is not like NAME=VALUE.
-    #[error("limit {0:?} is not like NAME=VALUE")]
+    #[error("limit {0:?} does not have the form NAME=VALUE")]
     Form(String),
     /// No limit has that name.
     #[error("limit {0:?} does not exist; the limits are {names}", names = names())]
     Name(String),
     /// The value is not a whole number of at least 1.
-    #[error("limit {0} needs a whole number from 1 on, not {1:?}")]
+    #[error("limit {0} needs a whole number of at least 1, not {1:?}")]
     Value(&'static str, String),
 }
 
@@ -490,7 +490,7 @@ mod tests {
     #[test]
     fn an_invalid_limit_is_named() {
         let error = |entry: &str| Limits::parse(&[entry.to_owned()]).unwrap_err().to_string();
-        assert_eq!(error("x"), "limit \"x\" is not like NAME=VALUE");
+        assert_eq!(error("x"), "limit \"x\" does not have the form NAME=VALUE");
         assert!(
             error("conections=1")
                 .starts_with("limit \"conections\" does not exist; the limits are connections, ")
@@ -498,7 +498,7 @@ mod tests {
         for value in ["0", "-1", "", "1k", "99999999999999999999"] {
             assert_eq!(
                 error(&format!("bytes={value}")),
-                format!("limit bytes needs a whole number from 1 on, not {value:?}")
+                format!("limit bytes needs a whole number of at least 1, not {value:?}")
             );
         }
     }

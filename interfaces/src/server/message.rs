@@ -54,7 +54,7 @@ pub enum Malformed {
     #[error("the connection ended within a message")]
     Cut,
     /// The rest of a message did not arrive in time.
-    #[error("the rest of a message did not come within {MESSAGE_TIMEOUT:?}")]
+    #[error("the rest of a message did not arrive within {MESSAGE_TIMEOUT:?}")]
     TimedOut,
     /// Not JSON.
     #[error("a message is not JSON: {0}")]
@@ -63,7 +63,7 @@ pub enum Malformed {
     #[error("a message is not a JSON object")]
     NotAnObject,
     /// A key of the envelope is missing, unknown, or has a value of the wrong type.
-    #[error("a message's envelope is wrong at {:?}", .0.chars().take(80).collect::<String>())]
+    #[error("a message is invalid at {:?}", .0.chars().take(80).collect::<String>())]
     Envelope(String),
     /// The socket failed.
     #[error("cannot read a message")]

@@ -1,5 +1,5 @@
-//! The caller, and its authorisation. Verdicts are computed here and enforced elsewhere. Must never
-//! trust what a caller reports about itself.
+//! The caller, and its authorisation. Verdicts are computed here and enforced elsewhere. Pure. Must
+//! never trust what a caller reports about itself.
 
 use super::error::CallError;
 

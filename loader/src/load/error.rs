@@ -1,4 +1,4 @@
-//! The reasons that a name cannot be judged. Must never lose the file or module concerned.
+//! The reasons that a name cannot be judged. Pure. Must never lose the file or module concerned.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,16 +10,16 @@ use crate::snapshot::SnapshotError;
 #[derive(Debug, thiserror::Error)]
 pub enum Unplanned {
     /// The files on disk cannot be used.
-    #[error("what is on disk cannot be used, and might forbid it")]
+    #[error("the files on disk cannot be used, and may forbid it")]
     Snapshot(#[from] SnapshotError),
     /// The modules in the kernel cannot be determined.
-    #[error("{} is not there: is sysfs mounted?", .0.display())]
+    #[error("{} does not exist: is sysfs mounted?", .0.display())]
     NoSysfs(PathBuf),
     /// There is no plan.
     #[error("it cannot be planned")]
     Plan(#[from] PlanError),
     /// A file appeared after the start, and this process may not read it.
-    #[error("{} has come, or leads elsewhere, since the loader started; the loader starts again: \
+    #[error("{} was added or changed since the loader started; the loader restarts: request the \
              ask again", .0.display())]
     Outdated(PathBuf),
 }

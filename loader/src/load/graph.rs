@@ -1,5 +1,5 @@
-//! The modules of one request, each once, with the modules that must precede it. Must never order a
-//! module after a later one: without such an edge the graph has no cycles.
+//! The modules of one request, each once, with the modules that must precede it. Pure. Must never
+//! order a module after a later one: without such an edge the graph has no cycles.
 
 use std::collections::HashMap;
 

@@ -150,13 +150,14 @@ impl Loader {
             && self.ends_outdated()
         {
             failure.errno = Errno::EAGAIN as i32;
-            failure.message += "; it came after the loader's start, which starts again: ask again";
+            failure.message +=
+                "; it was added after the loader started, which restarts: request the module again";
         }
         if let Outcome::Failed(failure) = &mut outcome
             && failure.errno == Errno::EPERM as i32
             && self.has_modules_disabled()
         {
-            failure.message += "; kernel.modules_disabled is 1, which holds until the next boot";
+            failure.message += "; kernel.modules_disabled is 1 until the next boot";
         }
         let mut state = self.work.state();
         end(&mut state, id, outcome);
@@ -175,11 +176,11 @@ impl Loader {
         if state.closed || state.lost.is_some() {
             return;
         }
-        let message = format!("the process that inserts modules cannot be used any more: {why}");
+        let message = format!("the inserting process has failed: {why}");
         tracing::error!("{message}");
         let failure = Failure {
             errno: Errno::EAGAIN as i32,
-            message: format!("{message}; the loader starts again: ask again"),
+            message: format!("{message}; the loader restarts: request the module again"),
         };
         let open: Vec<u64> = state.in_flight.keys().copied().collect();
         for id in open {
@@ -194,7 +195,7 @@ impl Loader {
 
 fn end(state: &mut State, id: u64, outcome: Outcome) {
     let Some(ended) = state.in_flight.remove(&id) else {
-        tracing::warn!("an answer to order {id}, which is not open");
+        tracing::warn!("a result for the unknown order {id}");
         return;
     };
     if ended.told {
@@ -229,7 +230,7 @@ fn tell_of_long(state: &mut State, now: i64) -> Option<Duration> {
         }
         in_flight.told = true;
         tracing::warn!(
-            "the initialisation of {} takes longer than {} s, and cannot be ended",
+            "the initialisation of {} takes longer than {} s and cannot be interrupted",
             in_flight.module,
             LONG / 1_000_000
         );

@@ -28,7 +28,9 @@ impl Config {
             };
             lines.push(Ineffective {
                 source: line.source.clone(),
-                reason: format!("{what} names '{written}', which is not '{name}' to modprobe"),
+                reason: format!(
+                    "{what} names '{written}', which modprobe does not read as '{name}'"
+                ),
             });
         }
         let on_command_line = |reason: String| Ineffective {
@@ -38,7 +40,7 @@ impl Config {
         for word in self.kernel_blacklist.iter().filter(|word| named(word)) {
             let written = word.escape_ascii();
             lines.push(on_command_line(format!(
-                "module_blacklist= names '{written}', which is not '{name}' to the kernel"
+                "module_blacklist= names '{written}', which the kernel does not read as '{name}'"
             )));
         }
         let mut replaced = self.replaced_kernel_blacklist.iter();
@@ -46,7 +48,7 @@ impl Config {
             && !self.kernel_blacklist.iter().any(|word| word == module)
         {
             lines.push(on_command_line(format!(
-                "a later module_blacklist= takes the place of the one that names {name}"
+                "a later module_blacklist= replaces the one that names {name}"
             )));
         }
         for problem in &self.problems {
@@ -55,7 +57,7 @@ impl Config {
                 let word = &problem.word;
                 lines.push(Ineffective {
                     source: problem.source.clone(),
-                    reason: format!("modprobe does not understand '{word}', and skips the line"),
+                    reason: format!("modprobe does not know '{word}' and ignores the line"),
                 });
             }
         }
@@ -94,42 +96,42 @@ mod tests {
             (
                 "",
                 "modprobe.blacklist=\"loop,ib_umad\"",
-                r#"the kernel command line: modprobe.blacklist= names 'ib_umad\"', which is not 'ib_umad' to modprobe"#,
+                r#"the kernel command line: modprobe.blacklist= names 'ib_umad\"', which modprobe does not read as 'ib_umad'"#,
             ),
             (
                 "",
                 "modprobe.blacklist=ib-umad",
-                "the kernel command line: modprobe.blacklist= names 'ib-umad', which is not 'ib_umad' to modprobe",
+                "the kernel command line: modprobe.blacklist= names 'ib-umad', which modprobe does not read as 'ib_umad'",
             ),
             (
                 "",
                 "module_blacklist=ib-umad,loop",
-                "the kernel command line: module_blacklist= names 'ib-umad', which is not 'ib_umad' to the kernel",
+                "the kernel command line: module_blacklist= names 'ib-umad', which the kernel does not read as 'ib_umad'",
             ),
             (
                 "",
                 "module_blacklist=ib_umad module_blacklist=loop",
-                "the kernel command line: a later module_blacklist= takes the place of the one that names ib_umad",
+                "the kernel command line: a later module_blacklist= replaces the one that names ib_umad",
             ),
             (
                 "#\r\nblacklist ib_umad\r\n",
                 "",
-                r"a.conf:2: the line names 'ib_umad\r', which is not 'ib_umad' to modprobe",
+                r"a.conf:2: the line names 'ib_umad\r', which modprobe does not read as 'ib_umad'",
             ),
             (
                 "blacklist ib_umad.ko\n",
                 "",
-                "a.conf:1: the line names 'ib_umad.ko', which is not 'ib_umad' to modprobe",
+                "a.conf:1: the line names 'ib_umad.ko', which modprobe does not read as 'ib_umad'",
             ),
             (
                 "\u{feff}blacklist ib-umad\n",
                 "",
-                r"a.conf:1: modprobe does not understand '\xef\xbb\xbfblacklist', and skips the line",
+                r"a.conf:1: modprobe does not know '\xef\xbb\xbfblacklist' and ignores the line",
             ),
             (
                 "blaclist ib_umad\n",
                 "",
-                "a.conf:1: modprobe does not understand 'blaclist', and skips the line",
+                "a.conf:1: modprobe does not know 'blaclist' and ignores the line",
             ),
         ] {
             assert_eq!(told(file.as_bytes(), command_line.as_bytes()), [said]);

@@ -1,5 +1,5 @@
 //! The construction of one plan: the modules in the order in which modprobe visits them, soft
-//! dependencies included. Must never work without end.
+//! dependencies included. Pure. Must never work without end.
 
 use super::{
     Action, Found, MAX_DEPTH, MAX_STEPS, Name, PlanError, Planner, Step, dependency_line, find,

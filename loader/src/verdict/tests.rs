@@ -93,8 +93,8 @@ fn a_ban_is_told_from_a_command() {
     for (command, says) in [
         ("/bin/false", "forbids"),
         (" /usr/bin/true ", "forbids"),
-        ("/bin/true && evil", "command run"),
-        ("true", "command run"),
+        ("/bin/true && evil", "runs a command"),
+        ("true", "runs a command"),
     ] {
         let line = format!("install ib_uverbs {command}\n");
         let result = verdict(ALLOWED, &line, "", &[]);

@@ -1,4 +1,4 @@
-//! The command line of `rdma-hotplug`. Must never read anything.
+//! The command line of `rdma-hotplug`. Pure. Must never read anything.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use interfaces::orchestrator::Condition;
 
-/// Says what rdma-hotplug did for this machine's RDMA devices, why, and what is missing.
+/// Shows the RDMA devices of this machine, what rdma-hotplug did for them and why, and what is missing.
 #[derive(Debug, Parser)]
 #[command(
     name = "rdma-hotplug",
     version,
     max_term_width = 80,
-    after_help = "Exit status: 0 the question was answered, 1 it could not be, 2 wrong usage,\n\
-                  3 not in time, 4 nothing is called so, 5 not permitted."
+    after_help = "Exit status: 0 success, 1 failure, 2 invalid usage, 3 timed out, 4 not found,\n\
+                  5 permission denied."
 )]
 pub struct Arguments {
     /// The orchestrator's socket.
@@ -44,24 +44,24 @@ pub struct Arguments {
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
-    /// What to do; by default show the status.
+    /// The command. The default is 'status'.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show each RDMA device, how far it has come, and what is missing.
+    /// Show each RDMA device, its state, and what is missing.
     Status,
-    /// Show changes as they happen, until interrupted.
+    /// Print changes as they happen, until interrupted.
     #[command(after_help = "Example: rdma-hotplug monitor --json | jq .device.name")]
     Monitor {
-        /// Follow the detector's records in the place of the orchestrator's status.
+        /// Follow the detector's records instead of the orchestrator's status.
         #[arg(long)]
         devices: bool,
     },
-    /// Say why a device is as it is, or why a module was loaded or was not.
+    /// Explain the state of a device, or why a module was loaded or not.
     #[command(
         after_help = "Examples:\n  rdma-hotplug explain mlx5_0\n  rdma-hotplug explain ib_umad"
     )]
@@ -69,67 +69,67 @@ pub enum Command {
         /// A device, a function without one, or a kernel module.
         name: String,
     },
-    /// Wait for a device, or without one until everything is settled.
+    /// Wait for a device, or until everything is settled.
     #[command(after_help = "Examples:\n  rdma-hotplug wait\n  \
         rdma-hotplug wait mlx5_0 --timeout 60\n  \
         rdma-hotplug wait mlx5_0 --condition verbs --condition netdev")]
     Wait(Wait),
-    /// Show what happened and what was decided.
+    /// Show past events and decisions.
     #[command(after_help = "Example: rdma-hotplug history mlx5_0 --limit 20")]
     History {
-        /// Only what is about this device, which has to be there.
+        /// Only records of this device, which must be present.
         device: Option<String>,
-        /// Only the last so many records.
+        /// Only the last N records.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         limit: Option<u32>,
     },
-    /// Decide again what a journal tells, and show it beside what was decided then.
+    /// Repeat the decisions of a journal, and compare them with the recorded ones.
     #[command(after_help = "Example: rdma-hotplug replay \
         /run/rdma-hotplug/orchestrator/journal --rules ./rules.d")]
     Replay {
         /// The journal.
         file: PathBuf,
-        /// Decide by the rules in this directory, and not by those of the time. Repeatable, in
-        /// the order of precedence.
+        /// Use the rules in this directory instead of the recorded rules. Repeatable, in the order
+        /// of precedence.
         #[arg(long = "rules", value_name = "DIR")]
         rules: Vec<PathBuf>,
-        /// With --rules: where rdma-core's lists of modules are.
+        /// With --rules: the directory of rdma-core's lists of modules.
         #[arg(long, value_name = "DIR", default_value = crate::config::LISTS)]
         lists: PathBuf,
     },
-    /// Check files of rules.
+    /// Check rules files.
     Rules {
-        /// What to do with them.
+        /// The command.
         #[command(subcommand)]
         command: RulesCommand,
     },
-    /// Have the modules of one of rdma-core's lists loaded. Only for root.
+    /// Load the modules of one of rdma-core's lists. Only for root.
     #[command(after_help = "Example: rdma-hotplug load infiniband")]
     Load {
         /// The list: a file of /etc/rdma/modules without its suffix .conf.
         list: String,
-        /// Where the lists are.
+        /// The directory of the lists.
         #[arg(long, value_name = "DIR", default_value = crate::config::LISTS)]
         lists: PathBuf,
     },
-    /// Compare what is wanted with what is, and ask for everything again. Only for root.
+    /// Request again every module and target that is not in its wanted state. Only for root.
     Reconcile {
-        /// Only ask again for modules that this kernel did not have, or that failed.
+        /// Only request modules again that were missing or failed.
         #[arg(long)]
         missing: bool,
     },
     /// Load and start nothing until 'resume', for maintenance. Only for root.
     #[command(after_help = "Example: rdma-hotplug pause firmware update")]
     Pause {
-        /// Why, for everybody who asks.
+        /// The reason, which 'status' shows to all users.
         #[arg(required = true)]
         reason: Vec<String>,
     },
-    /// End a pause and catch up. Only for root.
+    /// End a pause, and catch up. Only for root.
     Resume,
-    /// List the kernel modules that this machine's RDMA devices need, a line each.
+    /// List the kernel modules that this machine's RDMA devices need, one per line.
     ListModules {
-        /// With their drivers and everything that they depend on, as an initrd has to have them.
+        /// Include drivers and dependencies, as an initrd needs them.
         #[arg(long)]
         initrd: bool,
     },
@@ -140,20 +140,20 @@ pub enum Command {
     },
 }
 
-/// What to do with files of rules.
+/// The commands for rules files.
 #[derive(Debug, Subcommand)]
 pub enum RulesCommand {
-    /// Say what rules mean, what they select on this machine, and what is wrong with them.
+    /// Show the meaning of rules, what they select on this machine, and their errors.
     ///
-    /// Works without the services, and says what it cannot find out then. Exit status 1 when a
-    /// file is invalid.
+    /// Works without the services, and then names what it cannot find out. Exits with 1 if a file
+    /// is invalid.
     #[command(after_help = "Examples:\n  rdma-hotplug rules check\n  \
         rdma-hotplug rules check ./60-storage.toml")]
     Check {
-        /// The files; by default those that the orchestrator uses. Repeatable.
+        /// The files. The default is all files that the orchestrator reads. Repeatable.
         #[arg(value_hint = ValueHint::FilePath)]
         files: Vec<PathBuf>,
-        /// Without FILES: the directories to read, in the order of their precedence. Repeatable.
+        /// Without FILES: the directories to read, in the order of precedence. Repeatable.
         #[arg(
             long = "rules",
             value_name = "DIR",
@@ -162,18 +162,18 @@ pub enum RulesCommand {
             value_hint = ValueHint::DirPath
         )]
         rules: Vec<PathBuf>,
-        /// Where rdma-core's lists of modules are.
+        /// The directory of rdma-core's lists of modules.
         #[arg(long, value_name = "DIR", default_value = crate::config::LISTS)]
         lists: PathBuf,
     },
 }
 
-/// What to wait for.
+/// The arguments of 'wait'.
 #[derive(Debug, Args)]
 pub struct Wait {
-    /// The device, whether or not it is there yet.
+    /// The device, which need not be present yet.
     pub device: Option<String>,
-    /// What has to be true of it; by default ready. Repeatable.
+    /// The condition to wait for. The default is 'ready'. Repeatable.
     #[arg(
         long = "condition",
         value_name = "CONDITION",
@@ -181,10 +181,10 @@ pub struct Wait {
         requires = "device"
     )]
     pub conditions: Vec<WaitCondition>,
-    /// How long at most, in seconds; without an end by default.
+    /// The longest time to wait, in seconds. The default is no limit.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
-    /// For units: say READY when it is so, and stay until the device is gone.
+    /// For units: notify READY when the conditions are met, and exit when the device is removed.
     #[arg(long, requires = "device", conflicts_with = "timeout")]
     pub notify: bool,
 }
@@ -192,21 +192,21 @@ pub struct Wait {
 /// A condition to wait for.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum WaitCondition {
-    /// the kernel has registered it
+    /// the kernel has registered the device
     Registered,
     /// its modules are live
     Modules,
-    /// its node for verbs is there
+    /// its node for verbs exists
     Verbs,
-    /// its nodes for management datagrams are there
+    /// its nodes for management datagrams exist
     Umad,
-    /// the connection manager is there
+    /// the connection manager is available
     Cm,
-    /// its network interfaces are there
+    /// its network interfaces exist
     Netdev,
     /// its targets are active
     Targets,
-    /// all of that but netdev and targets, as far as it concerns it
+    /// all conditions that apply to the device, except netdev and targets
     Ready,
 }
 

@@ -167,7 +167,7 @@ impl CheckedRule {
 
     fn selected(&self) -> String {
         match self.selects.as_deref() {
-            None => "what it selects here is not known".to_owned(),
+            None => "its selection on this machine is unknown".to_owned(),
             Some([]) => "selects nothing on this machine".to_owned(),
             Some(names) => format!("selects {}", names.join(", ")),
         }
@@ -199,7 +199,7 @@ pub fn render(checked: &Checked, style: &Style) -> String {
     for (head, tone, lines) in [
         ("invalid:", Tone::Bad, checked.errors.clone()),
         ("would not be loaded:", Tone::Bad, refused.collect()),
-        ("not known:", Tone::Pending, checked.unknown.clone()),
+        ("unknown:", Tone::Pending, checked.unknown.clone()),
     ] {
         if !lines.is_empty() {
             text.push('\n');

@@ -53,10 +53,14 @@ fn device(reply: &ExplainReply, style: &Style) -> String {
             "",
             "",
             &format!(
-                "{name} is in another network namespace. Its targets are started when it is back."
+                "{name} is in another network namespace. Its targets are started when it returns."
             ),
         ),
-        State::Unmanaged => style.wrap("", "", &format!("{name} is left alone: a rule says so.")),
+        State::Unmanaged => style.wrap(
+            "",
+            "",
+            &format!("{name} is not managed: a rule excludes it."),
+        ),
         State::Registered => style.wrap("", "", &format!("{name} is not ready. It waits for")),
     };
     for thing in &device.waiting_for {
@@ -83,7 +87,7 @@ fn device(reply: &ExplainReply, style: &Style) -> String {
     text.push_str(&style.wrap(
         "",
         "",
-        &format!("It speaks {protocols}: {}.", facts.join(", ")),
+        &format!("It uses {protocols}: {}.", facts.join(", ")),
     ));
     for rule in &reply.rules {
         text.push('\n');
@@ -101,7 +105,7 @@ fn targets(reply: &ExplainReply, style: &Style) -> String {
     if reply.device.targets.is_empty() {
         return String::new();
     }
-    let mut text = "\nIts targets, and the units that hang on them:\n".to_owned();
+    let mut text = "\nIts targets, and the units attached to them:\n".to_owned();
     let own: Vec<&str> = reply
         .device
         .targets
@@ -125,7 +129,7 @@ fn targets(reply: &ExplainReply, style: &Style) -> String {
         text.push_str(&hanging_on(target, reply, style));
     }
     if reply.hanging.is_none() {
-        let says = "What hangs on them is not known: the service manager cannot be asked.";
+        let says = "The attached units are unknown: the service manager cannot be reached.";
         text.push_str(&style.wrap("  ", "  ", says));
     }
     text
@@ -152,9 +156,9 @@ fn of_rule(rule: &Rule, style: &Style) -> String {
     let asks = match (rule.manage, &rule.list) {
         (false, _) => "leaves it alone.".to_owned(),
         (true, _) if rule.modules.is_empty() && !rule.roles.is_empty() => String::new(),
-        (true, _) if rule.modules.is_empty() => "asks for nothing here.".to_owned(),
-        (true, Some(list)) => format!("asks for the modules of {list}:"),
-        (true, None) => "asks for:".to_owned(),
+        (true, _) if rule.modules.is_empty() => "requests nothing here.".to_owned(),
+        (true, Some(list)) => format!("requests the modules of {list}:"),
+        (true, None) => "requests:".to_owned(),
     };
     let gives = match rule.roles.as_slice() {
         [] => String::new(),
@@ -205,7 +209,7 @@ fn function(of: &Function, style: &Style) -> String {
     );
     let mut text = style.wrap("", "", &says);
     for module in &of.modules {
-        let asks = format!("{} asks for:", module.rule);
+        let asks = format!("{} requests:", module.rule);
         text.push('\n');
         text.push_str(&style.wrap("", "  ", &asks));
         text.push_str(&of_module(module, style));
@@ -222,10 +226,10 @@ fn module(of: &ExplainedModule, style: &Style) -> String {
         None => {
             let says = match is_unknown {
                 true => format!(
-                    "No rule asks for {name} by this name for a device of this machine. Whether \
+                    "No rule requests {name} by this name for a device of this machine. Whether \
                      one asks for it by an alias is not known."
                 ),
-                false => format!("No rule asks for {name} for a device of this machine."),
+                false => format!("No rule requests {name} for a device of this machine."),
             };
             style.wrap("", "", &says)
         }
@@ -245,19 +249,19 @@ fn wanted_module(name: &str, wanted: &ExplainModuleReply, style: &Style) -> Stri
     let why = module.message.as_deref().unwrap_or("no reason was given");
     let says = match module.state {
         ModuleState::Live => format!("{name} is live."),
-        ModuleState::Pending => format!("{name} has been asked for, and there is no answer yet."),
+        ModuleState::Pending => format!("{name} has been requested; there is no result yet."),
         ModuleState::Missing => {
-            format!("{name} is not shipped with this kernel; that holds nothing back.")
+            format!("{name} is not shipped with this kernel. Nothing waits for it.")
         }
         ModuleState::Unknown => {
-            format!("Whether this kernel has {name} is not known: {why}. It is asked for again.")
+            format!("It is unknown if this kernel has {name}: {why}. It will be requested again.")
         }
-        ModuleState::Excluded => format!("{name} is excluded: {why}. That holds nothing back."),
+        ModuleState::Excluded => format!("{name} is excluded: {why}. Nothing waits for it."),
         ModuleState::Denied => format!("{name} was denied: {why}."),
         ModuleState::Failed => format!("{name} failed: {why}."),
         ModuleState::Unloaded => {
             format!(
-                "{name} was live, and somebody has unloaded it. 'rdma-hotplug reconcile' puts it back."
+                "{name} was live and has been unloaded. 'rdma-hotplug reconcile' loads it again."
             )
         }
     };
@@ -273,7 +277,7 @@ fn wanted_module(name: &str, wanted: &ExplainModuleReply, style: &Style) -> Stri
         false => format!(" as {}", module.name),
     };
     let who = format!(
-        "It is wanted{alias} for {}{more}, because {} asks for it.",
+        "It is wanted{alias} for {}{more}, because {} requests it.",
         wanted.wanted_by.join(", "),
         module.rule
     );
@@ -283,7 +287,7 @@ fn wanted_module(name: &str, wanted: &ExplainModuleReply, style: &Style) -> Stri
     }
     if wanted.retry_usec.is_some() {
         let again = format!(
-            "It was asked for {} times, and will be again.",
+            "It was requested {} times, and will be again.",
             wanted.attempts
         );
         text.push_str(&style.wrap("", "", &again));
@@ -293,9 +297,9 @@ fn wanted_module(name: &str, wanted: &ExplainModuleReply, style: &Style) -> Stri
 
 fn loader_says(name: &str, answer: &loader::ExplainReply, style: &Style) -> String {
     let says = match answer.outcome {
-        Outcome::Loaded => format!("Asked now, the loader would load {name}:"),
+        Outcome::Loaded => format!("The loader would now load {name}:"),
         _ => format!(
-            "Asked now, the loader would say: {}.",
+            "The loader would now reply: {}.",
             answer.message.trim_end_matches('.')
         ),
     };
@@ -305,7 +309,7 @@ fn loader_says(name: &str, answer: &loader::ExplainReply, style: &Style) -> Stri
         text.push_str(&style.wrap("  ", "  ", &steps.join(" ")));
     }
     for line in &answer.ineffective {
-        let says = format!("{} changes nothing: {}.", line.source, line.reason);
+        let says = format!("{} has no effect: {}.", line.source, line.reason);
         text.push_str(&style.wrap("", "  ", &says));
     }
     text

@@ -52,7 +52,7 @@ fn answered(name: &str, parameters: Option<&Value>) -> Option<String> {
     let number = |field: &str| parameters?.get(field)?.as_i64();
     let text = |field: &str| parameters?.get(field)?.as_str();
     let sentence = match name {
-        orchestrator::NO_SUCH_DEVICE => "there is no such RDMA device".to_owned(),
+        orchestrator::NO_SUCH_DEVICE => "no such RDMA device".to_owned(),
         orchestrator::NO_SUCH_RECORD => "the journal has no such record".to_owned(),
         orchestrator::NOT_PAUSED => "nothing is paused".to_owned(),
         orchestrator::LOADER_UNAVAILABLE => text("message")?.to_owned(),
@@ -61,16 +61,16 @@ fn answered(name: &str, parameters: Option<&Value>) -> Option<String> {
         }
         _ => match name.rsplit('.').next()? {
             "TooManyConnections" => format!(
-                "the service takes at most {} connections, and has them\nTry again later.",
+                "the service has reached its limit of {} connections\nTry again later.",
                 number("limit")?
             ),
             "TooManySubscriptions" => format!(
-                "the service takes at most {} subscriptions of one user\nEnd one of them, such \
+                "one user has at most {} subscriptions\nEnd one of them, such \
                  as 'rdma-hotplug monitor'.",
                 number("limit")?
             ),
             "TooManyBytes" => format!(
-                "the service holds at most {} bytes for its callers, and does\nTry again later.",
+                "the service has reached its limit of {} bytes for its callers\nTry again later.",
                 number("limitBytes")?
             ),
             _ => return None,
@@ -119,7 +119,7 @@ mod tests {
             (
                 "org.rdmahotplug.Loader.TooManyConnections",
                 Some(json!({"limit": 64})),
-                "the service takes at most 64 connections, and has them\nTry again later.",
+                "the service has reached its limit of 64 connections\nTry again later.",
             ),
             (
                 "org.varlink.service.PermissionDenied",

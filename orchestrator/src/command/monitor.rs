@@ -20,10 +20,14 @@ pub fn render(reply: &SubscribeStatusReply, time: &ZonedDateTime, style: &Style)
         Action::Change => " ",
         Action::Remove => "-",
         Action::Resync => {
-            return style.wrap(&stamp(time), "", "changes were lost: everything anew");
+            return style.wrap(
+                &stamp(time),
+                "",
+                "missed some changes; showing everything again",
+            );
         }
         Action::Ready => {
-            return style.wrap(&stamp(time), "", "this is what there is; changes follow");
+            return style.wrap(&stamp(time), "", "end of the present state; changes follow");
         }
     };
     let first = format!("{}{verb} ", stamp(time));
@@ -48,7 +52,7 @@ pub fn render(reply: &SubscribeStatusReply, time: &ZonedDateTime, style: &Style)
             (what, word, tone)
         }
         (None, Some(function), _) if reply.action == Action::Remove => (
-            format!("{} waits no more", function.name),
+            format!("{} no longer waits", function.name),
             "",
             style::Tone::Plain,
         ),
@@ -62,7 +66,7 @@ pub fn render(reply: &SubscribeStatusReply, time: &ZonedDateTime, style: &Style)
         }
         (None, None, name) => {
             let name = name.as_deref().unwrap_or_default();
-            (format!("{name} is gone"), "", style::Tone::Plain)
+            (format!("{name} was removed"), "", style::Tone::Plain)
         }
     };
     let line = style.wrap(&first, &rest, &what);

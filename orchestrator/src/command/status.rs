@@ -31,7 +31,7 @@ const LONG: i64 = 10_000_000;
 pub fn render(status: &Status, style: &Style) -> String {
     let mut text = String::new();
     if status.devices.is_empty() && !status.whole.detector_connected {
-        text.push_str("which RDMA devices there are is not known\n");
+        text.push_str("the RDMA devices are unknown\n");
     } else if status.devices.is_empty() {
         text.push_str("no RDMA devices\n");
     } else {
@@ -99,19 +99,21 @@ fn notes(status: &Status) -> Vec<String> {
     if !whole.detector_connected {
         let known = match status.devices.is_empty() && status.functions.is_empty() {
             true => "",
-            false => ": this is what was known before",
+            false => ": showing the last known state",
         };
         notes.push(format!("the detector has not answered{known}"));
     }
     if whole.service_manager_connected == Some(false) {
-        notes.push("the service manager cannot be asked: no bus is there, or not yet".to_owned());
+        notes.push(
+            "the service manager cannot be reached: the bus is not running, or not yet".to_owned(),
+        );
     }
     if let Some(reason) = &whole.paused {
-        notes.push(format!("nothing is loaded or started at present: {reason}"));
+        notes.push(format!("paused, nothing is loaded or started: {reason}"));
     }
     notes.extend(whole.left_behind.iter().cloned());
     let errors = whole.rule_errors.iter();
-    notes.extend(errors.map(|error| format!("a file of rules is wrong: {error}")));
+    notes.extend(errors.map(|error| format!("invalid rules file: {error}")));
     notes
 }
 

@@ -178,7 +178,7 @@ async fn stay(services: &Services, name: &str, wanted: &[Condition]) -> Result<(
             }
             Followed::Reply(reply) => reply,
             Followed::Lost(e) => {
-                tracing::debug!("the orchestrator cannot be followed: {e}");
+                tracing::debug!("cannot follow the orchestrator: {e}");
                 continue;
             }
         };
@@ -195,7 +195,7 @@ async fn stay(services: &Services, name: &str, wanted: &[Condition]) -> Result<(
         match (known, &device) {
             (true, Some(device)) if !ready && is(device, wanted) => {
                 ready = true;
-                lifecycle::ready(&format!("{name} is as wanted"));
+                lifecycle::ready(&format!("{name} meets the conditions"));
             }
             (true, None) if ready => return Ok(()),
             _ => {}

@@ -18,7 +18,7 @@ pub enum ReplayError {
     #[error("it does not begin with a checkpoint")]
     NoCheckpoint,
     /// A record cannot be decoded.
-    #[error("record {0} cannot be taken")]
+    #[error("record {0} cannot be applied")]
     Record(usize, #[source] WireError),
 }
 

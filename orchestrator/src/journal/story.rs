@@ -61,14 +61,14 @@ fn of_event(event: &Event) -> Option<Told> {
                     protocols.push(name);
                 }
             }
-            let what = format!("{} is there: {}", device.name, protocols.join(", "));
+            let what = format!("{} is present: {}", device.name, protocols.join(", "));
             return Some(Told {
                 index: Some(device.index),
                 ..what.into()
             });
         }
         Event::DeviceGone(index) => {
-            let what = format!("the device with index {index} is gone");
+            let what = format!("the device with index {index} was removed");
             return Some(Told {
                 index: Some(*index),
                 ..what.into()
@@ -78,10 +78,10 @@ fn of_event(event: &Event) -> Option<Told> {
             Some(waits_for) => format!("{} waits for its {waits_for}", function.name),
             None => format!("{} has its device", function.name),
         },
-        Event::FunctionGone(name) => format!("{name} is gone"),
-        Event::ModuleThere(name) => format!("module {name} is there"),
+        Event::FunctionGone(name) => format!("{name} was removed"),
+        Event::ModuleThere(name) => format!("module {name} is live"),
         Event::ModuleGone(name) => format!("module {name} was unloaded"),
-        Event::DetectorLost => "the detector is lost".to_owned(),
+        Event::DetectorLost => "lost the connection to the detector".to_owned(),
         Event::Module(result) => {
             return Some(Told {
                 took: Some(result.duration_usec),
@@ -91,7 +91,7 @@ fn of_event(event: &Event) -> Option<Told> {
         Event::Targets(known) => {
             let active = known.iter().filter(|(_, is)| *is == UnitActivity::Active);
             format!(
-                "the service manager can be asked; {} targets are active",
+                "connected to the service manager; {} targets are active",
                 active.count()
             )
         }
@@ -101,8 +101,8 @@ fn of_event(event: &Event) -> Option<Told> {
             Some(why) => format!("the driver of {function} is excluded: {why}"),
             None => format!("the driver of {function} is not excluded"),
         },
-        Event::UnitFilesRead => "the service manager has read its unit files again".to_owned(),
-        Event::ServiceManagerLost => "the service manager cannot be asked".to_owned(),
+        Event::UnitFilesRead => "the service manager has reloaded its units".to_owned(),
+        Event::ServiceManagerLost => "the service manager cannot be reached".to_owned(),
         Event::Job(unit, verb, outcome) => {
             let verb = match verb {
                 Verb::Start => "start",
@@ -114,22 +114,22 @@ fn of_event(event: &Event) -> Option<Told> {
                 JobOutcome::Ended(how) => format!("the job to {verb} {unit} ended with '{how}'"),
                 JobOutcome::NotBegun(why) => format!("no job to {verb} {unit}: {why}"),
                 JobOutcome::Masked => format!("no job to {verb} {unit}: it is masked"),
-                JobOutcome::Refused(why) => format!("it is refused to {verb} {unit}: {why}"),
+                JobOutcome::Refused(why) => format!("refused to {verb} {unit}: {why}"),
             }
         }
         Event::Target(unit, UnitActivity::Active) => format!("{unit} is active"),
         Event::Target(unit, UnitActivity::Inactive) => format!("{unit} is inactive"),
         Event::Target(unit, UnitActivity::Failed) => format!("{unit} has failed"),
-        Event::FlagFailed(flag, why) => format!("{} cannot be asked for: {why}", flag.target()),
+        Event::FlagFailed(flag, why) => format!("{} cannot be requested: {why}", flag.target()),
         Event::Rules(sources) => format!(
             "{} rules files and {} lists were read",
             sources.rules.len(),
             sources.lists.len()
         ),
         Event::ModulesInstalled => "kernel modules were installed".to_owned(),
-        Event::Reconcile => "somebody asks to reconcile".to_owned(),
-        Event::Pause(reason) => format!("somebody asks to pause: {reason}"),
-        Event::Resume => "somebody asks to go on".to_owned(),
+        Event::Reconcile => "reconcile was requested".to_owned(),
+        Event::Pause(reason) => format!("a pause was requested: {reason}"),
+        Event::Resume => "the end of the pause was requested".to_owned(),
         Event::SnapshotBegins
         | Event::ModulesThere(_)
         | Event::SnapshotEnds
@@ -148,7 +148,7 @@ fn of_result(result: &ModuleResult) -> String {
         Outcome::Builtin => format!("module {module} is built in"),
         Outcome::Missing => format!("module {module} is not shipped with this kernel"),
         Outcome::Unknown => {
-            format!("whether this kernel has module {module} is not known: {why}")
+            format!("it is unknown if this kernel has module {module}: {why}")
         }
         Outcome::Denied => format!("module {module} is denied: {why}"),
         Outcome::Failed => format!("module {module} failed: {why}"),
@@ -186,10 +186,10 @@ pub fn say(action: &Action) -> Option<String> {
         Action::StartUnit { unit, reason } => format!("start {unit} for {reason}"),
         Action::StopUnit { unit, reason } => format!("stop {unit}: {reason}"),
         Action::AskDriver { function, .. } => {
-            format!("ask whether the driver of {function} is excluded")
+            format!("check if the driver of {function} is excluded")
         }
-        Action::SetFlag(flag, true) => format!("have {} started", flag.target()),
-        Action::SetFlag(flag, false) => format!("no longer ask for {}", flag.target()),
+        Action::SetFlag(flag, true) => format!("request {}", flag.target()),
+        Action::SetFlag(flag, false) => format!("no longer request {}", flag.target()),
         Action::Started { status } => format!("ready: {status}"),
         _ => return None,
     })

@@ -22,10 +22,10 @@ use crate::rules::{Source, Sources};
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// A field is missing, or its value is of a later version.
-    #[error("its {0} is missing or of a kind that is not known")]
+    #[error("its {0} is missing or unknown")]
     Unknown(&'static str),
     /// A name is invalid.
-    #[error("a name is none")]
+    #[error("a name is invalid")]
     Name(#[from] NameError),
     /// A JSON field cannot be decoded.
     #[error("its JSON cannot be decoded")]

@@ -49,7 +49,8 @@ impl Machine {
             unnamed.map(move |unnamed| format!("{device}: {unnamed}"))
         });
         let flags = self.flag_errors.iter();
-        let flags = flags.map(|(flag, why)| format!("{} is not followed: {why}", flag.target()));
+        let flags = flags
+            .map(|(flag, why)| format!("{} does not follow the hardware: {why}", flag.target()));
         self.left_behind().chain(flags).chain(unnamed).collect()
     }
 

@@ -68,7 +68,7 @@ impl fmt::Display for Decision<'_> {
         match self {
             Self::Unmanaged(file) => write!(f, "{file} leaves it alone"),
             Self::Assigned(driver) => {
-                write!(f, "{driver} hands it to a virtual machine or a program")
+                write!(f, "{driver} assigns it to a virtual machine or a program")
             }
             Self::Driver(why) => write!(f, "its driver is excluded, because {why}"),
             Self::Module(name, module) => {
@@ -203,13 +203,13 @@ impl Function {
         }
         let driver = self.record.driver.as_deref().unwrap_or("the driver");
         match (self.record.waits_for, &self.record.module) {
-            (Some(WaitsFor::Driver), _) => "a driver: none is bound to it".to_owned(),
+            (Some(WaitsFor::Driver), _) => "a driver: no driver is bound".to_owned(),
             (Some(WaitsFor::Module), Some(module)) => {
-                format!("module {module}, which no rule asks for and no alias leads to")
+                format!("module {module}, which no rule requests and no alias names")
             }
-            (Some(WaitsFor::Module), None) => "a module, which no rule asks for".to_owned(),
+            (Some(WaitsFor::Module), None) => "a module that no rule requests".to_owned(),
             (Some(WaitsFor::Registration) | None, _) => {
-                format!("{driver}, which is bound, to register an RDMA device")
+                format!("{driver}, which is bound, to register its RDMA device")
             }
         }
     }

@@ -179,18 +179,18 @@ pub(super) fn waiting_for(name: &ModuleName, module: &Module) -> Option<String> 
     match module.state {
         ModuleState::Live | ModuleState::Missing | ModuleState::Excluded => None,
         ModuleState::Unknown => Some(format!(
-            "module {name}, of which is not known whether this kernel has it: {reason}"
+            "module {name}; it is unknown if this kernel has it: {reason}"
         )),
         ModuleState::Pending => Some(format!("module {name} to be loaded")),
         ModuleState::Denied => Some(format!("module {name}, which was denied: {reason}")),
         ModuleState::Failed => {
             let again = match module.retry_at {
-                Some(_) => "; it is tried again",
+                Some(_) => "; it will be tried again",
                 None => "",
             };
             Some(format!("module {name}, which failed: {reason}{again}"))
         }
-        ModuleState::Unloaded => Some(format!("module {name}, which somebody has unloaded")),
+        ModuleState::Unloaded => Some(format!("module {name}, which was unloaded")),
     }
 }
 

@@ -157,7 +157,7 @@ impl Target {
                     }
                     self.pause(now);
                     if self.given_up {
-                        let why = "it was stopped each time that it was started".to_owned();
+                        let why = "it was stopped after each start".to_owned();
                         self.problem = Some((Verb::Start, Problem::Failed(why)));
                     }
                 }
@@ -470,11 +470,11 @@ impl Machine {
         left.map(|(name, target)| {
             let why = match target.message() {
                 Some(why) => why,
-                None if self.paused.is_some() => "nothing is stopped in a pause",
-                None if !self.service_manager => "the service manager cannot be asked",
+                None if self.paused.is_some() => "nothing is stopped during a pause",
+                None if !self.service_manager => "the service manager cannot be reached",
                 None => "it is stopped later",
             };
-            format!("{name} stays up: {why}")
+            format!("{name} stays active: {why}")
         })
     }
 }

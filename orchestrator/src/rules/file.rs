@@ -174,8 +174,8 @@ fn device_rule(table: &Table<'_>) -> Result<RuleText, RulesError> {
     };
     let asks = !rule.modules.is_empty() || !rule.roles.is_empty() || rule.list.is_some();
     match (asks, rule.manage) {
-        (true, false) => Err(table.error("it leaves devices alone and asks for something, too")),
-        (false, true) => Err(table.error("it asks for nothing: no modules, list, roles or manage")),
+        (true, false) => Err(table.error("it leaves devices alone and requests something, too")),
+        (false, true) => Err(table.error("it requests nothing: no modules, list, roles or manage")),
         _ => Ok(rule),
     }
 }
@@ -193,9 +193,9 @@ fn function_rule(table: &Table<'_>) -> Result<RuleText, RulesError> {
     };
     match (rule.modules.is_empty(), rule.manage) {
         (false, false) => {
-            return Err(table.error("it leaves functions alone and asks for modules, too"));
+            return Err(table.error("it leaves functions alone and requests modules, too"));
         }
-        (true, true) => return Err(table.error("it asks for nothing: no modules or manage")),
+        (true, true) => return Err(table.error("it requests nothing: no modules or manage")),
         _ => {}
     }
     match rule.selector.keys == Keys::default() {
@@ -282,10 +282,10 @@ fn one_of<T: Copy>(
             let names: Vec<&str> = all.iter().map(|known| name(*known)).collect();
             match nearest(value.text, &names) {
                 Some(near) => value
-                    .error(format!("there is no {key} {:?}", value.text))
+                    .error(format!("unknown {key} {:?}", value.text))
                     .with_hint(Some(near.to_owned())),
                 None => value.error(format!(
-                    "there is no {key} {:?}, only {}",
+                    "unknown {key} {:?}; known are {}",
                     value.text,
                     names.join(", ")
                 )),
@@ -337,7 +337,7 @@ fn list_name(name: &Text<'_>) -> Result<String, RulesError> {
     match name.text {
         text if !text.is_empty() && text.chars().all(allowed) => Ok(text.to_owned()),
         text => Err(name.error(format!(
-            "{text:?} is not a list: a list is a file's name without .conf"
+            "{text:?} is not a list: write the file's name without .conf"
         ))),
     }
 }

@@ -238,7 +238,7 @@ impl Name {
             let could = Pattern::of_names().meets(pattern) && pattern.shortest() <= longest;
             could
                 .then_some(())
-                .ok_or_else(|| format!("no {what} is called so"))
+                .ok_or_else(|| format!("there is no {what} of this name"))
         };
         match self {
             Self::PciId => like(&["hhhh:hhhh"], "15b3:101d or 15b3:*"),
@@ -253,7 +253,7 @@ impl Name {
                 let module = pattern.literal().unwrap_or_default();
                 let made_by = || SPLIT_DRIVERS.iter().filter(|split| split.module == module);
                 if of_functions && made_by().any(|split| !split.by_name) {
-                    return Err(format!("it is a module; its drivers are called {module}.*"));
+                    return Err(format!("it is a module; its drivers are named {module}.*"));
                 }
                 let drivers: Vec<&str> = made_by().map(|split| split.driver).collect();
                 match drivers.is_empty() {

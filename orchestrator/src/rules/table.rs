@@ -71,8 +71,8 @@ impl<'t> File<'t> {
                 .map(str::to_owned)
                 .or_else(|| nearest(name, known).map(str::to_owned));
             let message = match hint {
-                Some(_) => format!("there is no key '{name}' here"),
-                None => format!("there is no key '{name}' here, only {}", known.join(", ")),
+                Some(_) => format!("unknown key '{name}'"),
+                None => format!("unknown key '{name}'; known here are {}", known.join(", ")),
             };
             return Err(self.error(&key.span(), message).with_hint(hint));
         }
@@ -136,7 +136,7 @@ impl<'t> Table<'t> {
             DeValue::Table(_) => self.file.table(value, known),
             other => {
                 let message = format!(
-                    "'{key}' is a table, and not {}; write {key}.name = [\"...\"]",
+                    "'{key}' is a table, not {}; write {key}.name = [\"...\"]",
                     kind(other)
                 );
                 Err(self.file.error(&value.span(), message))
@@ -243,7 +243,7 @@ impl<'t> Table<'t> {
             (DeValue::String(text), true) => {
                 format!("{key} takes {what}; write {key} = [{text:?}]")
             }
-            _ => format!("{key} takes {what}, and not {}", kind(found)),
+            _ => format!("{key} takes {what}, not {}", kind(found)),
         };
         self.file.error(&at.span(), message)
     }
@@ -272,7 +272,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 /// Returns the replacement for a key that was removed from the format.
 fn gone(key: &str) -> Option<&'static str> {
     matches!(key, "units" | "while_active")
-        .then_some("roles, with the unit hung on rdma-role@ROLE.target by WantedBy=")
+        .then_some("roles, with the unit attached to rdma-role@ROLE.target by WantedBy=")
 }
 
 /// Returns the nearest known word, if it is near enough to be suggested.

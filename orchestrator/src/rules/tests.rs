@@ -63,15 +63,15 @@ fn a_typo_is_refused_with_its_line_and_what_was_meant() {
     for (text, expected) in [
         (
             "\n[[rule]]\nmodulse = [\"ib_core\"]\n",
-            "10-x.toml:3: there is no key 'modulse' here",
+            "10-x.toml:3: unknown key 'modulse'",
         ),
         (
             "[[rule]]\nprotocol = [\"infinband\"]\nmodules = [\"ib_core\"]\n",
-            "10-x.toml:2: there is no protocol \"infinband\"",
+            "10-x.toml:2: unknown protocol \"infinband\"",
         ),
         (
             "[[rulez]]\nmodules = [\"ib_core\"]\n",
-            "10-x.toml:1: there is no key 'rulez' here",
+            "10-x.toml:1: unknown key 'rulez'",
         ),
     ] {
         let error = error(text);
@@ -102,7 +102,7 @@ fn an_invalid_file_hides_no_other_of_its_name() {
     assert_eq!(of_roce(&rules), ["ib_uverbs"]);
     let error = rules.errors()[0].to_string();
     assert!(
-        error.starts_with("/etc/50-a.toml:2: there is no key 'modulse' here"),
+        error.starts_with("/etc/50-a.toml:2: unknown key 'modulse'"),
         "{error}"
     );
     assert!(
@@ -202,7 +202,7 @@ fn what_can_never_be_is_refused_with_its_line_and_why() {
         ),
         (
             "[[rule]]\nname = [\"a/b\"]\nmodules = [\"ib_core\"]\n",
-            ":2: name \"a/b\" can never match: no device is called so",
+            ":2: name \"a/b\" can never match: there is no device of this name",
         ),
         (
             "[[rule]]\npci_id = [\"15B3:101D\"]\nmodules = [\"ib_core\"]\n",
@@ -226,23 +226,23 @@ fn what_can_never_be_is_refused_with_its_line_and_why() {
         ),
         (
             "[[rule]]\nunits = [\"a.service\"]\n",
-            ":2: there is no key 'units' here; did you mean roles, with the unit hung on rdma-role@ROLE.target by WantedBy=?",
+            ":2: unknown key 'units'; did you mean roles, with the unit attached to rdma-role@ROLE.target by WantedBy=?",
         ),
         (
             "[[rule]]\nmodules = [\"/tmp/x.ko\"]\n",
-            ":2: \"/tmp/x.ko\" is not a module name: only A-Z, a-z, 0-9, '_' and '-' may stand in it",
+            ":2: \"/tmp/x.ko\" is not a module name: only A-Z, a-z, 0-9, '_' and '-' are allowed",
         ),
         (
             "[[rule]]\nlist = \"../passwd\"\n",
-            ":2: \"../passwd\" is not a list: a list is a file's name without .conf",
+            ":2: \"../passwd\" is not a list: write the file's name without .conf",
         ),
         (
             "[[rule]]\nprotocol = [\"roce\"]\n",
-            ":1: it asks for nothing: no modules, list, roles or manage",
+            ":1: it requests nothing: no modules, list, roles or manage",
         ),
         (
             "[[rule]]\nmanage = false\nmodules = [\"ib_core\"]\n",
-            ":1: it leaves devices alone and asks for something, too",
+            ":1: it leaves devices alone and requests something, too",
         ),
         (
             "[[function]]\nmodules = [\"a\"]\n",
@@ -301,7 +301,7 @@ fn what_can_never_match_is_refused_and_says_what_would() {
         ),
         (
             "netdev = [\"a-name-of-sixteen\"]",
-            "netdev \"a-name-of-sixteen\" can never match: no network interface is called so",
+            "netdev \"a-name-of-sixteen\" can never match: there is no network interface of this name",
         ),
         (
             "name = [\"mlx5_[0-3\"]",
@@ -309,7 +309,7 @@ fn what_can_never_match_is_refused_and_says_what_would() {
         ),
         (
             "kind = [\"vf\"]",
-            "there is no kind \"vf\", only function, virtual_function, subfunction, representor, smi, software",
+            "unknown kind \"vf\"; known are function, virtual_function, subfunction, representor, smi, software",
         ),
         (
             "function_number = [\"7-0\"]",
@@ -325,15 +325,15 @@ fn what_can_never_match_is_refused_and_says_what_would() {
         ),
         (
             "virtual_function = \"yes\"",
-            "virtual_function takes true or false, and not a string",
+            "virtual_function takes true or false, not a string",
         ),
         (
             "not = [\"mlx5_0\"]",
-            "'not' is a table, and not an array; write not.name = [\"...\"]",
+            "'not' is a table, not an array; write not.name = [\"...\"]",
         ),
         (
             "not.modules = [\"a\"]",
-            "there is no key 'modules' here, only protocol, kind, driver, pci_id, pci_address, physical_function, function_number, guid, name, netdev, virtual_function",
+            "unknown key 'modules'; known here: protocol, kind, driver, pci_id, pci_address, physical_function, function_number, guid, name, netdev, virtual_function",
         ),
     ] {
         assert_eq!(error(&rule(keys)), format!("10-x.toml:2: {expected}"));

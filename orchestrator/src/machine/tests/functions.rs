@@ -89,7 +89,7 @@ fn excluded(name: &str, modalias: &str, why: Option<&str>) -> Event {
 }
 
 fn ask(name: &str) -> String {
-    format!("ask whether the driver of {name} is excluded")
+    format!("check if the driver of {name} is excluded")
 }
 
 /// Case section 4: an intentionally blacklisted driver delayed each boot by 5 s and rdma-settled by

@@ -323,10 +323,7 @@ fn a_target_that_is_stopped_again_and_again_is_started_with_growing_pauses_and_t
     let device = script.device(1);
     assert_eq!(device.targets[0].state, TargetState::Failed);
     let message = device.targets[0].message.as_deref();
-    assert_eq!(
-        message,
-        Some("it was stopped each time that it was started")
-    );
+    assert_eq!(message, Some("it was stopped after each start"));
     assert_eq!(device.state, State::Ready);
     let told = script.tell(Event::Reconcile);
     assert_eq!(jobs(&told, DEVICE).len(), 1);
@@ -345,7 +342,7 @@ fn a_flag_that_could_not_be_written_is_written_when_it_can_be() {
     let problems = script.machine.describe().left_behind;
     assert_eq!(
         problems,
-        ["rdma-hotplug-hardware.target is not followed: no space"]
+        ["rdma-hotplug-hardware.target does not follow the hardware: no space"]
     );
     assert_eq!(decisions(&script.wait(5)), ["flag hardware true"]);
     assert!(script.machine.describe().left_behind.is_empty());
@@ -501,7 +498,7 @@ fn a_target_that_may_not_be_stopped_stays_up_and_is_said() {
     ));
     let left = script.machine.describe().left_behind;
     assert!(
-        left.contains(&format!("{HARDWARE} stays up: Access denied")),
+        left.contains(&format!("{HARDWARE} stays active: Access denied")),
         "{left:?}"
     );
     // The next device claims the target. Another program may stop it.
