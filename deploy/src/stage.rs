@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn every_program_that_a_unit_starts_is_there_and_may_be_run() {
+    fn every_program_that_a_unit_starts_exists_with_mode_755() {
         let dir = staged();
         let destdir = dir.path().join("destdir");
         let mut started = 0;
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_user_that_a_unit_names_is_made_by_sysusers() {
+    fn sysusers_creates_every_user_that_a_unit_names() {
         let dir = staged();
         let destdir = dir.path().join("destdir");
         let sysusers =
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn staging_twice_gives_the_same_tree() {
+    fn a_staged_tree_can_be_staged_again() {
         let dir = staged();
         let made = crate::programs::in_directory(&dir.path().join("made"));
         stage(&dir.path().join("destdir"), &made).unwrap();

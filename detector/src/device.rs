@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_names_the_protocol() {
+    fn the_protocol_comes_from_the_kernel_attribute_or_the_node_type() {
         for (attribute, node_type, link_layer, expected) in [
             (Some("ib"), 1, Some("InfiniBand"), Protocol::Infiniband),
             (Some("ib"), 1, None, Protocol::Infiniband),
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_of_the_kind_that_its_place_says() {
+    fn the_kind_of_a_device_comes_from_its_sysfs_attributes_or_its_smi_flag() {
         let below = |parent: &str| SysfsDevice {
             parent: Some(parent.to_owned()),
             ..SysfsDevice::default()

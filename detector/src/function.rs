@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_capable_by_its_class_its_driver_or_its_personality_and_not_by_its_name() {
+    fn the_class_driver_id_or_auxiliary_name_of_a_function_makes_it_capable() {
         assert!(pci(0x02_0700, None).may_register());
         assert!(pci(0x02_0800, None).may_register());
         assert!(pci(0x02_0000, Some("cxgb4")).may_register());
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_tells_what_it_waits_for() {
+    fn a_function_shows_whether_it_waits_for_a_driver_a_module_or_a_registration() {
         use FunctionState::{Capable, Personality, Registered};
         let none = pci(0x02_0700, None);
         assert_eq!(
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_driver_is_looked_for_by_is_told_while_none_is_bound() {
+    fn the_modalias_is_published_while_no_driver_is_bound() {
         let told = |driver, parents: &[&str]| {
             let function = SysfsFunction {
                 modalias: Some("pci:v000015B3d00001017".to_owned()),
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_counts_when_it_is_live() {
+    fn a_function_waits_for_its_protocol_module_until_the_module_is_live() {
         for (state, waits_for) in [
             (ModuleState::Absent, WaitsFor::Module),
             (ModuleState::InMotion, WaitsFor::Module),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_that_of_the_state() {
+    fn since_usec_changes_only_with_the_state_of_the_function() {
         let functions = BTreeMap::from([(NIC.to_owned(), pci(0x02_0700, None))]);
         let bound = BTreeMap::from([(NIC.to_owned(), pci(0x02_0700, Some("mlx5_core")))]);
         let first = records(&functions, &BTreeSet::new(), &BTreeMap::new(), 5);

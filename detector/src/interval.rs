@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn scans_of_some_devices_do_not_delay_the_scan_of_all() {
+    fn scans_of_some_devices_do_not_delay_the_periodic_scan_of_all_devices() {
         let mut interval = after(100, false);
         interval.scanned(1_500_000, 1_500_200, false, false);
         assert_eq!(interval.next(), 1_500_200 + 1_800);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn scans_take_a_tenth_of_the_time_and_no_event_waits_for_long() {
+    fn scans_use_at_most_a_tenth_of_the_time_and_the_pause_is_limited() {
         assert_eq!(after(100, false).next(), 1_100 + 900);
         assert_eq!(after(5_000_000, false).next(), 5_001_000 + LONGEST_PAUSE);
         assert_eq!(after(i64::MAX, false).next(), i64::MAX);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn periodic_scans_take_a_hundredth_of_the_time() {
+    fn periodic_scans_use_at_most_a_hundredth_of_the_time() {
         assert_eq!(after(100, false).next_periodic(), 1_100 + PERIOD);
         assert_eq!(after(50_000, false).next_periodic(), 51_000 + 5_000_000);
     }

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_of_a_port_that_cannot_be_read_is_not_one_for_verbs() {
+    fn the_purpose_of_a_node_comes_from_its_name_and_a_port_node_needs_its_port() {
         assert_eq!(Purpose::of("uverbs0", || None), Some(Purpose::Verbs));
         assert_eq!(
             Purpose::of("umad3", || Some(2)),

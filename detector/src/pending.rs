@@ -198,14 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_concern_rdma_leaves_nothing_to_look_at() {
+    fn events_of_other_subsystems_leave_nothing_to_scan() {
         let block = after(&[("add", "/devices/a/block/sda", "block", None)]);
         assert!(block.is_empty());
         assert!(after(&[("change", "/bus/usb", "bus", None)]).is_empty());
     }
 
     #[test]
-    fn the_name_of_the_registration_follows_its_device_through_renames() {
+    fn the_registration_name_follows_its_device_through_renames() {
         let pending = after(&[
             ("add", "/devices/a/infiniband/mlx5_0", "infiniband", None),
             (
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_to_name_is_everything() {
+    fn too_many_pending_names_become_a_scan_of_everything() {
         let mut pending = Pending::default();
         for number in 0..100_000 {
             let devpath = format!("/devices/virtual/infiniband/rxe{number}");
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_looked_at_again_beside_what_came_since() {
+    fn a_failed_scan_is_repeated_together_with_newer_events() {
         let mut pending = after(&[("add", "/devices/x/pci1", "pci", None)]);
         pending.merge(after(&[(
             "add",

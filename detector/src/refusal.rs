@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_refused_for_what_is_wrong_with_it() {
+    fn only_a_valid_directory_entry_name_is_accepted() {
         assert_eq!(entry_name(b"uverbs0"), Ok("uverbs0"));
         assert_eq!(entry_name("gerät0".as_bytes()), Ok("gerät0"));
         let long = [b'x'; 256];
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_can_be_printed_and_is_short() {
+    fn a_refusal_is_printable_and_short() {
         let long = [&b"\x1b[2J\xff"[..], &[b'x'; 4096]].concat();
         let shown = Refusal::named("module", &long, "it is too long").to_string();
         assert!(!shown.contains(char::is_control), "{shown:?}");

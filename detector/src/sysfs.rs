@@ -411,7 +411,7 @@ mod tests {
     use crate::reading::Reading;
 
     #[test]
-    fn what_is_not_there_is_left_out() {
+    fn missing_sysfs_entries_are_left_out() {
         let root = tempfile::tempdir().unwrap();
         let sysfs = Sysfs::new(root.path().to_owned());
         assert!(!sysfs.has_ib_core());
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_pci_address_counts() {
+    fn only_a_complete_and_valid_pci_address_has_a_routing_id() {
         assert_eq!(routing_id("0000:c1:00.1"), Some((0, 0xc101)));
         assert_eq!(routing_id("10000:c1:1f.7"), Some((0x10000, 0xc1ff)));
         for text in [
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_virtual_function_is_counted_by_its_routing_id() {
+    fn the_number_of_a_virtual_function_comes_from_its_routing_id() {
         let number = |function, stride| virtual_function(("0000:c1:00.0", function), "2", stride);
         assert_eq!(number("0000:c1:00.2", "1"), Some(0));
         assert_eq!(number("0000:c1:01.1", "1"), Some(7));

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_given_back_when_it_is_quiet_after_a_storm() {
+    fn memory_is_trimmed_when_it_is_quiet_after_a_storm() {
         let mut trimmer = Trimmer::default();
         trimmer.add(MIN_EVENTS - 1, 5);
         assert_eq!(trimmer.due(), None);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_events_after_a_storm_put_nothing_off_and_another_storm_begins_again() {
+    fn a_few_events_after_a_storm_do_not_delay_trimming_and_a_new_storm_restarts_it() {
         let mut trimmer = Trimmer::default();
         trimmer.add(MIN_EVENTS, 0);
         trimmer.trim();

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_cut_anywhere_before_its_last_property_is_refused() {
+    fn an_event_truncated_before_its_last_value_is_refused() {
         let last = ADD.len() - "2501\0".len();
         for end in 0..=last {
             assert!(Uevent::parse(&ADD[..end]).is_err(), "cut at {end}");
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_udev_is_refused() {
+    fn a_udev_message_is_refused() {
         assert_eq!(
             Uevent::parse(b"libudev\0\xfe\xed\xca\xfe\0\0\0\x28"),
             Err(UeventError::Header)
@@ -194,14 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn more_properties_than_the_kernel_makes_are_refused() {
+    fn an_event_with_too_many_properties_is_refused() {
         let mut many = ADD.to_vec();
         many.extend(b"A=1\0".repeat(100));
         assert_eq!(Uevent::parse(&many), Err(UeventError::TooManyProperties));
     }
 
     #[test]
-    fn a_move_tells_where_the_object_was() {
+    fn a_move_event_gives_the_old_path() {
         let moved = b"move@/devices/a/infiniband/roce0\0ACTION=move\0\
             DEVPATH=/devices/a/infiniband/roce0\0SUBSYSTEM=infiniband\0\
             DEVPATH_OLD=/devices/a/infiniband/mlx5_0\0SEQNUM=9\0";
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_lead_elsewhere_and_names_that_no_object_has_are_refused() {
+    fn invalid_device_paths_are_refused() {
         let long = format!("/devices/{}", "a".repeat(4096));
         for path in [
             "devices/a",

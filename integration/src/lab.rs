@@ -17,9 +17,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::host::{Hardware, Host};
-use crate::journey::Journey;
 use crate::kernel::{KernelEvent, LabKernel};
 use crate::layout;
+use crate::report::Report;
 use crate::service_manager::Service;
 
 /// The time that an operation in the lab may take before it counts as failed. A lab on a busy host
@@ -65,10 +65,10 @@ pub struct Lab {
     sender: UnboundedSender<Seen>,
 }
 
-/// The observed state, and the log on which it is printed.
+/// The observed state, and the report on which it is printed.
 struct Observer {
     world: World,
-    journey: Journey,
+    report: Report,
     seen: UnboundedReceiver<Seen>,
 }
 
@@ -82,7 +82,7 @@ impl Lab {
         dir: &Path,
         program: &Path,
         hardware: Vec<Hardware>,
-        journey: Journey,
+        report: Report,
     ) -> io::Result<Self> {
         layout::make_directories(dir)?;
         let mut host = Host::new(dir.join("sys"))?;
@@ -107,7 +107,7 @@ impl Lab {
             services,
             observer: Observer {
                 world: World::default(),
-                journey,
+                report,
                 seen,
             },
             sender,
@@ -127,9 +127,7 @@ impl Lab {
         for service in &mut self.services {
             let name = service.name();
             self.observer.watch_until(service.ready()).await?;
-            self.observer
-                .journey
-                .tell("PID 1", &format!("{name} is ready"));
+            self.observer.report.started(name);
         }
         Ok(())
     }
@@ -140,9 +138,9 @@ impl Lab {
         &self.kernel
     }
 
-    /// Returns the printed log.
-    pub fn journey(&mut self) -> &mut Journey {
-        &mut self.observer.journey
+    /// Returns the report.
+    pub fn report(&mut self) -> &mut Report {
+        &mut self.observer.report
     }
 
     /// Returns the observed state.
@@ -281,14 +279,14 @@ impl Observer {
     fn see(&mut self, seen: Seen) {
         match seen {
             Seen::Kernel(event) => {
-                self.journey.kernel(&event);
+                self.report.kernel(&event);
                 if let KernelEvent::Inserted(module) = event {
                     self.world.inserted.push(module);
                 }
             }
-            Seen::Detector(reply) => self.journey.detector(&reply),
+            Seen::Detector(reply) => self.report.detector(&reply),
             Seen::Orchestrator(reply) => {
-                self.journey.orchestrator(&reply);
+                self.report.orchestrator(&reply);
                 let reply = *reply;
                 match (reply.action, reply.index, reply.device) {
                     (Action::Add | Action::Change, Some(index), Some(device)) => {
@@ -303,11 +301,9 @@ impl Observer {
             }
             Seen::Target(active) => {
                 self.world.target_active = active;
-                let what = if active { "active" } else { "no longer wanted" };
-                self.journey
-                    .tell("PID 1", &format!("rdma-hw.target is {what}"));
+                self.report.target("rdma-hw.target", active);
             }
-            Seen::Lost(what) => self.journey.tell("lab", &what),
+            Seen::Lost(what) => self.report.note(&what),
         }
     }
 }

@@ -14,15 +14,15 @@
 //! - [`kernel`]: uevents, `NETLINK_RDMA` replies, `finit_module`.
 //! - [`wire`]: the wire format of `NETLINK_RDMA` replies.
 //! - [`service_manager`]: sockets, processes, readiness.
-//! - [`journey`]: the printed log of a run.
+//! - [`report`]: the printed report of a run.
 //! - [`environment`]: the numbers with which a run can be repeated.
 
 pub mod environment;
 pub mod host;
-pub mod journey;
 pub mod kernel;
 pub mod lab;
 pub mod layout;
+pub mod report;
 pub mod scenario;
 pub mod service_manager;
 pub mod wire;

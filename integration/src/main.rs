@@ -9,28 +9,33 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use integration::journey::Journey;
 use integration::kernel::RemoteKernel;
 use integration::lab::Lab;
+use integration::report::Report;
 use integration::{scenario, service_manager};
+use orchestrator::command::style::Style;
+use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Plays RDMA hotplug on a stand-in host: no root, no hardware. Three real services, as three
-/// processes on varlink sockets, get to see a scenario; what happens is printed as it happens.
+/// Plays RDMA hotplug on a simulated host, without root and without hardware. The three services run
+/// as three processes on varlink sockets; only the hardware and the kernel modules are simulated.
 ///
-/// Exit status: 0 when everything ended as it must, 1 when it did not, 2 for wrong usage, 128
-/// and the signal's number when it was ended before.
+/// Exit status: 0 if every step had its required result, 1 if not, 2 for invalid usage, 128 and the
+/// signal's number if a signal ended the run.
 #[derive(Debug, Parser)]
 #[command(name = "lab", version)]
 struct Arguments {
-    /// When the scenario has been played, keep the services up until told to end.
+    /// Keep the services running after the last step, until a signal.
     #[arg(long)]
     stay: bool,
-    /// Put the host here instead of a temporary directory. Must be empty or not exist; what the
-    /// lab puts there it takes away again.
+    /// Print every event as it happens.
+    #[arg(long)]
+    verbose: bool,
+    /// The directory of the host, which must be empty or not exist. The lab removes its files from it.
+    /// The default is a temporary directory.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Print the state at the end as JSON, and the journey on standard error.
+    /// Print the state at the end as JSON, and the report on standard error.
     #[arg(long)]
     json: bool,
 }
@@ -80,13 +85,16 @@ async fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         }
     };
     let dir = Directory::open(arguments.dir.as_deref())?;
-    let journey = Journey::new(if arguments.json {
-        Box::new(io::stderr())
-    } else {
-        Box::new(io::stdout())
-    });
+    let report = match arguments.json {
+        true => Report::new(Box::new(io::stderr()), Style::plain(), arguments.verbose),
+        false => Report::new(
+            Box::new(io::stdout()),
+            orchestrator::command::terminal_style(),
+            arguments.verbose,
+        ),
+    };
     let program = env::current_exe()?;
-    let mut lab = Lab::lay_out(dir.path(), &program, scenario::at_boot(), journey)?;
+    let mut lab = Lab::lay_out(dir.path(), &program, scenario::at_boot(), report)?;
     let mut played = false;
     let outcome = tokio::select! {
         outcome = play(arguments, &mut lab, &mut played) => outcome.map(|()| ExitCode::SUCCESS),
@@ -108,24 +116,56 @@ async fn play(arguments: &Arguments, lab: &mut Lab, played: &mut bool) -> io::Re
         serde_json::to_writer_pretty(&mut stdout, lab.world())?;
         writeln!(stdout)?;
     }
-    lab.journey().heading("The end is as it must be.");
+    let orchestrator = lab.socket("org.rdmahotplug.Orchestrator");
+    if !arguments.json {
+        lab.report()
+            .step("The result, as 'rdma-hotplug status' prints it. Every step ended as required.");
+        lab.report().print("");
+        status(&orchestrator).await?;
+    }
     if arguments.stay {
         *played = true;
-        lab.journey()
-            .heading("The services stay up; end the lab with Ctrl-C. Ask them, for example:");
-        for (interface, method) in [
-            ("org.rdmahotplug.Detector", "List"),
-            ("org.rdmahotplug.Orchestrator", "List"),
-        ] {
-            let socket = lab.socket(interface);
-            let socket = socket.display();
-            let call = format!("varlinkctl call --more {socket} {interface}.{method} '{{}}'");
-            lab.journey().heading(&call);
-        }
-        // Continues to print observed events.
+        let sockets = orchestrator.parent().unwrap_or(Path::new("/")).display();
+        let report = lab.report();
+        report.step("The services stay up until Ctrl-C. Query them from another terminal:");
+        report.print(&format!("  SOCKETS={sockets}"));
+        report.print(
+            "  cargo run -p orchestrator --bin rdma-hotplug -- \\\n    \
+             --socket $SOCKETS/org.rdmahotplug.Orchestrator explain mlx5_0",
+        );
+        report.print(
+            "  varlinkctl call --more $SOCKETS/org.rdmahotplug.Detector \\\n    \
+             org.rdmahotplug.Detector.List '{}'",
+        );
+        report.follow();
         lab.stay().await;
+    } else if !arguments.json {
+        lab.report()
+            .step("To go on: keep the services, see every event, or install them:");
+        for command in [
+            "cargo run --release -- --stay",
+            "cargo run --release -- --verbose",
+            "cargo run --release -p deploy -- stage DESTDIR",
+        ] {
+            lab.report().print(&format!("  {command}"));
+        }
     }
     Ok(())
+}
+
+/// Runs `rdma-hotplug status`, which is this program under another name.
+async fn status(socket: &Path) -> io::Result<()> {
+    let status = Command::new(env::current_exe()?)
+        .arg0("rdma-hotplug")
+        .arg("--socket")
+        .arg(socket)
+        .arg("status")
+        .status()
+        .await?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other("rdma-hotplug status failed")),
+    }
 }
 
 /// The directory of the host, and the part of it that must be removed at the end.

@@ -64,8 +64,9 @@ pub fn at_boot() -> Vec<Hardware> {
 /// # Errors
 /// Fails if a step does not have its required result.
 pub async fn play(lab: &mut Lab) -> io::Result<()> {
-    lab.journey()
-        .heading("Boot, with a two-port HCA in the machine");
+    lab.report()
+        .step("1. The host boots with a two-port HCA, one port InfiniBand and one Ethernet.");
+    lab.report().plugged();
     lab.start().await?;
     lab.wait_until("mlx5_0 to be ready", |world| {
         ready(world, "mlx5_0", &INFINIBAND)
@@ -74,7 +75,9 @@ pub async fn play(lab: &mut Lab) -> io::Result<()> {
     lab.wait_until("rdma-hw.target", |world| world.target_active)
         .await?;
 
-    lab.journey().heading("An Omni-Path card is plugged in");
+    lab.report()
+        .step("2. An Omni-Path card is hotplugged: another protocol on a running host.");
+    lab.report().plugged();
     let omni_path = lab.kernel().plug(Hardware {
         name: "hfi1_0".to_owned(),
         driver: "hfi1",
@@ -86,9 +89,10 @@ pub async fn play(lab: &mut Lab) -> io::Result<()> {
     })
     .await?;
 
-    lab.journey()
-        .heading("A storm of virtual functions, each renamed at once");
+    lab.report()
+        .step("3. The HCA gets 16 virtual functions, each renamed at once, as udev does it.");
     for number in 0..VIRTUAL_FUNCTIONS {
+        lab.report().plugged();
         // As in the kernel: every new function gets the name that the previous function has just
         // given up.
         let index = lab.kernel().plug(virtual_function(number))?;
@@ -99,12 +103,14 @@ pub async fn play(lab: &mut Lab) -> io::Result<()> {
     })
     .await?;
 
-    lab.journey().heading("The Omni-Path card is pulled out");
+    lab.report()
+        .step("4. The Omni-Path card is pulled out while everything is in use.");
     lab.kernel().unplug(omni_path)?;
     lab.wait_until("hfi1_0 to be gone", |world| {
         world.devices.values().all(|device| device.name != "hfi1_0")
     })
     .await?;
+    lab.report().end_step();
     check(lab.world()).map_err(io::Error::other)
 }
 

@@ -111,7 +111,7 @@ async fn root_is_served(attackers: &Attackers, targets: &[Target], seconds: &str
 }
 
 #[test]
-fn two_users_that_hold_connections_keep_root_out_of_nothing() {
+fn two_users_that_hold_all_their_connections_do_not_block_root() {
     under_attack(async |lab, attackers| {
         let targets = Target::all(lab);
         for target in &targets {
@@ -140,7 +140,7 @@ fn two_users_that_hold_connections_keep_root_out_of_nothing() {
 }
 
 #[test]
-fn a_device_gets_ready_while_two_users_hold_all_that_they_can() {
+fn a_device_becomes_ready_while_two_users_hold_all_their_connections() {
     under_attack(async |lab, attackers| {
         let mut holders = Vec::new();
         for target in Target::all(lab) {
@@ -171,7 +171,7 @@ fn a_device_gets_ready_while_two_users_hold_all_that_they_can() {
 }
 
 #[test]
-fn a_connection_does_not_outlive_a_client_that_sent_its_own_end() {
+fn a_connection_does_not_outlive_a_client_that_sent_its_own_socket_over_it() {
     under_attack(async |lab, attackers| {
         for target in Target::all(lab) {
             let Some(subscribe) = target.subscribe() else {
@@ -198,7 +198,7 @@ fn a_connection_does_not_outlive_a_client_that_sent_its_own_end() {
 }
 
 #[test]
-fn a_service_ends_in_time_whatever_comes_in_and_starts_again() {
+fn a_service_under_attack_stops_in_time_and_starts_again() {
     under_attack(async |lab, attackers| {
         for target in Target::all(lab) {
             let mut attack = Vec::new();
@@ -235,7 +235,7 @@ fn a_service_ends_in_time_whatever_comes_in_and_starts_again() {
 }
 
 #[test]
-fn questions_that_were_left_hold_back_no_load_and_no_memory() {
+fn abandoned_requests_delay_no_load_and_keep_no_memory() {
     under_attack(async |lab, attackers| {
         gets_ready(lab, 0).await;
         let loader = Target::all(lab).remove(1);
@@ -262,7 +262,7 @@ fn questions_that_were_left_hold_back_no_load_and_no_memory() {
 }
 
 #[test]
-fn a_short_history_is_told_at_once_while_others_do_not_read_a_long_one() {
+fn a_short_history_is_sent_at_once_while_other_clients_do_not_read_a_long_one() {
     under_attack(async |lab, attackers| {
         let orchestrator = Target::all(lab).remove(2);
         let history = orchestrator.method("ListHistory");

@@ -115,7 +115,7 @@ fn is_as_it_is(devices: &[Device], plugged: &Plugged) -> bool {
 }
 
 #[test]
-fn services_killed_at_any_moment_end_where_the_undisturbed_ones_do() {
+fn services_that_are_killed_at_random_moments_end_in_the_correct_state() {
     let kills = number("RDMA_HOTPLUG_KILLS", 40);
     let seed = number("RDMA_HOTPLUG_SEED", fastrand::u64(..));
     with_lab(Vec::new(), async |lab| {

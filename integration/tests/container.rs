@@ -105,13 +105,13 @@ fn the_staged_tree_works_at_its_first_boot() {
 }
 
 #[test]
-fn boot_goes_on_only_after_the_orchestrator_is_ready() {
+fn boot_continues_only_after_the_orchestrator_is_ready() {
     let time = |unit| BOOT.microseconds("boot/times", unit, "ActiveEnterTimestampMonotonic");
     assert!(time("rdma-orchestrator.service") <= time("sysinit.target"));
 }
 
 #[test]
-fn systemd_and_udev_find_nothing_wrong_with_the_files() {
+fn systemd_and_udev_find_no_error_in_the_files() {
     BOOT.assert_succeeded("boot/verify");
     let complaints = BOOT.text("boot/verify.err");
     assert!(!complaints.contains("rdma-"), "{complaints}");
@@ -146,7 +146,7 @@ fn varlinkctl_understands_every_service() {
 }
 
 #[test]
-fn every_service_answers_as_a_service_of_systemd() {
+fn every_service_implements_the_interface_io_systemd_service() {
     for service in SERVICES {
         let case = |name: &str| format!("varlink-{service}/{name}");
         BOOT.assert_succeeded(&case("ping"));
@@ -178,7 +178,7 @@ fn every_service_answers_as_a_service_of_systemd() {
 }
 
 #[test]
-fn the_loader_explains_itself_and_reads_its_policy_again() {
+fn the_loader_explains_a_load_lists_its_modules_and_reloads_its_policy() {
     let explained = BOOT.json("loader/explain");
     assert_eq!(explained["outcome"], "loaded");
     assert_eq!(explained["plans"][0]["steps"][0]["module"], "ib_core");
@@ -195,7 +195,7 @@ fn the_loader_explains_itself_and_reads_its_policy_again() {
 }
 
 #[test]
-fn the_loader_goes_when_nobody_needs_it_and_loses_nobody() {
+fn an_idle_loader_exits_and_loses_no_client() {
     BOOT.assert_succeeded("idle/ends");
     assert_eq!(
         BOOT.property("idle/result", "rdma-loader.service", "Result"),
@@ -209,7 +209,7 @@ fn the_loader_goes_when_nobody_needs_it_and_loses_nobody() {
 }
 
 #[test]
-fn root_can_pause_and_everybody_can_see_why() {
+fn root_can_pause_the_orchestrator_and_the_reason_is_shown() {
     BOOT.assert_succeeded("maintenance/settled");
     let timed_out = BOOT.varlink_error("maintenance/times-out");
     assert_eq!(timed_out, "org.rdmahotplug.Orchestrator.WaitTimedOut");
@@ -226,7 +226,7 @@ fn root_can_pause_and_everybody_can_see_why() {
 }
 
 #[test]
-fn bad_input_is_answered_as_systemd_answers_it() {
+fn list_calls_with_invalid_input_or_without_devices_get_typed_errors() {
     for service in ["Detector", "Orchestrator"] {
         let error = |case: &str| BOOT.varlink_error(&format!("lists/{service}-{case}"));
         let interface = format!("org.rdmahotplug.{service}");
@@ -241,12 +241,12 @@ fn bad_input_is_answered_as_systemd_answers_it() {
 }
 
 #[test]
-fn nobody_may_not_load() {
+fn an_unprivileged_user_cannot_load_modules() {
     BOOT.assert_not_admitted("loader/nobody");
 }
 
 #[test]
-fn the_loader_asks_the_kernel_only_for_what_its_policy_names() {
+fn the_loader_tries_to_insert_only_modules_that_its_policy_allows() {
     let reply = BOOT.json("loader/root");
     let results = reply["results"].as_array().unwrap();
     let outcomes: Vec<(&str, &str)> = results
@@ -275,7 +275,7 @@ fn the_loader_asks_the_kernel_only_for_what_its_policy_names() {
 }
 
 #[test]
-fn the_loader_has_its_own_user_and_two_capabilities_of_which_one_process_has_one() {
+fn the_loader_runs_as_its_own_user_and_only_the_inserter_has_cap_sys_module() {
     // CAP_SYS_MODULE is missing from each set from which a process could take it by itself.
     for (process, own, ambient) in [
         ("rdma-loader.service", CAP_DAC_READ_SEARCH, NO_CAPABILITY),
@@ -300,7 +300,7 @@ fn the_loader_has_its_own_user_and_two_capabilities_of_which_one_process_has_one
 }
 
 #[test]
-fn the_exposure_of_each_unit_is_as_low_as_promised() {
+fn the_exposure_level_of_each_unit_is_as_low_as_documented() {
     let level = |unit: &str| -> f64 {
         let table = BOOT.text(&format!("exposure/{unit}"));
         let mut lines = table.lines();
@@ -347,7 +347,7 @@ fn the_exposure_of_each_unit_is_as_low_as_promised() {
 }
 
 #[test]
-fn the_flag_starts_the_targets_and_they_stop_when_it_is_gone() {
+fn the_flag_starts_the_targets_and_they_stop_when_it_is_removed() {
     BOOT.assert_succeeded("target/starts");
     for target in ["rdma-hotplug-hardware.target", "rdma-hw.target"] {
         assert_eq!(state("target/settled", target), "active");
@@ -357,7 +357,7 @@ fn the_flag_starts_the_targets_and_they_stop_when_it_is_gone() {
 
 /// cases.md A8: with `PrivateUsers=identity` a service saw all of these users as 65534.
 #[test]
-fn users_above_65535_have_a_share_each() {
+fn users_above_65535_have_separate_shares() {
     for service in ["Detector", "Orchestrator"] {
         let case = |name: &str| format!("unmapped-users/{service}-{name}");
         BOOT.assert_succeeded(&case("first"));
@@ -373,7 +373,7 @@ fn users_above_65535_have_a_share_each() {
 }
 
 #[test]
-fn a_killed_service_comes_back_and_is_found_again() {
+fn a_killed_service_is_restarted_and_the_orchestrator_reconnects() {
     for service in ["detector", "loader", "orchestrator"] {
         BOOT.assert_succeeded(&format!("restart/{service}-kill"));
         BOOT.assert_succeeded(&format!("restart/{service}-back"));

@@ -123,7 +123,7 @@ fn roce(name: &str, address: &str) -> Hardware {
 }
 
 #[test]
-fn what_the_kernel_does_not_send_is_counted_and_changes_nothing() {
+fn a_datagram_that_is_not_a_kernel_event_is_counted_and_changes_nothing() {
     with_lab(vec![roce("first0", "0000:01:00.0")], async |lab| {
         // The record of this device no longer changes.
         lab.wait_until("the first device to be ready", |world| {
@@ -159,7 +159,7 @@ fn what_the_kernel_does_not_send_is_counted_and_changes_nothing() {
 }
 
 #[test]
-fn a_flood_of_them_keeps_nobody_from_being_answered() {
+fn a_flood_of_invalid_datagrams_blocks_no_caller_and_causes_few_scans() {
     with_lab(vec![roce("first0", "0000:01:00.0")], async |lab| {
         let before = counters(lab).await;
         let (_, long) = hostile().swap_remove(5);

@@ -366,7 +366,7 @@ const CASES: [Case; 14] = [
 ];
 
 #[test]
-fn after_everything_that_nobody_should_send_a_service_is_as_before() {
+fn a_service_still_replies_and_frees_its_resources_after_hostile_input() {
     with_lab(Vec::new(), async |lab| {
         let targets = targets(lab);
         // The simulated kernel needs this thread.
@@ -386,7 +386,7 @@ fn after_everything_that_nobody_should_send_a_service_is_as_before() {
 }
 
 #[test]
-fn a_subscriber_that_stops_reading_costs_a_thousand_others_nothing() {
+fn a_subscriber_that_stops_reading_costs_a_thousand_others_no_event() {
     const SUBSCRIBERS: usize = 1000;
     const EVENTS: usize = 60;
     raise_own_limit();

@@ -141,7 +141,7 @@ async fn is_ready(lab: &Lab, name: &str) {
 /// cases.md K6: the orchestrator reported the devices as known and settled before the detector had
 /// sent any.
 #[test]
-fn a_detector_that_accepts_and_says_nothing_has_not_answered() {
+fn a_detector_that_accepts_a_connection_and_sends_nothing_does_not_count_as_connected() {
     with_lab(Vec::new(), async |lab| {
         lab.service("rdma-detector").unwrap().kill().await.unwrap();
         let socket = lab.socket(DETECTOR);
@@ -184,7 +184,7 @@ fn most_memory(pid: impl std::fmt::Display) -> u64 {
 }
 
 #[test]
-fn what_a_hostile_detector_says_is_refused_and_costs_little_and_the_others_get_ready() {
+fn records_of_a_hostile_detector_are_refused_at_bounded_cost_and_valid_devices_become_ready() {
     with_lab(Vec::new(), async |lab| {
         lab.service("rdma-detector").unwrap().kill().await.unwrap();
         serve(&lab.socket(DETECTOR));

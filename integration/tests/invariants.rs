@@ -80,7 +80,7 @@ fn code(text: &str) -> String {
 }
 
 #[test]
-fn files_that_call_themselves_pure_reach_nothing_outside() {
+fn files_that_are_marked_pure_use_nothing_impure() {
     let (mut pure, mut all) = (0, 0);
     for (name, text) in sources() {
         if name.contains("/generated/") || name.contains("tests") {
@@ -101,7 +101,7 @@ fn files_that_call_themselves_pure_reach_nothing_outside() {
 }
 
 #[test]
-fn unsafe_stands_in_the_named_files_only() {
+fn unsafe_code_is_only_in_the_listed_files() {
     for (name, text) in sources() {
         let named = UNSAFE.contains(&name.as_str());
         assert_eq!(code(&text).contains("unsafe {"), named, "{name}");
@@ -127,7 +127,7 @@ fn services_depend_on_the_interfaces_and_never_on_each_other() {
 }
 
 #[test]
-fn no_installed_program_knows_of_the_lab() {
+fn no_installed_program_mentions_the_lab() {
     for (name, text) in sources() {
         for word in ["RDMA_HOTPLUG_LAB", "mock", "fake"] {
             assert!(!code(&text).contains(word), "{name}: {word}");
@@ -136,7 +136,7 @@ fn no_installed_program_knows_of_the_lab() {
 }
 
 #[test]
-fn every_file_says_what_it_is() {
+fn every_file_has_a_header() {
     for (name, text) in sources() {
         let tests = name.ends_with("/tests.rs") || name.contains("/tests/");
         let header = header(&text);

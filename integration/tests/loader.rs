@@ -60,7 +60,7 @@ fn wrong_parameter(answer: &Result<LoadReply, ClientError>) -> String {
 }
 
 #[test]
-fn what_is_no_name_of_a_module_never_reaches_the_kernel() {
+fn an_invalid_module_name_never_reaches_the_kernel() {
     let long = "a".repeat(56);
     let longer = "a".repeat(5_000);
     let crash = format!("[{}", "A".repeat(9_000));
@@ -127,7 +127,7 @@ fn what_is_no_name_of_a_module_never_reaches_the_kernel() {
 }
 
 #[test]
-fn parameters_flags_and_directories_are_refused_and_not_overlooked() {
+fn parameters_flags_and_directories_are_refused_and_not_ignored() {
     with_lab(Vec::new(), async |lab| {
         let mut client = Client::connect(&lab.socket(LOADER)).await.unwrap();
         for (field, value) in [
@@ -151,7 +151,7 @@ fn parameters_flags_and_directories_are_refused_and_not_overlooked() {
 }
 
 #[test]
-fn who_has_no_more_time_is_told_that_it_is_loading_and_may_ask_again() {
+fn a_call_that_times_out_gets_the_outcome_loading_and_can_be_repeated() {
     with_lab(Vec::new(), async |lab| {
         let socket = lab.socket(LOADER);
         lab.kernel().hold_modules(true);
@@ -173,7 +173,7 @@ fn who_has_no_more_time_is_told_that_it_is_loading_and_may_ask_again() {
 }
 
 #[test]
-fn a_load_goes_on_when_its_caller_leaves_and_whatever_signals_come() {
+fn a_load_continues_when_its_caller_disconnects_and_sighup_arrives() {
     with_lab(Vec::new(), async |lab| {
         let socket = lab.socket(LOADER);
         lab.kernel().hold_modules(true);
@@ -201,7 +201,7 @@ fn a_load_goes_on_when_its_caller_leaves_and_whatever_signals_come() {
 }
 
 #[test]
-fn thousands_of_the_same_request_load_each_module_once() {
+fn thousands_of_identical_requests_load_each_module_once() {
     const CALLERS: usize = 8;
     const REQUESTS: usize = 500;
     with_lab(Vec::new(), async |lab| {
@@ -264,7 +264,7 @@ impl Drop for Over {
 }
 
 #[test]
-fn a_load_is_answered_during_a_flood_of_questions_whose_callers_are_gone() {
+fn a_load_gets_its_reply_during_a_flood_of_requests_from_disconnected_clients() {
     with_lab(Vec::new(), async |lab| {
         let socket = lab.socket(LOADER);
         // Like the orchestrator, the client is connected before the flood. A full backlog is not

@@ -61,7 +61,7 @@ fn watch(machine: &Machine) -> Watcher {
 }
 
 #[test]
-fn every_machine_is_seen_as_it_is_written_down() {
+fn every_simulated_host_yields_its_expected_records() {
     let machines = machine::all();
     assert!(machines.len() >= 13);
     let mut differences = Vec::new();
@@ -75,7 +75,7 @@ fn every_machine_is_seen_as_it_is_written_down() {
 }
 
 #[test]
-fn looking_again_tells_nothing_new() {
+fn a_second_scan_publishes_no_event() {
     for machine in machine::all() {
         let mut watcher = watch(&machine);
         watcher.scan(&Pending::everything()).unwrap();
@@ -85,7 +85,7 @@ fn looking_again_tells_nothing_new() {
 }
 
 #[test]
-fn netlink_is_asked_where_the_rdma_core_is_and_nowhere_else() {
+fn netlink_is_queried_only_on_hosts_with_the_rdma_core() {
     for machine in machine::all() {
         watch(&machine).scan(&Pending::everything()).unwrap();
         let asked = machine.table.lock().unwrap().asked > 0;
@@ -95,7 +95,7 @@ fn netlink_is_asked_where_the_rdma_core_is_and_nowhere_else() {
 }
 
 #[test]
-fn whoever_follows_the_events_ends_where_a_fresh_look_does() {
+fn a_subscriber_that_follows_the_events_reaches_the_state_of_a_fresh_scan() {
     let seed = asked_for("RDMA_HOTPLUG_SEED", SEED);
     for number in 0..asked_for("RDMA_HOTPLUG_STREAMS", STREAMS) {
         Stream::new(seed.wrapping_add(number)).run();

@@ -185,7 +185,7 @@ fn every_module_and_alias_of_a_debian_kernel_has_the_plan_that_libkmod_makes() {
 }
 
 #[test]
-fn random_configurations_lead_to_the_plans_that_libkmod_makes() {
+fn random_configurations_give_the_plans_that_libkmod_makes() {
     let oracle = Oracle::build();
     let mut rng = fastrand::Rng::with_seed(seed());
     let dir = TempDir::new().unwrap();
@@ -206,7 +206,7 @@ fn random_configurations_lead_to_the_plans_that_libkmod_makes() {
 }
 
 #[test]
-fn the_plan_command_prints_what_modprobe_itself_prints() {
+fn the_plan_command_prints_the_output_of_modprobe() {
     let oracle = Oracle::build();
     let mut rng = fastrand::Rng::with_seed(seed());
     let mut names = module_names(&oracle.module_tree());

@@ -102,7 +102,7 @@ fn filter(program: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_filter_of_each_unit_is_that_of_its_program() {
+fn the_filter_of_each_unit_equals_the_filter_of_its_program() {
     for (unit, program) in UNITS {
         let path = unit_path(unit);
         let text = fs::read_to_string(&path).unwrap();
@@ -152,7 +152,7 @@ fn each_line_of_a_filter_names_a_system_call_and_gives_a_reason() {
 
 /// Checks for system calls that bypass Landlock, run a program, or read another process.
 #[test]
-fn what_a_service_keeps_runs_no_program_and_reads_around_nothing() {
+fn the_system_calls_that_a_service_keeps_cannot_run_a_program_or_bypass_landlock() {
     const NEVER: [&str; 14] = [
         "execve",
         "execveat",
@@ -197,7 +197,7 @@ fn what_a_service_keeps_runs_no_program_and_reads_around_nothing() {
 }
 
 #[test]
-fn no_unit_lacks_a_line_that_its_sisters_have_without_saying_why() {
+fn every_unit_has_each_sandbox_directive_or_a_comment_about_its_absence() {
     for (unit, _) in UNITS {
         let text = fs::read_to_string(unit_path(unit)).unwrap();
         for directive in DIRECTIVES {

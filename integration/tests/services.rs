@@ -87,7 +87,7 @@ async fn load(socket: &Path, modules: &[&str]) -> LoadReply {
 }
 
 #[test]
-fn an_ill_formed_call_is_answered_with_what_is_wrong_and_loads_nothing() {
+fn an_invalid_call_gets_an_error_that_names_the_fault_and_loads_nothing() {
     with_lab(Vec::new(), async |lab| {
         let socket = lab.socket(LOADER);
         let invalid = "org.varlink.service.InvalidParameter";
@@ -133,7 +133,7 @@ fn an_ill_formed_call_is_answered_with_what_is_wrong_and_loads_nothing() {
 }
 
 #[test]
-fn an_ill_formed_message_is_answered_and_ends_only_its_connection() {
+fn an_invalid_message_gets_an_error_and_ends_only_its_connection() {
     with_lab(Vec::new(), async |lab| {
         for interface in [DETECTOR, LOADER, ORCHESTRATOR] {
             let socket = lab.socket(interface);
@@ -169,7 +169,7 @@ fn an_ill_formed_message_is_answered_and_ends_only_its_connection() {
 }
 
 #[test]
-fn every_module_gets_its_own_answer() {
+fn every_module_gets_its_own_outcome() {
     with_lab(vec![roce_device("bnxt_re0")], async |lab| {
         lab.wait_until("the device to be ready", |world| {
             world
@@ -229,7 +229,7 @@ fn a_subscription_without_more_and_an_empty_list_have_their_own_errors() {
 }
 
 #[test]
-fn a_pipeline_is_answered_in_its_order_and_oneway_not_at_all() {
+fn a_pipeline_gets_replies_in_order_and_a_oneway_call_gets_no_reply() {
     with_lab(Vec::new(), async |lab| {
         let info = "org.varlink.service.GetInfo";
         let calls = [
@@ -249,7 +249,7 @@ fn a_pipeline_is_answered_in_its_order_and_oneway_not_at_all() {
 }
 
 #[test]
-fn what_is_plugged_in_while_the_detector_is_down_is_found_when_it_is_back() {
+fn a_device_plugged_in_while_the_detector_is_down_is_found_after_its_restart() {
     with_lab(scenario::at_boot(), async |lab| {
         lab.service("rdma-detector").unwrap().kill().await.unwrap();
         lab.kernel().plug(roce_device("bnxt_re0")).unwrap();
@@ -265,7 +265,7 @@ fn what_is_plugged_in_while_the_detector_is_down_is_found_when_it_is_back() {
 
 /// Cases K7: 16 devices are plugged in, and a client calls Wait at once.
 #[test]
-fn a_wait_begins_with_what_the_kernel_had_announced() {
+fn a_wait_covers_every_device_that_the_kernel_has_announced() {
     with_lab(Vec::new(), async |lab| {
         for round in 0..5 {
             let plugged: Vec<u32> = (0..16)
@@ -293,7 +293,7 @@ fn a_wait_begins_with_what_the_kernel_had_announced() {
 }
 
 #[test]
-fn a_wait_that_begins_while_the_detector_is_down_ends_when_it_is_back() {
+fn a_wait_that_begins_while_the_detector_is_down_ends_after_its_restart() {
     with_lab(Vec::new(), async |lab| {
         lab.service("rdma-detector").unwrap().kill().await.unwrap();
         lab.kernel().plug(roce_device("bnxt_re0")).unwrap();
@@ -319,7 +319,7 @@ fn a_wait_that_begins_while_the_detector_is_down_ends_when_it_is_back() {
 }
 
 #[test]
-fn a_device_waits_for_a_loader_that_is_down_and_then_is_ready() {
+fn a_device_waits_for_a_loader_that_is_down_and_becomes_ready_after_its_restart() {
     with_lab(Vec::new(), async |lab| {
         lab.service("rdma-loader").unwrap().kill().await.unwrap();
         lab.kernel().plug(roce_device("bnxt_re0")).unwrap();
@@ -344,7 +344,7 @@ fn a_device_waits_for_a_loader_that_is_down_and_then_is_ready() {
 }
 
 #[test]
-fn the_last_unplug_withdraws_the_target_and_a_replug_starts_it_again() {
+fn the_last_unplug_stops_the_target_and_a_replug_starts_it_again() {
     with_lab(Vec::new(), async |lab| {
         for _ in 0..3 {
             let index = lab.kernel().plug(roce_device("bnxt_re0")).unwrap();
@@ -360,7 +360,7 @@ fn the_last_unplug_withdraws_the_target_and_a_replug_starts_it_again() {
 }
 
 #[test]
-fn a_client_error_says_which_socket_and_which_method() {
+fn a_client_error_contains_the_socket_and_the_method() {
     with_lab(Vec::new(), async |lab| {
         let socket = lab.socket(LOADER);
         let mut client = Client::connect(&socket).await.unwrap();
@@ -396,7 +396,7 @@ async fn snapshot(subscription: &mut Subscription) -> Vec<String> {
 }
 
 #[test]
-fn a_subscriber_resumes_with_a_snapshot_when_its_service_was_restarted() {
+fn a_subscriber_resumes_with_a_snapshot_after_a_restart_of_its_service() {
     for (service, interface, method) in [
         ("rdma-detector", DETECTOR, SUBSCRIBE_DEVICES),
         ("rdma-orchestrator", ORCHESTRATOR, SUBSCRIBE_STATUS),
@@ -425,7 +425,7 @@ fn a_subscriber_resumes_with_a_snapshot_when_its_service_was_restarted() {
 }
 
 #[test]
-fn a_caller_whose_service_is_killed_gets_an_error_and_no_hang() {
+fn a_caller_whose_service_is_killed_gets_an_error_and_does_not_hang() {
     with_lab(Vec::new(), async |lab| {
         lab.kernel().hold_modules(true);
         let load = json!({"modules": ["ib_uverbs"]});
@@ -472,7 +472,7 @@ async fn still_answers_async(socket: &Path) {
 }
 
 #[test]
-fn a_stop_lets_a_load_that_ends_in_time_answer_its_caller() {
+fn a_stop_lets_a_load_that_ends_in_time_reply_to_its_caller() {
     with_lab(Vec::new(), async |lab| {
         lab.kernel().hold_modules(true);
         let mut client = Client::connect(&lab.socket(LOADER)).await.unwrap();

@@ -79,7 +79,7 @@ fn each_ends(run: &Path, cases: &[(&'static [&'static str], i32, &str)]) {
 }
 
 #[test]
-fn every_command_ends_with_a_sentence_where_a_service_accepts_and_says_nothing() {
+fn every_command_ends_with_a_message_if_a_service_accepts_and_sends_nothing() {
     let run = TempDir::new().unwrap();
     for name in ["Orchestrator", "Detector", "Loader"] {
         serve(&run.path().join(format!("org.rdmahotplug.{name}")), &[]);
@@ -114,7 +114,7 @@ fn every_command_ends_with_a_sentence_where_a_service_accepts_and_says_nothing()
 }
 
 #[test]
-fn a_list_that_stops_in_the_middle_ends_with_a_sentence() {
+fn a_list_that_stops_in_the_middle_ends_with_a_message() {
     let run = TempDir::new().unwrap();
     const RECORD: &str = r#"{"parameters":{"record":{"realtimeUSec":1,"monotonicUSec":1,"kind":"event","what":"x"}},"continues":true}"#;
     serve(&run.path().join("org.rdmahotplug.Orchestrator"), &[RECORD]);
@@ -125,7 +125,7 @@ fn a_list_that_stops_in_the_middle_ends_with_a_sentence() {
 }
 
 #[test]
-fn a_wait_says_at_once_what_it_waits_for() {
+fn a_wait_prints_at_once_that_it_waits_for_the_orchestrator() {
     let run = TempDir::new().unwrap();
     let cases: &[(&[&str], &str)] = &[
         (

@@ -585,7 +585,7 @@ impl Teller<'_> {
 
 /// Case sections 1 to 4 and 6, in any combination.
 #[test]
-fn what_the_services_say_after_any_story_is_so() {
+fn the_replies_of_the_services_match_the_model_after_any_story() {
     let stories = number("RDMA_HOTPLUG_STORIES", 120);
     let seed = number("RDMA_HOTPLUG_SEED", fastrand::u64(..));
     with_lab(Vec::new(), async |lab| {

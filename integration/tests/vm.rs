@@ -86,7 +86,7 @@ fn a_boot_without_a_device_leaves_the_target_inactive() {
 }
 
 #[test]
-fn the_orchestrator_of_a_machine_without_a_device_waits_for_nothing_at_its_start() {
+fn the_orchestrator_does_not_wait_at_its_start_on_a_host_without_devices() {
     let time = |property: &str| {
         HOTPLUG.microseconds("no-device/times", "rdma-orchestrator.service", property)
     };
@@ -125,7 +125,7 @@ fn the_first_device_gets_its_modules_and_starts_the_target() {
 }
 
 #[test]
-fn varlinkctl_reads_the_device_as_ready() {
+fn varlinkctl_shows_the_device_as_ready() {
     let list = HOTPLUG.json("first-device/list");
     let rxe0 = device(&list, "rxe0");
     assert_eq!(rxe0["state"], "ready");
@@ -141,7 +141,7 @@ fn varlinkctl_reads_the_device_as_ready() {
 }
 
 #[test]
-fn the_loader_has_loaded_them_as_its_own_user_with_two_capabilities_of_which_one_process_has_one() {
+fn the_loader_loads_modules_as_its_own_user_and_only_the_inserter_has_cap_sys_module() {
     let log = HOTPLUG.text("first-device/loader.log");
     let records: Vec<Value> = log
         .lines()
@@ -181,7 +181,7 @@ fn the_loader_has_loaded_them_as_its_own_user_with_two_capabilities_of_which_one
 }
 
 #[test]
-fn the_other_two_have_no_capability_at_all() {
+fn the_detector_and_the_orchestrator_have_no_capability() {
     for service in ["rdma-detector", "rdma-orchestrator"] {
         let privilege = |field: &str| HOTPLUG.text(&format!("no-device/{service}.service.{field}"));
         assert!(
@@ -196,7 +196,7 @@ fn the_other_two_have_no_capability_at_all() {
 }
 
 #[test]
-fn the_target_stays_up_and_is_started_once() {
+fn the_target_stays_active_and_is_started_once() {
     assert_eq!(HOTPLUG.text("first-device/target-later"), "active");
     let starts = HOTPLUG.text("first-device/starts-of-target");
     let starts = starts
@@ -206,7 +206,7 @@ fn the_target_stays_up_and_is_started_once() {
 }
 
 #[test]
-fn a_second_device_gets_ready_too() {
+fn a_second_device_becomes_ready() {
     HOTPLUG.assert_succeeded("second-device/becomes-ready");
     let list = HOTPLUG.json("second-device/list");
     assert_eq!(device(&list, "rxe0")["state"], "ready");
@@ -214,7 +214,7 @@ fn a_second_device_gets_ready_too() {
 }
 
 #[test]
-fn bad_input_gets_a_typed_answer_and_loads_nothing() {
+fn invalid_input_gets_a_typed_reply_and_loads_nothing() {
     let outcome = |name: &str| HOTPLUG.json(&format!("bad-input/{name}"))["results"][0].clone();
     assert_eq!(outcome("unknown")["outcome"], "missing");
     assert_eq!(outcome("denied")["outcome"], "denied");
@@ -239,13 +239,13 @@ fn bad_input_gets_a_typed_answer_and_loads_nothing() {
 }
 
 #[test]
-fn nobody_may_list_and_may_not_load() {
+fn an_unprivileged_user_can_list_devices_and_cannot_load_modules() {
     HOTPLUG.assert_not_admitted("bad-input/nobody");
     HOTPLUG.assert_succeeded("bad-input/nobody-lists");
 }
 
 #[test]
-fn a_detector_that_was_killed_comes_back_and_misses_nothing() {
+fn a_killed_detector_is_restarted_and_misses_no_device() {
     HOTPLUG.assert_succeeded("restarted-detector/comes-back");
     HOTPLUG.assert_succeeded("restarted-detector/is-noticed");
     let list = HOTPLUG.json("restarted-detector/list");
@@ -253,7 +253,7 @@ fn a_detector_that_was_killed_comes_back_and_misses_nothing() {
 }
 
 #[test]
-fn a_deleted_device_is_gone_from_both_lists() {
+fn a_deleted_device_is_removed_from_both_lists() {
     HOTPLUG.assert_succeeded("removed/is-noticed");
     for (list, interface) in [("list", "Orchestrator"), ("devices", "Detector")] {
         assert_eq!(
@@ -269,13 +269,13 @@ fn a_deleted_device_is_gone_from_both_lists() {
 }
 
 #[test]
-fn without_devices_the_rdma_core_can_be_unloaded_under_the_services() {
+fn the_rdma_core_can_be_unloaded_without_devices_while_the_services_run() {
     HOTPLUG.assert_succeeded("removed/unload");
     HOTPLUG.assert_succeeded("removed/unload-core");
 }
 
 #[test]
-fn a_device_that_is_there_before_the_services_is_ready_too() {
+fn a_device_that_exists_before_the_services_start_becomes_ready() {
     COLDPLUG.assert_succeeded("coldplug/becomes-ready");
     let list = COLDPLUG.json("coldplug/list");
     assert_eq!(device(&list, "rxe0")["state"], "ready");
@@ -285,7 +285,7 @@ fn a_device_that_is_there_before_the_services_is_ready_too() {
 }
 
 #[test]
-fn boot_waits_until_a_device_that_is_there_has_its_modules() {
+fn boot_waits_until_an_existing_device_has_its_modules() {
     let time =
         |unit: &str| COLDPLUG.microseconds("coldplug/times", unit, "ActiveEnterTimestampMonotonic");
     let (ready, sysinit) = (time("rdma-orchestrator.service"), time("sysinit.target"));

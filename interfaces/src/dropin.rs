@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_directory_hides_the_same_name_and_names_give_the_order() {
+    fn a_file_of_an_earlier_directory_hides_later_ones_and_files_are_sorted_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let (etc, lib) = (dir.path().join("etc"), dir.path().join("lib"));
         fs::create_dir_all(&etc).unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hidden_follows_what_hides_it_up_to_a_link_to_nothing() {
+    fn hidden_files_follow_the_file_that_hides_them_up_to_a_link_to_dev_null() {
         let dir = tempfile::tempdir().unwrap();
         let directories: Vec<PathBuf> = ["etc", "run", "lib"].map(|d| dir.path().join(d)).into();
         for directory in &directories {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_listed_is_an_entry_and_takes_no_other_down() {
+    fn a_directory_that_cannot_be_listed_is_an_error_entry_and_does_not_affect_others() {
         let dir = tempfile::tempdir().unwrap();
         let (etc, lib) = (dir.path().join("etc"), dir.path().join("lib"));
         fs::write(&etc, "a file").unwrap();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_file_takes_no_other_down() {
+    fn an_unreadable_file_does_not_affect_other_files() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("10-directory.toml")).unwrap();
         fs::write(dir.path().join("20-good.toml"), "good").unwrap();

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_again() {
+    fn written_records_are_read_back_unchanged() {
         let records = [
             record(1, ""),
             record(2, &"long".repeat(1000)),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_cut_anywhere_has_every_record_before_the_cut() {
+    fn a_truncated_journal_has_every_record_before_the_cut() {
         let records = [record(1, "one"), record(2, "two"), record(3, "three")];
         let whole = journal(&records);
         for end in MAGIC.len()..whole.len() {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_not_there_takes_no_memory() {
+    fn a_record_length_beyond_the_file_yields_no_record() {
         let mut bytes = MAGIC.to_vec();
         bytes.extend([0xff, 0xff, 0xff, 0x0f, 1, 2, 3]);
         let mut reader = Reader::new(bytes.as_slice()).unwrap();

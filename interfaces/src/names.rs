@@ -275,18 +275,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dash_in_a_module_name_is_an_underscore() {
+    fn a_dash_in_a_module_name_becomes_an_underscore() {
         assert_eq!(ModuleName::parse("ib-core").unwrap().as_str(), "ib_core");
     }
 
     #[test]
-    fn a_module_name_has_55_bytes_at_most() {
+    fn a_module_name_has_at_most_55_bytes() {
         assert!(ModuleName::parse(&"a".repeat(55)).is_ok());
         assert!(ModuleName::parse(&"a".repeat(56)).is_err());
     }
 
     #[test]
-    fn an_alias_is_what_the_kernel_makes_of_a_device_and_no_path_or_pattern() {
+    fn an_alias_of_the_kernel_is_accepted_and_a_path_or_pattern_is_refused() {
         for alias in [
             "ib-core",
             "pci:v000015B3d00001017sv000015B3sd00000006bc02sc07i00",
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_options_and_patterns_are_no_module_names() {
+    fn paths_options_and_patterns_are_not_module_names() {
         for name in [
             "",
             ".",
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_name_is_that_of_a_unit_which_can_be_started() {
+    fn a_unit_name_must_name_a_unit_that_can_be_started() {
         for name in [
             "rdma-hw.target",
             "rdma-ndd.service",

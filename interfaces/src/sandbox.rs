@@ -281,7 +281,7 @@ insert: clone3 ENOSYS        # clone is used instead
 ";
 
     #[test]
-    fn a_line_has_its_parts_its_call_its_condition_and_its_reason() {
+    fn a_line_has_parts_a_call_a_condition_and_a_reason() {
         let lines = parse(TEXT).unwrap();
         assert_eq!(lines.len(), 5);
         assert_eq!(
@@ -298,7 +298,7 @@ insert: clone3 ENOSYS        # clone is used instead
     }
 
     #[test]
-    fn an_invalid_line_is_named() {
+    fn the_error_names_the_invalid_line() {
         for (text, expected) in [
             ("\nserve: read\n", "line 2 does not have the form"),
             ("read # why\n", "line 1 does not have the form"),
@@ -345,7 +345,7 @@ insert: clone3 ENOSYS        # clone is used instead
     }
 
     #[test]
-    fn what_is_not_listed_is_refused_and_an_argument_is_looked_at() {
+    fn unlisted_system_calls_and_arguments_are_refused() {
         let calls = "
             test: socket 0=1                 # AF_UNIX
             test: close                      # a socket
@@ -371,7 +371,7 @@ insert: clone3 ENOSYS        # clone is used instead
     }
 
     #[test]
-    fn only_what_is_named_is_read_and_only_below_one_directory_is_written() {
+    fn only_the_listed_paths_can_be_read_and_only_the_writable_directory_written() {
         let dir = tempfile::tempdir().unwrap();
         let (read, write) = (dir.path().join("read"), dir.path().join("write"));
         for path in [&read, &write] {

@@ -41,7 +41,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn what_is_not_kept_is_gone_from_every_set_and_the_rest_is_as_it_was() {
+    fn dropped_capabilities_are_removed_from_every_set_and_the_kept_ones_stay() {
         let before = capabilities(None).unwrap();
         // On a separate thread, because the change cannot be undone.
         let after = thread::spawn(|| {

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_and_blacklists_are_taken_and_nothing_else() {
+    fn only_module_parameters_and_modprobe_blacklists_are_read() {
         let line = "BOOT_IMAGE=/vmlinuz-3.12.1 ro quiet psmouse.proto=bare a.b.c=1 x.y \
                     modprobe.blacklist=ib-umad,,loop module_blacklist=dccp\n";
         let expected = [
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_stand_in_the_value_or_around_the_word() {
+    fn quotes_are_valid_in_the_value_or_around_the_word() {
         assert_eq!(told("m.p=\"a b\" n.q=1"), ["m p=\"a b\"", "n q=1"]);
         assert_eq!(told("\"m.p=a b\" n.q=1"), ["m p=\"a b\"", "n q=1"]);
         assert_eq!(told("m\".p=a b\" n.q=1"), ["n q=1"]);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn modprobe_reads_4095_bytes() {
+    fn modprobe_reads_at_most_4095_bytes() {
         let long = format!("{} m.p=1", "x".repeat(MODPROBE_READS - 6));
         assert_eq!(told(&long), ["m p=1"]);
         let longer = format!("{} m.p=12", "x".repeat(MODPROBE_READS - 6));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_own_blacklist_is_exact_and_the_last_one_counts() {
+    fn the_last_module_blacklist_counts_with_exact_names() {
         let names = |line: &str| -> Vec<String> {
             let names = kernel_blacklists(line.as_bytes()).pop();
             names

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_decompresses_is_left_to_it() {
+    fn a_file_that_the_kernel_decompresses_is_passed_unchanged() {
         for (compression, bytes) in files() {
             let (given, flags) = for_kernel(file(&bytes), compression).unwrap();
             let expected = if compression == Compression::None {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_does_not_decompress_is_decompressed() {
+    fn a_file_that_the_kernel_does_not_decompress_is_decompressed() {
         for (compression, bytes) in files() {
             let (given, flags) = for_kernel(file(&bytes), Compression::None).unwrap();
             assert_eq!(flags, 0);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_no_archive_is_an_error() {
+    fn a_truncated_or_invalid_archive_is_an_error() {
         for (compression, bytes) in files() {
             for end in 6..bytes.len().saturating_sub(1) {
                 let cut = for_kernel(file(&bytes[..end]), Compression::None);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_fill_the_memory_is_an_error() {
+    fn an_archive_that_expands_beyond_the_limit_is_an_error() {
         let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         let zeros = vec![0; 1 << 20];
         for _ in 0..=MAX_LEN >> 20 {

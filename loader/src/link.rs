@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn records_arrive_one_by_one_and_then_the_end() {
+    fn records_arrive_one_by_one_before_the_end() {
         let (ours, theirs) = pair();
         ours.send(b"one").unwrap();
         ours.send(&vec![b'x'; MAX_LEN]).unwrap();
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_gone_is_an_error_to_who_sends_and_the_end_to_who_receives() {
+    fn a_closed_peer_is_an_error_for_the_sender_and_the_end_for_the_receiver() {
         let (ours, theirs) = pair();
         theirs.send(b"last").unwrap();
         drop(theirs);

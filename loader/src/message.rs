@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_order_fits_and_is_understood() {
+    fn the_largest_order_fits_into_a_record_and_is_decoded() {
         let largest = order(MAX_PATH, MAX_PARAMETERS);
         let record = largest.encode().unwrap();
         assert!(record.len() <= MAX_LEN);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_out_of_bounds_is_neither_sent_nor_taken() {
+    fn an_order_beyond_the_limits_is_neither_encoded_nor_decoded() {
         for (path, parameters) in [(MAX_PATH + 1, 0), (0, MAX_PARAMETERS + 1)] {
             let order = order(path, parameters);
             assert!(matches!(order.encode(), Err(MessageError::TooLong(..))));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_a_module_s_is_not_taken() {
+    fn an_order_with_an_invalid_module_name_is_refused() {
         for name in ["", "../evil", "/lib/x.ko", "a b", &"x".repeat(56)] {
             let record = format!(r#"{{"id":1,"module":{name:?},"path":[],"parameters":[]}}"#);
             assert!(Order::decode(record.as_bytes()).is_err(), "{name:?}");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_sentence_fits_and_a_longer_one_is_cut_between_characters() {
+    fn the_longest_message_fits_and_a_longer_one_is_cut_between_characters() {
         for message in ["\u{1}".repeat(MAX_SENTENCE + 1), "ü".repeat(MAX_SENTENCE)] {
             let record = failed(message.clone()).encode().unwrap();
             assert!(record.len() <= MAX_LEN, "{}", record.len());
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn every_outcome_arrives_as_it_was_sent() {
+    fn every_outcome_is_decoded_as_it_was_encoded() {
         for outcome in [
             Outcome::Inserted,
             Outcome::WasLive,
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_an_error_and_never_a_panic() {
+    fn a_damaged_record_is_an_error_or_a_valid_order_and_never_a_panic() {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_into_a_store_of_root_is_followed_until_a_directory_on_the_way_is_opened_to_others() {
+    fn a_link_is_followed_only_if_root_alone_can_write_each_directory_on_the_way() {
         // The directory of this test program usually belongs to the developer.
         let built = std::env::current_exe().unwrap();
         let built = fs::canonicalize(built.parent().unwrap()).unwrap();
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_somebody_else_is_not_trusted() {
+    fn a_module_file_of_another_user_is_not_trusted() {
         if !rustix::process::geteuid().is_root() {
             // Only root can create such a file.
             return;

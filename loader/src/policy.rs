@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_file_names_is_allowed_whatever_its_spelling() {
+    fn only_the_modules_that_a_file_names_are_allowed_with_dashes_or_underscores() {
         let mut policy = Policy::default();
         let path = Path::new("50-rdma.toml");
         let text = "[[allow]]\npurpose = \"verbs\"\nmodules = [\"ib-uverbs\"]\n";
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_a_mistake_allows_nothing() {
+    fn a_file_with_an_error_allows_nothing() {
         for text in [
             "[[allow]]\npurpose = \"x\"\nmodules = [\"ib_core\", \"../evil\"]\n",
             "[[allow]]\nmodules = [\"ib_core\"]\n",

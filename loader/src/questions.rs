@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn loads_go_before_questions_and_each_in_its_order() {
+    fn loads_come_before_queries_and_each_queue_keeps_its_order() {
         let queue = Questions::new(8);
         for number in 0..3 {
             queue.ask(item(number)).unwrap();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn one_too_many_comes_back_and_those_whose_caller_is_gone_make_room() {
+    fn a_full_queue_returns_the_entry_and_abandoned_entries_make_room() {
         let queue = Questions::<Item, Item>::new(2);
         let items: Vec<Item> = (0..).take(MAX_QUESTIONS).map(item).collect();
         for question in &items {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_whose_caller_is_gone_is_left_out() {
+    fn a_query_whose_caller_disconnected_is_skipped() {
         let queue = Questions::<Item, Item>::new(2);
         let gone = item(1);
         queue.ask(gone.clone()).unwrap();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_let_go_when_the_queues_are_closed() {
+    fn a_waiting_thread_wakes_when_the_queues_are_closed() {
         let queue = Questions::<Item, Item>::new(2);
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| queue.next().is_none());

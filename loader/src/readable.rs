@@ -245,13 +245,13 @@ mod tests {
     const ALWAYS: [&str; 3] = ["modules", "proc", "sys/module"];
 
     #[test]
-    fn a_directory_that_is_not_there_makes_nothing_above_it_readable() {
+    fn a_missing_directory_does_not_make_its_parent_readable() {
         let disk = Disk::new();
         assert_eq!(disk.places(), ALWAYS);
     }
 
     #[test]
-    fn a_link_in_a_directory_of_configuration_makes_its_target_readable_and_no_sibling() {
+    fn a_link_in_a_configuration_directory_makes_only_its_target_readable() {
         let disk = Disk::new();
         for (directory, file) in [("etc/modprobe.d", "a.conf"), ("etc/loader.d", "b.toml")] {
             disk.write(&format!("{directory}/own"));
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn links_to_modules_of_the_policy_and_to_what_they_need_are_followed_and_no_others() {
+    fn only_links_to_indexes_and_to_modules_that_the_policy_needs_are_followed() {
         let disk = Disk::new();
         let policy = disk.write("etc/loader.d/a.toml");
         let text = "[[allow]]\npurpose = \"test\"\nmodules = [\"ib_uverbs\", \"crc8\"]\n";
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_comes_is_replaced_or_is_linked_elsewhere_is_noticed() {
+    fn an_added_or_replaced_directory_and_an_added_link_are_noticed() {
         let disk = Disk::new();
         let readable = Readable::new(&disk.config());
         assert!(!readable.is_outdated());

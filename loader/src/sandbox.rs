@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_needed_fails() {
+    fn unneeded_operations_fail() {
         for process in [Process::Serving, Process::Inserting] {
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join("file");
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_inserting_process_makes_threads_and_the_serving_one_does_not() {
+    fn only_the_inserting_process_can_create_threads() {
         let spawn = || thread::Builder::new().name("insert".to_owned()).spawn(|| 7);
         let made = restricted(Process::Inserting, &[], || spawn().unwrap().join().unwrap());
         assert_eq!(made, 7);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_cannot_be_forced_or_removed_nor_inserted_by_the_serving_process() {
+    fn modules_cannot_be_forced_or_removed_and_the_serving_process_cannot_insert_them() {
         use rustix::system::{delete_module, finit_module, init_module};
         let file = tempfile::tempfile().unwrap();
         let errnos = restricted(Process::Inserting, &[], || {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_beside_what_may_be_read_cannot_be_read() {
+    fn a_secret_beside_the_readable_paths_cannot_be_read() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::create_dir_all(at("etc/modprobe.d")).unwrap();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_still_works() {
+    fn needed_operations_still_work() {
         for process in [Process::Serving, Process::Inserting] {
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join("file");

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_ends_when_everything_is_known_and_once() {
+    fn ready_is_published_once_and_ends_each_later_snapshot() {
         let mut board = Board::default();
         assert!(board.snapshot().is_empty());
         let told = board.set_known().unwrap();

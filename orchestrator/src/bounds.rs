@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_out_of_bounds_is_refused_with_the_bound() {
+    fn a_device_that_exceeds_a_limit_or_has_an_invalid_name_is_refused_with_the_reason() {
         let many = vec![Protocol::Roce; 256];
         assert_eq!(
             refusal(&device(1, "a", &many)),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn all_records_together_have_a_bound_and_a_record_that_goes_gives_its_own_back() {
+    fn all_records_share_one_limit_and_a_removed_record_frees_its_share() {
         let mut held = Held::default();
         let mut large = device(1, "a", &[]);
         large.firmware_version = Some("x".repeat(200 << 10));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_ports_as_a_device_can_have_are_taken() {
+    fn a_device_with_255_ports_is_accepted() {
         let mut largest = device(1, &"x".repeat(63), &[Protocol::Roce; 255]);
         for port in &mut largest.ports {
             port.netdev = Some("x".repeat(15));

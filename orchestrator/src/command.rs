@@ -127,7 +127,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     };
     let out = Out {
         json: arguments.json,
-        style: Style::of(io::stdout().is_terminal() && takes_colour(), columns()),
+        style: terminal_style(),
         ascii: !is_utf8(),
     };
     match arguments.command.unwrap_or(Command::Status) {
@@ -225,6 +225,12 @@ impl Out {
         stdout.write_all(text.as_bytes())?;
         Ok(stdout.flush()?)
     }
+}
+
+/// Returns the style of text on standard output.
+#[must_use]
+pub fn terminal_style() -> Style {
+    Style::of(io::stdout().is_terminal() && takes_colour(), columns())
 }
 
 /// Returns true if the user and the terminal accept colour: `NO_COLOR` (no-color.org), and `TERM`

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_the_table_only_what_lies_over_the_trees_counts() {
+    fn mounts_outside_the_watched_trees_are_ignored() {
         let root = "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw";
         let sysext = "200 22 0:68 / /usr ro,nodev shared:99 - overlay sysext ro";
         let modules = "201 22 0:69 / /usr/lib/modules/6.12 ro - squashfs /dev/loop1 ro";
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_replaced_makes_places_outdated() {
+    fn a_replaced_directory_makes_the_places_outdated() {
         let dir = tempfile::tempdir().unwrap();
         let rules = dir.path().join("rules.d");
         fs::create_dir(&rules).unwrap();

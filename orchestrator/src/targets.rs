@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_has_its_own_target_one_a_port_and_two_a_role() {
+    fn a_device_has_its_own_target_one_for_each_port_and_two_for_each_role() {
         assert_eq!(
             names("mlx5_0", &["storage"]),
             [
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_devices_name_is_escaped_and_every_name_is_one_of_ours() {
+    fn a_device_name_is_escaped_in_unit_names_and_only_our_unit_names_are_recognised() {
         let names = names("ib-fixed a", &["x"]);
         assert_eq!(names[0], r"rdma-device@ib\x2dfixed\x20a.target");
         assert!(names.iter().all(|name| is_ours(name)));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_becomes_too_long_is_left_out_and_said() {
+    fn a_target_name_that_is_too_long_is_omitted_with_an_error() {
         let (claims, errors) = of_device(&device(1, &"-".repeat(63), &[]), &[], []);
         assert_eq!((claims.len(), errors.len()), (0, 1));
         assert!(
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_is_a_word() {
+    fn a_role_is_a_word_of_at_most_64_characters() {
         assert!(Role::parse("storage_1").is_ok());
         for name in ["", "a-b", "a:b", "a/b", "ä", &"x".repeat(65)] {
             assert!(Role::parse(name).is_err(), "{name}");

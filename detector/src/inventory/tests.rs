@@ -68,7 +68,7 @@ fn of_modules(events: &[SubscribeDevicesReply]) -> Vec<(Action, &str)> {
 
 /// Modules that were added or removed while events were lost are reported by a scan of all modules.
 #[test]
-fn a_snapshot_has_the_modules_and_a_look_at_all_tells_what_differs() {
+fn a_snapshot_has_the_modules_and_a_scan_of_all_modules_reports_the_differences() {
     let mut inventory = Inventory::default();
     let _ = inventory.replace(&modules(&[("ib_core", true), ("xfs", true)], true), 0);
     let both = Some(vec!["ib_core".to_owned(), "xfs".to_owned()]);
@@ -89,7 +89,7 @@ fn a_snapshot_has_the_modules_and_a_look_at_all_tells_what_differs() {
 }
 
 #[test]
-fn a_look_tells_what_is_new_changed_and_gone() {
+fn a_scan_reports_added_changed_and_removed_devices() {
     let mut inventory = Inventory::default();
     let first = inventory.replace(&seen(&[(1, "a"), (2, "b")]), 0);
     assert_eq!(
@@ -128,7 +128,7 @@ fn a_name_that_moved_to_another_device_is_removed_before_it_is_added() {
 }
 
 #[test]
-fn before_the_first_look_nobody_is_told_that_nothing_is_there() {
+fn no_subscriber_receives_ready_before_the_first_scan() {
     let mut inventory = Inventory::default();
     assert!(inventory.snapshot().is_empty());
     let first = inventory.replace(&seen(&[]), 0);
@@ -155,7 +155,7 @@ fn seen_elsewhere(with_nodes: &[&str]) -> Observed {
 }
 
 #[test]
-fn a_device_that_goes_to_another_network_namespace_and_back_is_never_removed() {
+fn a_device_that_moves_to_another_network_namespace_and_back_is_never_removed() {
     let mut inventory = Inventory::default();
     inventory.replace(&seen(&[(1, "a")]), 0);
     // The nodes are absent during the move.
@@ -171,7 +171,7 @@ fn a_device_that_goes_to_another_network_namespace_and_back_is_never_removed() {
 }
 
 #[test]
-fn a_device_that_does_not_come_out_of_its_move_is_removed() {
+fn a_device_that_does_not_reappear_after_a_namespace_move_is_removed() {
     let mut inventory = Inventory::default();
     inventory.replace(&seen(&[(1, "a")]), 0);
     assert!(inventory.replace(&seen_elsewhere(&[]), 5).is_empty());
@@ -180,7 +180,7 @@ fn a_device_that_does_not_come_out_of_its_move_is_removed() {
 }
 
 #[test]
-fn the_namesake_of_a_device_that_left_does_not_keep_its_record() {
+fn a_different_device_with_the_same_name_is_reported_as_removed_and_added() {
     let mut inventory = Inventory::default();
     inventory.replace(&seen(&[(1, "a")]), 0);
     let mut other = seen(&[(2, "a")]);
@@ -194,7 +194,7 @@ fn the_namesake_of_a_device_that_left_does_not_keep_its_record() {
 }
 
 #[test]
-fn where_devices_are_shared_one_that_is_gone_is_gone_at_once() {
+fn a_missing_device_is_removed_at_once_if_namespaces_share_devices() {
     let mut inventory = Inventory::default();
     inventory.replace(&seen(&[(1, "a")]), 0);
     let mut gone = seen_elsewhere(&["a"]);

@@ -31,7 +31,7 @@ fn a_device_is_decoded() {
 }
 
 #[test]
-fn a_device_cut_anywhere_is_an_error_or_lacks_what_was_cut() {
+fn a_truncated_device_is_an_error_or_lacks_the_missing_fields() {
     let whole = rxe0();
     let padding = 3;
     for end in 0..whole.len() - padding {
@@ -55,7 +55,7 @@ fn a_hostile_name_is_refused() {
 }
 
 #[test]
-fn a_name_that_no_terminal_should_be_sent_is_refused_and_can_be_printed() {
+fn an_invalid_name_is_refused_with_a_printable_error() {
     for name in [
         &b"rx\x1be0\0"[..],
         "rx\u{9b}e0\0".as_bytes(),
@@ -79,7 +79,7 @@ fn a_name_that_no_terminal_should_be_sent_is_refused_and_can_be_printed() {
 }
 
 #[test]
-fn a_field_that_cannot_be_published_is_left_out_and_its_record_is_not() {
+fn an_invalid_optional_field_is_left_out_and_its_record_is_kept() {
     for wrong in [&b"a\x1bb\0"[..], b"\xff\0", b"\0", &[b'x'; 256]] {
         let payload = [rxe0(), attribute(FW_VERSION, wrong)].concat();
         let device = NldevDevice::parse(&payload).unwrap();
@@ -104,7 +104,7 @@ fn a_port_has_a_number_from_1_to_255() {
 }
 
 #[test]
-fn a_dump_ends_with_done_and_replies_to_others_are_passed_over() {
+fn a_dump_ends_with_done_and_ignores_replies_to_other_requests() {
     let ours = encode_message(CLIENT + 1, 2, 9, &rxe0());
     let others = encode_message(CLIENT + 1, 2, 8, &rxe0());
     let done = encode_message(NLMSG_DONE, 2, 9, &0i32.to_ne_bytes());
@@ -123,7 +123,7 @@ fn a_refusal_and_an_interrupted_dump_are_errors() {
 }
 
 #[test]
-fn a_length_beyond_or_below_the_bytes_is_an_error_and_never_loops() {
+fn a_message_length_below_the_header_or_beyond_the_buffer_is_an_error() {
     let mut message = encode_message(CLIENT + 1, 2, 9, &rxe0());
     for len in [0u32, 1, 15, 4096, u32::MAX] {
         message[..4].copy_from_slice(&len.to_ne_bytes());
@@ -132,7 +132,7 @@ fn a_length_beyond_or_below_the_bytes_is_an_error_and_never_loops() {
 }
 
 #[test]
-fn one_answer_ends_with_its_acknowledgement() {
+fn a_single_reply_ends_with_its_acknowledgement() {
     let payload = [
         attribute(SYS_NETNS_MODE, &[1]),
         attribute(SYS_MONITOR_MODE, &[1]),
@@ -154,7 +154,7 @@ fn one_answer_ends_with_its_acknowledgement() {
 }
 
 #[test]
-fn the_monitor_names_the_devices_that_it_knows_of() {
+fn a_monitor_message_names_its_device_if_it_has_an_index() {
     let register = encode_message(MONITOR, 0, 0, &rxe0());
     let netdev_renamed = encode_message(MONITOR, 0, 0, &attribute(NDEV_NAME, b"eth0\0"));
     let other = encode_message(CLIENT + 1, 0, 0, &rxe0());

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_answer_is_tried_again_after_pauses_that_grow_to_a_minute() {
+    fn a_silent_subject_is_tried_again_after_pauses_that_double_up_to_64_seconds() {
         let mut silences = Silences::default();
         let device = Subject::Device(7);
         let mut now = 0;
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_thread_hangs_in_is_not_tried_again() {
+    fn a_subject_in_whose_request_a_thread_hangs_is_not_tried_again() {
         let mut silences = Silences::default();
         silences.note(Subject::List, Some(3), 0);
         assert!(silences.due(i64::MAX).is_empty());

@@ -9,7 +9,7 @@ use super::target::{Target, until};
 use super::{ANSWER, CONNECTIONS, MOST_MEMORY, OWN_FILES, PING, assert_served, roce, under_attack};
 
 #[test]
-fn one_users_worst_takes_bounded_memory_and_gives_it_back() {
+fn attacks_by_one_user_take_bounded_memory_and_the_service_frees_it_afterwards() {
     under_attack(async |lab, attackers| {
         for target in Target::all(lab) {
             let before = target.before().await;
@@ -108,7 +108,7 @@ fn every_service_names_its_limits_and_counts_refusals() {
 }
 
 #[test]
-fn a_user_with_every_subscription_is_refused_the_next_by_name() {
+fn a_user_with_the_maximum_of_subscriptions_gets_a_typed_error_for_the_next() {
     under_attack(async |lab, attackers| {
         for target in Target::all(lab) {
             let Some(subscribe) = target.subscribe() else {

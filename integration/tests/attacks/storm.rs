@@ -58,7 +58,7 @@ fn attacks(attackers: &Attackers, target: &Target) -> (Vec<Attacker>, Vec<Attack
 }
 
 #[test]
-fn devices_and_root_do_not_notice_a_storm_of_attacks_by_three_users() {
+fn devices_become_ready_and_root_is_served_during_attacks_by_three_users() {
     under_attack(async |lab, attackers| {
         // The first device is slower than the others: modules are loaded for it.
         gets_ready(lab, 0).await;

@@ -31,7 +31,7 @@ fn folded(name: &str) -> String {
 }
 
 #[test]
-fn what_hangs_on_a_device_a_port_and_a_role_comes_and_goes_with_them() {
+fn units_attached_to_a_device_a_port_or_a_role_start_and_stop_with_it() {
     assert_all_succeeded("targets", &[]);
     assert_eq!(BOOT.text("targets/one-job"), "1");
     let status = BOOT.text("targets/status");
@@ -55,7 +55,7 @@ fn what_hangs_on_a_device_a_port_and_a_role_comes_and_goes_with_them() {
 /// The case that was missing is covered too: a service that waits for a device by its name, and not
 /// for a target.
 #[test]
-fn the_documented_unit_patterns_hold() {
+fn the_documented_unit_patterns_work() {
     assert_all_succeeded("patterns", &[]);
     assert_eq!(BOOT.text("patterns/load-list-user"), "rdma-orchestrator");
     // cases.md U8: a job without an end would keep the system in the state 'starting'.
@@ -64,13 +64,13 @@ fn the_documented_unit_patterns_hold() {
 
 /// cases.md U1 and U2.
 #[test]
-fn a_unit_that_waits_for_its_restart_goes_with_its_device() {
+fn a_unit_that_waits_for_its_restart_stops_with_its_device() {
     assert_all_succeeded("restarts", &[]);
 }
 
 /// cases.md U3.
 #[test]
-fn what_a_person_starts_and_stops_is_brought_back_to_what_the_devices_want() {
+fn a_manual_start_or_stop_of_a_target_is_reverted_to_the_state_that_the_devices_need() {
     assert_all_succeeded("by-hand", &[]);
 }
 
@@ -82,32 +82,32 @@ fn a_masked_target_holds_nothing_back_and_is_started_when_it_is_unmasked() {
 
 /// cases.md U4.
 #[test]
-fn a_device_that_takes_the_name_of_another_gets_its_units_started_again() {
+fn a_new_device_with_the_name_of_another_gets_its_units_restarted() {
     assert_all_succeeded("exchange", &[]);
 }
 
 /// cases.md U5.
 #[test]
-fn a_device_that_goes_while_the_orchestrator_is_stopped_leaves_nothing_behind() {
+fn a_device_that_is_removed_while_the_orchestrator_is_stopped_leaves_no_unit_behind() {
     assert_all_succeeded("stopped-meanwhile", &[]);
 }
 
 /// cases.md U6.
 #[test]
-fn after_isolate_and_back_everything_is_there_again() {
+fn the_targets_and_their_units_return_after_isolate_and_back() {
     assert_all_succeeded("isolate", &[]);
 }
 
 /// cases.md U7.
 #[test]
-fn a_flag_that_could_not_be_written_for_a_moment_is_said_and_written_later() {
+fn a_flag_that_cannot_be_written_is_shown_in_the_status_and_written_later() {
     assert_all_succeeded("flags", &[]);
 }
 
 /// Cases K3 and K4: a refused file and a directory that cannot be listed hide nothing, and are
 /// reported.
 #[test]
-fn rules_that_cannot_be_used_hide_nothing_and_the_service_goes_on() {
+fn unusable_rules_hide_no_other_rules_and_the_service_continues() {
     assert_all_succeeded("refused-rules", &[]);
     let status = folded("refused-rules/status");
     assert!(status.contains("unknown key 'rolse'"), "{status}");
@@ -126,7 +126,7 @@ const ATTEMPTS: usize = 19;
 /// Cases K1 and K2 (FaaSMem#1, drbd#77, mkosi#3702): the modules of the running kernel disappear
 /// and return.
 #[test]
-fn without_indexes_a_device_is_not_ready_and_when_they_come_it_is_asked_again() {
+fn a_device_is_not_ready_without_module_indexes_and_its_modules_are_retried_with_them() {
     assert_all_succeeded("indexes", &["wait"]);
     let waited = BOOT.text("indexes/wait.err");
     for said in [
@@ -141,7 +141,7 @@ fn without_indexes_a_device_is_not_ready_and_when_they_come_it_is_asked_again() 
 /// Case L5 (Flatcar#1448, #1576, scripts#2976): system and configuration extensions bring modules,
 /// exclusions of modules and rules while everything runs.
 #[test]
-fn what_an_extension_brings_is_there_without_a_restart_by_hand() {
+fn modules_exclusions_and_rules_of_extensions_apply_without_a_manual_restart() {
     assert_all_succeeded("extensions", &[]);
     let failed = BOOT.text("extensions/failed-units");
     assert!(!failed.contains("rdma-orchestrator"), "{failed}");
@@ -149,7 +149,7 @@ fn what_an_extension_brings_is_there_without_a_restart_by_hand() {
 
 /// Cases section 4, and L6: the administrator's exclusion, and its removal.
 #[test]
-fn an_excluded_module_is_shown_with_its_line_and_asked_for_when_that_goes() {
+fn an_excluded_module_is_shown_with_its_line_and_requested_when_the_line_is_removed() {
     assert_all_succeeded("excluded", &[]);
     let explained = folded("excluded/explain");
     let said = "test-excluded.conf:1 blacklists ib_uverbs";
@@ -158,7 +158,7 @@ fn an_excluded_module_is_shown_with_its_line_and_asked_for_when_that_goes() {
 
 /// cases.md U9.
 #[test]
-fn without_an_orchestrator_nothing_waits_for_it_and_nothing_fails() {
+fn the_units_that_call_the_orchestrator_neither_wait_nor_fail_without_it() {
     assert_all_succeeded("no-orchestrator", &[]);
     let failed = BOOT.text("no-orchestrator/failed-units");
     assert!(
@@ -169,7 +169,7 @@ fn without_an_orchestrator_nothing_waits_for_it_and_nothing_fails() {
 
 /// cases.md A12: on systemd 257 a transient unit passes polkit by its name.
 #[test]
-fn the_orchestrators_user_can_have_our_targets_started_and_nothing_else() {
+fn the_orchestrators_user_can_start_only_the_targets_of_rdma_hotplug() {
     assert_eq!(BOOT.text("attack/id"), "rdma-orchestrator");
     let attempts = [
         "transient",
@@ -207,7 +207,7 @@ fn the_orchestrators_user_can_have_our_targets_started_and_nothing_else() {
 /// The restrictions of a service that was taken over, as in SECURITY.md: inside its unit, and after
 /// it has restricted itself.
 #[test]
-fn a_service_that_was_taken_over_reads_what_it_needs_and_changes_and_runs_nothing() {
+fn a_compromised_service_reads_only_its_inputs_and_changes_and_runs_nothing() {
     for (service, done) in [
         ("detector", vec![]),
         ("loader", vec!["read-modprobe.d"]),
@@ -226,7 +226,7 @@ fn a_service_that_was_taken_over_reads_what_it_needs_and_changes_and_runs_nothin
 }
 
 #[test]
-fn jobs_wait_for_a_bus_that_is_gone_and_go_on_when_it_is_back() {
+fn jobs_wait_while_the_bus_is_down_and_continue_when_it_returns() {
     assert_all_succeeded("bus", &[]);
     let explained = folded("bus/explain-unknown");
     assert!(
@@ -237,7 +237,7 @@ fn jobs_wait_for_a_bus_that_is_gone_and_go_on_when_it_is_back() {
 }
 
 #[test]
-fn without_polkit_everything_else_works_and_the_refusal_is_said() {
+fn a_refusal_without_polkit_is_shown_in_the_status_and_the_device_becomes_ready() {
     assert_all_succeeded("no-polkit", &[]);
     let status = folded("no-polkit/status");
     assert!(
@@ -247,7 +247,7 @@ fn without_polkit_everything_else_works_and_the_refusal_is_said() {
 }
 
 #[test]
-fn a_bad_rules_file_is_said_with_its_line_and_the_last_good_one_stays() {
+fn an_invalid_rules_file_is_shown_with_its_line_and_its_last_good_version_stays_in_use() {
     assert_all_succeeded("bad-rules", &[]);
     let status = folded("bad-rules/status");
     assert!(
@@ -258,7 +258,7 @@ fn a_bad_rules_file_is_said_with_its_line_and_the_last_good_one_stays() {
 }
 
 #[test]
-fn a_killed_orchestrator_goes_on_from_its_journal_and_still_stops_targets() {
+fn a_killed_orchestrator_continues_from_its_journal_and_still_stops_targets() {
     assert_all_succeeded("crash", &[]);
     let history = folded("crash/history");
     for told in [

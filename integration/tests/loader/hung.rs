@@ -95,7 +95,7 @@ async fn until_ended(lab: &mut Lab) {
 }
 
 #[test]
-fn more_hung_modules_than_there_ever_were_threads_hold_up_no_other_no_stop_and_no_start() {
+fn many_hung_modules_delay_no_other_load_no_stop_and_no_start() {
     with_lab(Vec::new(), async |lab| {
         let names = with_many_modules(lab).await;
         let socket = lab.socket(LOADER);
@@ -170,7 +170,7 @@ fn more_hung_modules_than_there_ever_were_threads_hold_up_no_other_no_stop_and_n
 }
 
 #[test]
-fn a_loader_that_is_killed_leaves_nothing_half_initialised_and_no_process() {
+fn a_killed_loader_leaves_no_half_initialised_module_and_no_process() {
     with_lab(Vec::new(), async |lab| {
         let socket = lab.socket(LOADER);
         lab.kernel().hold_only(["ib_core"]);
@@ -210,7 +210,7 @@ fn a_stop_without_loads_leaves_no_process() {
 }
 
 #[test]
-fn when_the_inserting_process_is_killed_callers_are_told_and_the_loader_ends_for_a_new_start() {
+fn a_kill_of_the_inserting_process_fails_its_loads_and_the_loader_exits_for_a_restart() {
     with_lab(Vec::new(), async |lab| {
         let socket = lab.socket(LOADER);
         lab.kernel().hold_only(["ib_core"]);

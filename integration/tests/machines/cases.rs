@@ -49,7 +49,7 @@ fn function(watcher: &Watcher, name: &str) -> Option<Function> {
 }
 
 #[test]
-fn a_device_that_is_renamed_under_the_first_look_has_its_nodes_after_the_next() {
+fn a_device_that_is_renamed_during_the_first_scan_has_its_nodes_after_the_next() {
     let tree = Arc::new(Tree::new());
     let mut table = Table::new();
     register(&tree, &mut table, 0, "mlx5_0");
@@ -87,7 +87,7 @@ fn a_function_is_not_registered_because_of_its_subfunction() {
 }
 
 #[test]
-fn whether_a_name_was_chosen_is_absent_where_the_kernel_does_not_know() {
+fn name_assigned_by_user_is_absent_if_the_kernel_does_not_report_it() {
     // The kernel does not set this attribute, not even for a device that udev has renamed.
     let machine = machine::read("hfi1");
     let mut watcher = Watcher::new(machine.tree.root(), &machine.table);

@@ -155,7 +155,7 @@ fn lock(answers: &Mutex<Corrupted>) -> MutexGuard<'_, Corrupted> {
 }
 
 #[test]
-fn one_device_whose_answers_are_corrupted_hides_itself_alone() {
+fn a_device_with_corrupted_replies_changes_no_other_device() {
     let mut rng = Rng::with_seed(asked_for("RDMA_HOTPLUG_SEED", SEED));
     let mut tried = 0;
     for machine in machine::all() {
@@ -214,7 +214,7 @@ fn one_device_whose_answers_are_corrupted_hides_itself_alone() {
 }
 
 #[test]
-fn a_device_that_is_refused_is_named_once_and_comes_back_with_a_good_name() {
+fn a_refused_device_is_counted_once_and_returns_with_a_valid_name() {
     let Machine { tree, table, .. } = machine::read("mlx5-infiniband");
     let table = Arc::into_inner(table).unwrap().into_inner().unwrap();
     let victim = 4;
@@ -268,7 +268,7 @@ fn entries(root: &Path, below: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn one_attribute_or_link_of_a_tree_that_is_corrupted_changes_no_other_device() {
+fn a_corrupted_attribute_or_link_changes_no_other_device() {
     let mut turn = 0;
     for machine in machine::all() {
         let root = machine.tree.root();
@@ -341,7 +341,7 @@ fn check(watcher: &mut Watcher, path: &Path, before: &[Device], count: usize) {
 }
 
 #[test]
-fn entries_whose_names_cannot_be_used_are_counted_and_change_nothing() {
+fn entries_with_invalid_names_are_counted_and_change_nothing() {
     let machine = machine::read("mlx5-infiniband");
     let root = machine.tree.root();
     let mut watcher = super::watch(&machine);
@@ -379,7 +379,7 @@ fn entries_whose_names_cannot_be_used_are_counted_and_change_nothing() {
 }
 
 #[test]
-fn more_devices_than_are_published_are_refused_and_counted() {
+fn devices_beyond_the_limit_are_refused_and_counted() {
     let (tree, table) = super::crowd::of_software(4_100);
     let mut watcher = Watcher::new(tree.root(), &table);
     let (looked, _) = watcher.scan(&Pending::everything()).unwrap();

@@ -50,7 +50,7 @@ fn a_device_that_is_renamed_keeps_its_index_its_nodes_and_its_kernel_name() {
 }
 
 #[test]
-fn of_a_thousand_devices_the_one_is_read_that_something_happened_to() {
+fn an_event_of_one_device_in_a_thousand_reads_only_that_device() {
     let (tree, table) = crowd::of_software(1_000);
     let mut watcher = Watcher::new(tree.root(), &table);
     let (all, events) = watcher.scan(&Pending::everything()).unwrap();
@@ -73,7 +73,7 @@ fn of_a_thousand_devices_the_one_is_read_that_something_happened_to() {
 
 /// The kernel enters the GIDs after the port has its interface, and sends no event.
 #[test]
-fn gids_that_come_without_an_event_are_seen_by_the_next_look_at_ports() {
+fn gids_that_appear_without_an_event_are_found_by_the_next_periodic_scan() {
     let machine = machine::read("ice-roce");
     let device = "devices/pci0000:16/0000:16:02.0/0000:17:00.0/infiniband/rocep23s0f0";
     let types = format!("{device}/ports/1/gid_attrs/types");
@@ -94,7 +94,7 @@ fn gids_that_come_without_an_event_are_seen_by_the_next_look_at_ports() {
 }
 
 #[test]
-fn of_a_thousand_devices_the_one_is_read_whose_port_went_down() {
+fn a_port_change_of_one_device_in_a_thousand_reads_only_that_device() {
     let (tree, table) = crowd::of_software(1_000);
     let mut watcher = Watcher::new(tree.root(), &table);
     watcher.scan(&Pending::everything()).unwrap();

@@ -104,7 +104,7 @@ fn mute(count: u32) -> (Tree, Arc<Mutex<Mute>>) {
 }
 
 #[test]
-fn a_device_whose_rate_blocks_is_shown_with_what_is_known_and_is_whole_when_it_answers() {
+fn a_device_whose_rate_blocks_is_shown_without_it_and_is_complete_after_its_reply() {
     let machine = machine::read("mlx5-infiniband");
     let root = machine.tree.root();
     let mut whole = super::watch(&machine);
@@ -136,7 +136,7 @@ fn a_device_whose_rate_blocks_is_shown_with_what_is_known_and_is_whole_when_it_a
 }
 
 #[test]
-fn a_known_device_that_hangs_keeps_its_record_and_follows_its_name() {
+fn a_known_device_that_hangs_keeps_its_record_and_gets_its_new_name() {
     let machine = machine::read("mlx5-infiniband");
     let mut watcher = super::watch(&machine);
     watcher.scan(&Pending::everything()).unwrap();
@@ -182,7 +182,7 @@ fn before_count(watcher: &Watcher) -> i64 {
 }
 
 #[test]
-fn a_device_that_hangs_and_goes_is_gone() {
+fn a_device_that_hangs_and_is_removed_leaves_the_list() {
     let (tree, table) = crowd::of_software(3);
     let _blocked = block(tree.root(), "devices/virtual/infiniband/rxe1/board_id");
     let mut watcher = Watcher::new(tree.root(), &table);
@@ -197,7 +197,7 @@ fn a_device_that_hangs_and_goes_is_gone() {
 }
 
 #[test]
-fn what_hangs_in_sysfs_beyond_the_bound_of_threads_is_shown_without_being_read() {
+fn devices_that_hang_beyond_the_limit_of_threads_are_shown_without_being_read() {
     let (tree, table) = crowd::of_software(60);
     let hang: Vec<u32> = (0..30).collect();
     let path = |index: &u32| format!("devices/virtual/infiniband/rxe{index}/board_id");
@@ -231,7 +231,7 @@ fn what_hangs_in_sysfs_beyond_the_bound_of_threads_is_shown_without_being_read()
 }
 
 #[test]
-fn devices_whose_ports_are_not_told_do_not_keep_the_others_from_being_seen() {
+fn devices_without_a_port_reply_do_not_hide_the_others() {
     let (tree, answers) = mute(20);
     answers.lock().unwrap().mute = [3, 7, 11].into();
     let mut watcher = Watcher::new(tree.root(), &answers);
@@ -250,7 +250,7 @@ fn devices_whose_ports_are_not_told_do_not_keep_the_others_from_being_seen() {
 }
 
 #[test]
-fn a_device_whose_ports_are_refused_says_with_which_errno() {
+fn a_device_whose_port_query_is_refused_shows_the_errno() {
     let (tree, answers) = mute(3);
     let mut guard = answers.lock().unwrap();
     (guard.mute, guard.refused) = ([1].into(), Some(5));
@@ -269,7 +269,7 @@ fn a_device_whose_ports_are_refused_says_with_which_errno() {
 }
 
 #[test]
-fn where_the_list_does_not_answer_each_device_is_asked_for_by_its_index() {
+fn each_device_is_requested_by_its_index_while_the_list_gets_no_reply() {
     let (tree, answers) = mute(20);
     // On a host with a long uptime the first index is not 0.
     for index in 0..15 {

@@ -260,7 +260,7 @@ fn gid_types_in(sysfs: &BTreeMap<String, String>, device: &str, port: &str) -> B
 }
 
 #[test]
-fn a_device_of_each_kind_is_told_as_it_is() {
+fn the_record_of_each_kind_of_device_equals_the_kernels_data() {
     on_both(|evidence| {
         for (protocol, driver, first, second) in [
             ("ib", "mlx5_core", "infiniband", "infiniband"),
@@ -287,7 +287,7 @@ fn a_device_of_each_kind_is_told_as_it_is() {
 }
 
 #[test]
-fn whatever_becomes_of_a_device_is_told_as_it_is() {
+fn the_record_of_a_device_equals_the_kernels_data_after_each_change() {
     on_both(|evidence| {
         for case in ["renamed", "port-down", "netdev", "port-type", "came-again"] {
             assert_all_succeeded(evidence, case);
@@ -297,7 +297,7 @@ fn whatever_becomes_of_a_device_is_told_as_it_is() {
 }
 
 #[test]
-fn a_renamed_device_keeps_its_index_and_tells_what_it_was_called() {
+fn a_renamed_device_keeps_its_index_and_shows_its_kernel_name() {
     on_both(|evidence| {
         let before = &told(evidence, "kind-ib/told")["p_ib"];
         let after = &told(evidence, "renamed/told")["renamed0"];
@@ -308,7 +308,7 @@ fn a_renamed_device_keeps_its_index_and_tells_what_it_was_called() {
 }
 
 #[test]
-fn a_device_that_came_again_under_its_name_is_another_one() {
+fn a_device_that_is_added_again_under_its_name_gets_a_new_index() {
     on_both(|evidence| {
         let before = told(evidence, "came-again/before")["p_none"]["index"].as_i64();
         let after = told(evidence, "came-again/told")["p_none"]["index"].as_i64();
@@ -317,7 +317,7 @@ fn a_device_that_came_again_under_its_name_is_another_one() {
 }
 
 #[test]
-fn a_device_in_another_network_namespace_stays_and_says_so() {
+fn a_device_in_another_network_namespace_stays_listed_and_is_marked() {
     on_both(|evidence| {
         assert_all_succeeded(evidence, "elsewhere");
         let before = &told(evidence, "elsewhere/before")["moved0"];
@@ -331,7 +331,7 @@ fn a_device_in_another_network_namespace_stays_and_says_so() {
 }
 
 #[test]
-fn a_function_tells_how_far_it_is_on_its_way_to_a_device() {
+fn a_function_shows_its_progress_towards_a_device() {
     on_both(|evidence| {
         assert_all_succeeded(evidence, "function");
         assert_true(evidence, "function");
@@ -349,7 +349,7 @@ fn a_function_tells_how_far_it_is_on_its_way_to_a_device() {
 }
 
 #[test]
-fn what_did_not_come_from_the_kernel_is_counted_and_changes_nothing() {
+fn a_message_that_is_not_from_the_kernel_is_counted_and_changes_nothing() {
     on_both(|evidence| {
         assert_all_succeeded(evidence, "forged");
         assert_true(evidence, "forged");
@@ -358,7 +358,7 @@ fn what_did_not_come_from_the_kernel_is_counted_and_changes_nothing() {
 }
 
 #[test]
-fn a_queue_that_overflows_costs_a_look_and_no_device() {
+fn a_queue_overflow_costs_a_scan_and_no_device() {
     on_both(|evidence| {
         assert_all_succeeded(evidence, "overrun");
         let overruns = evidence.json("overrun/describe")["overruns"]
@@ -372,7 +372,7 @@ fn a_queue_that_overflows_costs_a_look_and_no_device() {
 }
 
 #[test]
-fn the_monitor_is_listened_to_where_the_kernel_has_it_and_pins_nothing() {
+fn the_rdma_monitor_is_used_if_the_kernel_has_it_and_pins_no_module() {
     on_both(|evidence| assert_all_succeeded(evidence, "unloaded"));
     let of = |evidence: &Evidence| evidence.json("forged/describe")["monitor"].clone();
     assert_eq!(of(&TRIXIE), true);
@@ -384,7 +384,7 @@ fn the_monitor_is_listened_to_where_the_kernel_has_it_and_pins_nothing() {
 }
 
 #[test]
-fn the_kernel_complained_of_nothing() {
+fn the_kernel_logs_no_warning() {
     on_both(|evidence| {
         for case in ["elsewhere", "killed"] {
             let log = evidence.text(&format!("{case}/kernel-log"));
@@ -436,7 +436,7 @@ fn number(evidence: &Evidence, name: &str) -> i64 {
 }
 
 #[test]
-fn a_detector_that_is_killed_again_and_again_in_a_storm_loses_nothing() {
+fn a_detector_that_is_killed_repeatedly_in_a_storm_loses_no_device() {
     on_both(|evidence| {
         assert_all_succeeded(evidence, "killed");
         let restarts = number(evidence, "killed/restarts");
@@ -474,7 +474,7 @@ mod costs {
     }
 
     #[test]
-    fn the_last_device_of_a_storm_is_told_within_a_second_of_the_kernels_last_add() {
+    fn the_last_device_of_a_storm_is_published_within_a_second_of_the_kernels_last_add() {
         on_both(|evidence| {
             let added = uptime(evidence, "storm/ended");
             let last = evidence.json("storm/subscribers")["last_event"]
@@ -491,7 +491,7 @@ mod costs {
     }
 
     #[test]
-    fn after_a_storm_the_memory_is_back() {
+    fn the_detector_frees_its_memory_after_a_storm() {
         on_both(|evidence| {
             let of = |when: &str| {
                 number(
@@ -522,7 +522,7 @@ mod costs {
     }
 
     #[test]
-    fn a_storm_costs_a_tenth_of_what_udevd_spends_on_it_with_its_workers() {
+    fn a_storm_costs_at_most_a_tenth_of_the_cpu_time_of_udevd_and_its_workers() {
         on_both(|evidence| {
             let spent = |service: &str| {
                 let before = cpu(evidence, "before", service);

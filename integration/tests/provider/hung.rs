@@ -53,7 +53,7 @@ fn loading(name: &str) -> Vec<(String, i64)> {
 }
 
 #[test]
-fn modules_that_hang_hold_up_no_other_and_are_named_with_since_when() {
+fn hung_modules_delay_no_other_load_and_are_listed_with_their_start_time() {
     BOOT.assert_succeeded("hung/tree");
     BOOT.assert_succeeded("hung/all-hang");
     assert_eq!(outcomes("first"), vec!["loading"; HUNG]);
@@ -82,7 +82,7 @@ fn modules_that_hang_hold_up_no_other_and_are_named_with_since_when() {
 }
 
 #[test]
-fn the_loader_is_restarted_under_them_within_seconds_and_loads() {
+fn the_loader_restarts_within_seconds_despite_hung_modules_and_loads_others() {
     for restart in ["stop", "kill"] {
         BOOT.assert_succeeded(&format!("hung/{restart}"));
         BOOT.assert_succeeded(&format!("hung/{restart}-serves"));
@@ -99,7 +99,7 @@ fn the_loader_is_restarted_under_them_within_seconds_and_loads() {
 }
 
 #[test]
-fn what_hangs_is_left_to_the_kernel_and_a_second_load_of_it_waits_for_the_first() {
+fn a_hung_module_is_left_to_the_kernel_and_a_second_load_waits_for_the_first() {
     // The inserting processes: the first two loaders', and then the third's too.
     assert_eq!(BOOT.text("hung/left-over").lines().count(), 2);
     assert_eq!(BOOT.text("hung/left-over-last").lines().count(), 3);

@@ -33,7 +33,7 @@ fn lines(name: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn each_protocol_gets_the_modules_targets_and_daemons_of_its_row_and_gives_them_back() {
+fn each_protocol_gets_its_modules_targets_and_daemons_and_its_targets_stop_on_removal() {
     // The names of the modules themselves. opa_vnic is not shipped with this kernel.
     let every = ["ib_iser", "ib_uverbs", "rdma_ucm", "rpcrdma"];
     for (protocol, target, modules, daemons) in [
@@ -70,7 +70,7 @@ fn each_protocol_gets_the_modules_targets_and_daemons_of_its_row_and_gives_them_
 }
 
 #[test]
-fn the_first_protocol_leaves_the_modules_of_the_others_alone() {
+fn the_first_protocol_does_not_load_the_modules_of_the_others() {
     let live = lines("protocol-roce/modules");
     for module in ["ib_ipoib", "ib_umad"] {
         assert!(!live.contains(module), "{live:?}");
@@ -78,13 +78,13 @@ fn the_first_protocol_leaves_the_modules_of_the_others_alone() {
 }
 
 #[test]
-fn what_hangs_on_a_port_comes_and_goes_with_it_and_srp_daemons_own_rule_stays_in_force() {
+fn units_attached_to_a_port_start_and_stop_with_it_and_the_rule_of_srp_daemon_still_applies() {
     // Its rule matches umad nodes, which a RoCE port has as well.
     assert_all_succeeded("ports", &[]);
 }
 
 #[test]
-fn what_rdma_core_latched_is_handled_a_second_device_a_replug_an_unloaded_module() {
+fn an_unloaded_module_is_loaded_again_for_a_second_device_and_a_replug_works() {
     assert_all_succeeded("unloaded", &[]);
     assert!(lines("unloaded/modules").contains("ib_ipoib"));
     let explained = BOOT.text("unloaded/explain");
@@ -106,13 +106,13 @@ fn what_rdma_core_latched_is_handled_a_second_device_a_replug_an_unloaded_module
 
 /// Case L1 (doca-driver-build#51, #369; ksmbd#485).
 #[test]
-fn what_another_program_loads_is_live_whatever_was_answered_before() {
+fn a_module_that_another_program_loads_is_live_even_if_it_was_denied_before() {
     assert_all_succeeded("made-live", &[]);
 }
 
 /// Case K7: a device that was plugged in or pulled out before the call is known when it returns.
 #[test]
-fn a_wait_knows_every_device_that_came_or_went_before_it() {
+fn a_wait_covers_every_device_that_was_added_or_removed_before_it() {
     assert_all_succeeded("barrier", &[]);
     for round in 1..=3 {
         for (case, expected) in [("list", 6), ("list-gone", 0)] {
@@ -135,7 +135,7 @@ fn a_wait_knows_every_device_that_came_or_went_before_it() {
 
 /// Case K5.
 #[test]
-fn a_unit_that_is_bound_to_a_device_stays_while_an_orchestrator_knows_nothing_yet() {
+fn a_unit_bound_to_a_device_keeps_running_while_the_orchestrator_has_no_data_yet() {
     assert_all_succeeded("no-journal", &[]);
     assert_eq!(
         BOOT.text("no-journal/after"),
@@ -146,7 +146,7 @@ fn a_unit_that_is_bound_to_a_device_stays_while_an_orchestrator_knows_nothing_ye
 }
 
 #[test]
-fn the_kernel_complained_of_nothing() {
+fn the_kernel_logs_no_warning() {
     let log = BOOT.text("end/kernel-log");
     for word in ["WARNING:", "BUG:", "Oops"] {
         assert!(!log.contains(word), "{log}");

@@ -108,7 +108,7 @@ fn assert_denied(evidence: &Evidence, name: &str, by: &str, source: &str) {
 }
 
 #[test]
-fn every_allowed_module_ends_up_as_modprobe_leaves_it() {
+fn the_loader_leaves_the_same_modules_and_parameters_as_modprobe() {
     let results = LOADER.json("allowed/loaded");
     let results = results["results"].as_array().unwrap();
     let outcome = |module: &str| {
@@ -145,7 +145,7 @@ fn every_allowed_module_ends_up_as_modprobe_leaves_it() {
 }
 
 #[test]
-fn each_request_is_one_line_in_the_log_with_who_asked_and_what_came_of_it() {
+fn each_request_is_logged_in_one_line_with_its_caller_and_its_outcome() {
     let log = LOADER.text("allowed/log");
     let records = log.lines().map(|line| serde_json::from_str(line).unwrap());
     let records: Vec<Value> = records
@@ -171,7 +171,7 @@ fn each_request_is_one_line_in_the_log_with_who_asked_and_what_came_of_it() {
 }
 
 #[test]
-fn what_the_kernel_says_of_a_bad_file_is_told_by_its_name() {
+fn the_kernels_error_for_a_bad_file_is_reported_by_its_name() {
     for (image, errno) in [
         ("truncated", "EINVAL"),
         ("junk", "ENOEXEC"),
@@ -186,7 +186,7 @@ fn what_the_kernel_says_of_a_bad_file_is_told_by_its_name() {
 }
 
 #[test]
-fn what_the_kernel_takes_is_loaded() {
+fn a_file_that_the_kernel_accepts_is_loaded() {
     // Like modprobe, the loader can load a file that only root can read.
     for image in ["unsigned", "gzip", "unreadable", "whole"] {
         let result = result(&LOADER, &format!("images/{image}"));
@@ -195,7 +195,7 @@ fn what_the_kernel_takes_is_loaded() {
 }
 
 #[test]
-fn whoever_is_against_it_is_named() {
+fn the_source_of_a_denial_is_named() {
     let line = "the kernel command line";
     assert_denied(
         &LOADER,
@@ -221,7 +221,7 @@ fn whoever_is_against_it_is_named() {
 }
 
 #[test]
-fn what_root_alone_can_read_counts_as_it_does_for_modprobe() {
+fn files_that_only_root_can_read_count_as_they_do_for_modprobe() {
     // A file of modprobe.d of mode 0600 and module trees of mode 0700.
     let secret = result(&LOADER, "configuration/secret");
     assert_eq!(secret["outcome"], "loaded", "{secret}");
@@ -235,7 +235,7 @@ fn what_root_alone_can_read_counts_as_it_does_for_modprobe() {
 }
 
 #[test]
-fn a_link_that_came_after_the_start_is_named_and_read_by_the_next_loader() {
+fn a_link_that_was_added_after_the_start_fails_the_load_with_eagain_and_is_named() {
     let before = result(&LOADER, "configuration/opted-in-before");
     assert_eq!(before["outcome"], "failed", "{before}");
     assert_eq!(before["errnoName"], "EAGAIN", "{before}");
@@ -244,7 +244,7 @@ fn a_link_that_came_after_the_start_is_named_and_read_by_the_next_loader() {
 }
 
 #[test]
-fn opt_in_mode_keeps_a_driver_from_udev_and_not_from_the_loader() {
+fn opt_in_mode_hides_a_driver_from_udev_and_not_from_the_loader() {
     let live = LOADER.text("configuration/opted-in-udev");
     assert!(!live.lines().any(|module| module == "mlx5_ib"), "{live}");
     let result = result(&LOADER, "configuration/opted-in");
@@ -252,7 +252,7 @@ fn opt_in_mode_keeps_a_driver_from_udev_and_not_from_the_loader() {
 }
 
 #[test]
-fn a_kernel_that_takes_no_more_modules_is_understood() {
+fn a_load_with_modules_disabled_fails_and_the_reason_is_shown() {
     assert_failed(&LOADER, "disabled/disabled", "EPERM");
     let message = result(&LOADER, "disabled/disabled")["message"].clone();
     assert!(
@@ -262,7 +262,7 @@ fn a_kernel_that_takes_no_more_modules_is_understood() {
 }
 
 #[test]
-fn the_list_is_loaded_as_modprobe_does_and_the_times_of_both_are_said() {
+fn the_module_list_is_loaded_as_by_modprobe_and_both_times_are_printed() {
     let seconds = |who: &str, round: usize| {
         let uptime = |when: &str| -> f64 {
             let text = LOADER.text(&format!("speed/{who}-{round}.{when}"));
@@ -283,14 +283,14 @@ fn the_list_is_loaded_as_modprobe_does_and_the_times_of_both_are_said() {
 }
 
 #[test]
-fn under_sig_enforce_only_signed_modules_are_taken() {
+fn only_signed_modules_are_loaded_under_sig_enforce() {
     assert_failed(&SIG_ENFORCE, "locked/unsigned", "EKEYREJECTED");
     assert_failed(&SIG_ENFORCE, "locked/flipped", "EKEYREJECTED");
     assert_eq!(result(&SIG_ENFORCE, "locked/signed")["outcome"], "loaded");
 }
 
 #[test]
-fn under_lockdown_only_signed_modules_are_taken() {
+fn only_signed_modules_are_loaded_under_lockdown() {
     assert_failed(&LOCKDOWN, "locked/unsigned", "EPERM");
     let message = result(&LOCKDOWN, "locked/unsigned")["message"].clone();
     assert!(message.as_str().unwrap().contains("lockdown"), "{message}");

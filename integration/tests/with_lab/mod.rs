@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use integration::host::Hardware;
-use integration::journey::Journey;
 use integration::lab::Lab;
+use integration::report::Report;
 use tempfile::TempDir;
 
 /// Runs a test against a started lab, and ends the lab.
@@ -16,7 +16,7 @@ pub fn with_lab(hardware: Vec<Hardware>, test: impl AsyncFnOnce(&mut Lab)) {
     runtime.block_on(async {
         let dir = TempDir::new().unwrap();
         let program = Path::new(env!("CARGO_BIN_EXE_lab"));
-        let mut lab = Lab::lay_out(dir.path(), program, hardware, Journey::silent()).unwrap();
+        let mut lab = Lab::lay_out(dir.path(), program, hardware, Report::silent()).unwrap();
         lab.start().await.unwrap();
         test(&mut lab).await;
         lab.stop().await;

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pause_is_between_its_half_and_its_whole() {
+    fn a_jittered_pause_is_between_half_and_all_of_the_pause() {
         let pause = Duration::from_millis(100);
         assert_eq!(jittered(pause, 0), Duration::from_millis(50));
         assert_eq!(jittered(pause, u16::MAX), Duration::from_millis(100));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_double_up_to_the_longest() {
+    async fn pauses_grow_up_to_the_longest_pause() {
         let mut backoff = Backoff::default();
         for _ in 0..20 {
             let start = tokio::time::Instant::now();

@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn the_offending_parameter_is_named() {
+    fn the_error_names_the_offending_parameter() {
         for (arguments, expected) in [
             (r"{}", "modules"),
             (r#"{"modules":"x"}"#, "modules"),

@@ -416,14 +416,14 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_each_limit_at_its_place() {
+    fn the_table_is_in_the_order_of_the_limits() {
         for (at, row) in TABLE.iter().enumerate() {
             assert_eq!(row.limit as usize, at, "{}", row.name);
         }
     }
 
     #[test]
-    fn a_user_and_all_users_together_have_a_limit() {
+    fn each_user_and_all_users_together_have_a_limit() {
         let accounts = accounts(&["connections=3", "connectionsPerUid=2"]);
         let mut held = vec![
             accounts.connection(peer(10)).unwrap(),
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn those_with_a_place_of_their_own_are_not_kept_out_by_others() {
+    fn privileged_callers_have_reserved_connections() {
         let accounts = accounts(&[
             "connections=2",
             "connectionsPerUid=2",
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_grow_and_shrink_and_are_given_back() {
+    fn held_bytes_grow_and_shrink_and_are_released_on_drop() {
         let accounts = accounts(&["bytes=100", "bytesPerUid=60"]);
         let mut one = accounts.bytes(peer(10));
         let mut two = accounts.bytes(peer(11));
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_limit_is_named() {
+    fn the_error_names_the_invalid_limit() {
         let error = |entry: &str| Limits::parse(&[entry.to_owned()]).unwrap_err().to_string();
         assert_eq!(error("x"), "limit \"x\" does not have the form NAME=VALUE");
         assert!(
@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_logged_once_a_second_with_how_much_was_left_out() {
+    fn a_flood_is_logged_once_a_second_with_the_number_of_suppressed_messages() {
         let pace = Pace::default();
         let start = Instant::now();
         assert_eq!(pace.due(start), Some(0));

@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_object_is_malformed() {
+    fn a_message_that_is_not_a_json_object_is_malformed() {
         for message in [
             "",
             "x",

@@ -164,14 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_says_who_made_the_socket_at_the_other_end() {
+    fn the_kernel_reports_the_user_that_made_the_peer_socket() {
         let (near, _far) = UnixStream::pair().unwrap();
         let own = rustix::process::geteuid().as_raw();
         assert_eq!(origins().maker(&near), Some(own));
     }
 
     #[test]
-    fn a_mapped_user_is_not_asked_for_and_never_the_answer() {
+    fn a_mapped_user_is_kept_and_never_replaces_the_overflow_user() {
         let (near, _far) = UnixStream::pair().unwrap();
         let origins = origins();
         assert_eq!(origins.uid(&near, 1000), 1000);
@@ -180,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn of_a_peer_that_is_gone_nothing_is_known() {
+    fn a_closed_peer_socket_has_no_known_user() {
         let (near, far) = UnixStream::pair().unwrap();
         drop(far);
         assert_eq!(origins().maker(&near), None);
     }
 
     #[test]
-    fn an_answer_that_is_cut_or_an_error_says_nothing() {
+    fn a_truncated_reply_or_an_error_yields_no_user() {
         let mut datagram = vec![0; NETLINK_HEADER_LEN + REPLY_LEN];
         datagram[4..6].copy_from_slice(&BY_FAMILY.to_ne_bytes());
         datagram.extend([5, 0, 5, 0, 0, 0, 0, 0]);

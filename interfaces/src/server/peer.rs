@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_and_one_named_user_are_granted_and_nobody_else() {
+    fn only_root_and_the_named_user_are_granted() {
         let of = |uid| Peer {
             uid,
             pid: None,

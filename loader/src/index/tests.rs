@@ -48,7 +48,7 @@ fn plain_and_wildcard_aliases_are_found() {
 }
 
 #[test]
-fn a_file_cut_anywhere_is_an_error_or_an_answer_and_never_a_panic() {
+fn a_truncated_index_gives_an_error_or_a_result_and_never_a_panic() {
     for end in 0..DEPENDENCIES.len() {
         if let Ok(index) = Index::parse(DEPENDENCIES[..end].to_vec()) {
             let _ = index.find(b"rdma_ucm");
@@ -58,7 +58,7 @@ fn a_file_cut_anywhere_is_an_error_or_an_answer_and_never_a_panic() {
 }
 
 #[test]
-fn every_flipped_byte_is_an_error_or_an_answer_and_never_a_panic() {
+fn a_flipped_byte_gives_an_error_or_a_result_and_never_a_panic() {
     for at in 0..DEPENDENCIES.len() {
         let mut bytes = DEPENDENCIES.to_vec();
         bytes[at] ^= 0xff;
@@ -70,7 +70,7 @@ fn every_flipped_byte_is_an_error_or_an_answer_and_never_a_panic() {
 }
 
 #[test]
-fn another_magic_or_format_is_refused() {
+fn an_unknown_magic_or_format_is_refused() {
     assert_eq!(Index::parse(Vec::new()).unwrap_err(), IndexError::Magic);
     let mut newer = DEPENDENCIES.to_vec();
     newer[5] = 3;

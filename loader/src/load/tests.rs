@@ -329,7 +329,7 @@ fn a_module_is_loaded_with_its_dependencies_and_then_is_already_loaded() {
 }
 
 #[test]
-fn what_no_policy_file_names_is_denied_and_the_kernel_is_not_asked() {
+fn a_module_that_no_policy_file_names_is_denied_without_a_kernel_call() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
     for (name, culprit) in [("mlx5_core", None), ("xprtrdma", Some("rpcrdma"))] {
         let result = rig.load(name);
@@ -342,7 +342,7 @@ fn what_no_policy_file_names_is_denied_and_the_kernel_is_not_asked() {
 
 /// cases.md L2 (spdk#1724): lists name ib_core, ib_cm and rdma_cm, too.
 #[test]
-fn what_an_allowed_module_cannot_do_without_may_be_named() {
+fn a_dependency_of_an_allowed_module_may_be_requested_by_name() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
     assert_eq!(rig.load("ib_core").outcome, Outcome::Loaded);
     assert_eq!(rig.given(), ["ib_core"]);
@@ -361,7 +361,7 @@ fn an_alias_counts_as_the_module_that_it_stands_for() {
 /// Case section 4: a query by modalias shows whether a driver is excluded. The policy has no effect
 /// on that.
 #[test]
-fn an_explanation_by_modalias_says_who_excludes_the_driver() {
+fn an_explanation_by_modalias_shows_the_line_that_excludes_the_driver() {
     const MODALIAS: &str = "pci:v000015B3d00001017sv000015B3sd00000006bc02sc07i00";
     for (policy, line, excluded) in [
         ("mlx5_core", "", None),
@@ -416,7 +416,7 @@ fn a_refusal_of_the_kernel_names_the_module_and_the_errno() {
 }
 
 #[test]
-fn losing_a_race_for_a_dependency_is_no_failure() {
+fn a_lost_race_for_a_dependency_is_not_a_failure() {
     let eexist = 17;
     let rig = Rig::new(&["ib_uverbs"], &[("ib_core", eexist)]);
     rig.inserter.kernel.races.lock().unwrap().push("ib_core");
@@ -426,7 +426,7 @@ fn losing_a_race_for_a_dependency_is_no_failure() {
 }
 
 #[test]
-fn a_module_that_itself_says_that_something_exists_has_failed() {
+fn a_module_whose_own_initialisation_returns_eexist_has_failed() {
     let eexist = 17;
     let rig = Rig::new(&["ib_uverbs"], &[("ib_core", eexist)]);
     let result = rig.load("ib_uverbs");
@@ -435,7 +435,7 @@ fn a_module_that_itself_says_that_something_exists_has_failed() {
 }
 
 #[test]
-fn a_module_file_that_others_may_have_written_is_refused() {
+fn a_module_file_that_other_users_can_write_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let rig = Rig::new(&["ib_uverbs"], &[]);
     let file = rig.module_file("core/ib_core.ko.xz");
@@ -447,7 +447,7 @@ fn a_module_file_that_others_may_have_written_is_refused() {
 }
 
 #[test]
-fn a_fifo_in_the_place_of_a_module_is_refused_and_holds_nobody() {
+fn a_fifo_in_the_place_of_a_module_file_is_refused_without_blocking() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
     let file = rig.module_file("core/ib_core.ko.xz");
     fs::remove_file(&file).unwrap();
@@ -457,7 +457,7 @@ fn a_fifo_in_the_place_of_a_module_is_refused_and_holds_nobody() {
 }
 
 #[test]
-fn a_module_file_that_is_gone_is_named() {
+fn the_result_names_the_module_of_a_missing_file() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
     fs::remove_file(rig.module_file("core/ib_core.ko.xz")).unwrap();
     let result = rig.load("ib_uverbs");
@@ -478,7 +478,7 @@ fn indexes_that_depmod_replaced_are_read_again() {
 }
 
 #[test]
-fn an_explanation_is_what_load_then_does_and_does_nothing_itself() {
+fn an_explanation_predicts_the_result_of_a_load_and_loads_nothing() {
     let rig = Rig::new(&["ib_uverbs", "opa_vnic"], &[]);
     let explain = |name: &str| {
         let name = ModuleAlias::parse(name).unwrap();
@@ -505,7 +505,7 @@ fn an_explanation_is_what_load_then_does_and_does_nothing_itself() {
 }
 
 #[test]
-fn the_list_says_what_is_live() {
+fn the_list_shows_the_state_of_each_allowed_module() {
     let rig = Rig::new(&["ib_uverbs", "ib_umad"], &[]);
     rig.load("ib_uverbs");
     let listed = rig.loader.list();
@@ -537,7 +537,7 @@ fn modules_get_the_parameters_of_modprobe_d_and_the_command_line() {
 }
 
 #[test]
-fn independent_modules_are_inside_the_kernel_at_the_same_time() {
+fn independent_modules_are_inserted_at_the_same_time() {
     let rig = Rig::new(&["ib_umad", "ib_uverbs", "iw_cm"], &[]);
     assert_eq!(rig.load("ib_umad").outcome, Outcome::Loaded);
     // Both need only ib_core, which is live now. Neither returns before the other has entered.
@@ -551,7 +551,7 @@ fn independent_modules_are_inside_the_kernel_at_the_same_time() {
 }
 
 #[test]
-fn in_an_ordered_request_each_waits_for_the_one_before_it() {
+fn each_module_of_an_ordered_request_waits_for_the_previous_one() {
     for _ in 0..20 {
         let rig = Rig::new(&["ib_umad", "ib_uverbs", "iw_cm"], &[]);
         rig.request(&["iw_cm", "ib_uverbs", "ib_umad"], true);
@@ -561,7 +561,7 @@ fn in_an_ordered_request_each_waits_for_the_one_before_it() {
 }
 
 #[test]
-fn what_many_ask_for_is_given_to_the_kernel_once() {
+fn a_module_of_many_simultaneous_requests_is_inserted_once() {
     let rig = Rig::new(&["ib_umad", "ib_uverbs", "iw_cm", "rdma_ucm"], &[]);
     thread::scope(|scope| {
         for _ in 0..8 {
@@ -581,7 +581,7 @@ fn what_many_ask_for_is_given_to_the_kernel_once() {
 }
 
 #[test]
-fn a_failure_stops_what_needs_it_and_nothing_else() {
+fn a_failure_stops_only_the_modules_that_need_the_failed_one() {
     let enokey = 126;
     let rig = Rig::new(&["rdma_ucm", "ib_umad"], &[("ib_cm", enokey)]);
     let results = rig.request(&["rdma_ucm", "ib_umad", "nosuch"], false);
@@ -595,7 +595,7 @@ fn a_failure_stops_what_needs_it_and_nothing_else() {
 }
 
 #[test]
-fn a_soft_dependency_may_fail_and_is_loaded_only_where_the_policy_names_it() {
+fn a_soft_dependency_may_fail_and_is_loaded_only_if_the_policy_names_it() {
     let enodev = 19;
     let rig = Rig::new(&["ib_uverbs", "iw_cm"], &[("iw_cm", enodev)]);
     rig.configure("x.conf", "softdep ib_uverbs pre: iw_cm ib_umad\n");
@@ -610,7 +610,7 @@ fn a_soft_dependency_may_fail_and_is_loaded_only_where_the_policy_names_it() {
 
 /// Case L6: a module that was denied is allowed by the next file, without a reload.
 #[test]
-fn a_policy_that_changes_counts_for_the_next_request() {
+fn a_policy_change_applies_to_the_next_request() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
     let denied = rig.load("ib_umad");
     assert_eq!(denied.denied_by, Some(Denier::Policy));
@@ -623,7 +623,7 @@ fn a_policy_that_changes_counts_for_the_next_request() {
 
 /// Case L7: kernel.modules_disabled=1 from sysctl.d (systemd#13540).
 #[test]
-fn a_refusal_by_the_lock_of_the_sysctl_names_it() {
+fn a_refusal_because_of_modules_disabled_names_the_sysctl() {
     let eperm = 1;
     let rig = Rig::new(&["ib_uverbs"], &[("ib_core", eperm)]);
     let said = || rig.load("ib_uverbs").message.unwrap();
@@ -634,7 +634,7 @@ fn a_refusal_by_the_lock_of_the_sysctl_names_it() {
 
 /// depmod writes such files if there is no modules.builtin (observed with kmod 34).
 #[test]
-fn an_empty_index_of_what_is_built_in_names_nothing_and_any_other_is_damaged() {
+fn an_empty_builtin_index_names_nothing_and_any_other_empty_index_is_damaged() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
     let empty = |name: &str| fs::write(rig.dir.path().join("modules/6.12").join(name), "");
     empty("modules.builtin.bin").unwrap();
@@ -648,7 +648,7 @@ fn an_empty_index_of_what_is_built_in_names_nothing_and_any_other_is_damaged() {
 
 /// Case K1: an update has removed the modules of the running kernel (drbd#77, mkosi#3702).
 #[test]
-fn without_indexes_it_is_not_known_whether_there_is_a_module() {
+fn a_module_that_is_not_live_is_unknown_while_the_indexes_are_missing() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
     let tree = rig.dir.path().join("modules/6.12");
     let away = rig.dir.path().join("modules/away");
@@ -674,7 +674,7 @@ fn without_indexes_it_is_not_known_whether_there_is_a_module() {
 
 /// Case K2: depmod renames modules.dep.bin second and modules.devname last (image-tools#156).
 #[test]
-fn what_a_half_written_generation_lacks_is_not_known() {
+fn a_module_that_a_half_written_index_generation_lacks_is_unknown() {
     let rig = Rig::new(&["ib_uverbs", "opa_vnic"], &[]);
     let file = |name: &str| rig.dir.path().join("modules/6.12").join(name);
     let written = |name: &str, age: u64| {
@@ -719,7 +719,7 @@ fn what_a_half_written_generation_lacks_is_not_known() {
 
 /// Case S7: a ban also applies to the dependencies of a soft dependency.
 #[test]
-fn what_a_soft_dependency_needs_is_inserted_only_where_nothing_bans_it() {
+fn a_soft_dependency_is_left_out_if_a_ban_applies_to_its_dependencies() {
     let ban = "install sunrpc /bin/false\n";
     let lines = "softdep sunrpc pre: configfs\nsoftdep ib_umad post: rpcrdma\n";
     let rig = Rig::new(&["ib_umad", "rpcrdma"], &[]);
@@ -742,7 +742,7 @@ fn what_a_soft_dependency_needs_is_inserted_only_where_nothing_bans_it() {
 }
 
 #[test]
-fn what_the_opt_in_file_keeps_from_udev_is_loaded_here_and_what_another_file_forbids_is_not() {
+fn a_module_of_the_opt_in_file_is_loaded_unless_another_file_blacklists_it() {
     let rig = Rig::new(&["mlx5_ib", "irdma"], &[]);
     rig.configure(
         "rdma-hotplug-opt-in.conf",
@@ -756,7 +756,7 @@ fn what_the_opt_in_file_keeps_from_udev_is_loaded_here_and_what_another_file_for
 }
 
 #[test]
-fn in_an_ordered_request_what_was_asked_for_before_counts_as_well() {
+fn each_module_of_an_ordered_request_waits_for_all_earlier_ones() {
     for _ in 0..20 {
         let rig = Rig::new(&["rdma_ucm", "ib_core", "ib_umad"], &[]);
         rig.request(&["rdma_ucm", "ib_core", "ib_umad"], true);
@@ -765,7 +765,7 @@ fn in_an_ordered_request_what_was_asked_for_before_counts_as_well() {
 }
 
 #[test]
-fn what_an_administrator_forbids_does_not_come_along_as_a_soft_dependency() {
+fn a_forbidden_module_is_not_loaded_as_a_soft_dependency() {
     for line in ["blacklist iw_cm", "install iw_cm /bin/false"] {
         let rig = Rig::new(&["ib_uverbs", "iw_cm"], &[]);
         rig.configure("x.conf", &format!("softdep ib_uverbs pre: iw_cm\n{line}\n"));
@@ -775,7 +775,7 @@ fn what_an_administrator_forbids_does_not_come_along_as_a_soft_dependency() {
 }
 
 #[test]
-fn an_install_line_forbids_whatever_soft_dependencies_there_are() {
+fn an_install_line_forbids_its_module_despite_soft_dependencies() {
     let rig = Rig::new(&["ib_uverbs", "iw_cm"], &[]);
     rig.configure(
         "x.conf",
@@ -799,7 +799,7 @@ fn loading(rig: &Rig, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_module_whose_initialisation_hangs_holds_up_only_what_needs_it() {
+fn a_module_whose_initialisation_hangs_delays_only_the_modules_that_need_it() {
     let hung = [
         "configfs",
         "bnxt_en",
@@ -833,7 +833,7 @@ fn a_module_whose_initialisation_hangs_holds_up_only_what_needs_it() {
 }
 
 #[test]
-fn when_the_inserting_process_ends_everything_in_flight_and_to_come_fails_with_a_sentence() {
+fn the_end_of_the_inserting_process_fails_all_current_and_later_loads_with_a_message() {
     let rig = Rig::new(&["ib_uverbs", "ib_umad"], &[]);
     let (ours, theirs) = {
         let flags = SocketFlags::CLOEXEC;
@@ -857,7 +857,7 @@ fn when_the_inserting_process_ends_everything_in_flight_and_to_come_fails_with_a
 }
 
 #[test]
-fn garbage_from_the_inserting_process_is_its_end() {
+fn garbage_from_the_inserting_process_counts_as_its_end() {
     for garbage in [&b"garbage"[..], &[b'x'; crate::message::MAX_LEN + 1]] {
         let rig = Rig::new(&["ib_uverbs"], &[]);
         let flags = SocketFlags::CLOEXEC;
@@ -869,7 +869,7 @@ fn garbage_from_the_inserting_process_is_its_end() {
 }
 
 #[test]
-fn garbage_from_the_serving_process_ends_the_inserting_one_and_inserts_nothing() {
+fn garbage_from_the_serving_process_ends_the_inserting_process_and_inserts_nothing() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
     let evil = br#"{"id":1,"module":"../evil","path":[47],"parameters":[]}"#;
     for garbage in [&b"garbage"[..], evil, &[b'x'; crate::message::MAX_LEN + 1]] {
@@ -883,7 +883,7 @@ fn garbage_from_the_serving_process_ends_the_inserting_one_and_inserts_nothing()
 }
 
 #[test]
-fn the_inserting_process_inserts_nothing_that_lies_outside_of_the_module_trees() {
+fn the_inserting_process_refuses_paths_outside_the_module_trees() {
     let rig = Rig::new(&[], &[]);
     for path in ["/etc/hostname", "../../modprobe.d/x", "kernel/../../../x"] {
         let outcome = rig.inserter.carry_out(&crate::message::Order {

@@ -91,7 +91,7 @@ mod tests {
 
     /// Case S6.
     #[test]
-    fn names_that_are_written_otherwise_are_said_to_change_nothing() {
+    fn an_ineffective_line_about_the_module_is_reported_with_its_reason() {
         for (file, command_line, said) in [
             (
                 "",

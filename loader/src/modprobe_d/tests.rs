@@ -30,7 +30,7 @@ fn lines_are_joined_and_counted() {
 }
 
 #[test]
-fn a_line_that_says_nothing_is_kept_with_its_place() {
+fn an_ignored_line_is_kept_as_a_problem_with_its_file_and_line() {
     for line in [
         "alias x",
         "alias",
@@ -57,12 +57,12 @@ fn a_line_that_says_nothing_is_kept_with_its_place() {
 }
 
 #[test]
-fn blank_lines_and_comments_are_no_problem() {
+fn blank_lines_and_comments_are_not_problems() {
     assert!(read("\n  \n\t\n#\n# x\n").problems.is_empty());
 }
 
 #[test]
-fn softdeps_are_cut_as_kmod_cuts_them() {
+fn soft_dependencies_are_split_as_kmod_splits_them() {
     let told = |text: &str| {
         let softdep = softdep(text.as_bytes());
         let join = |words: &[Vec<u8>]| {
@@ -88,7 +88,7 @@ fn softdeps_are_cut_as_kmod_cuts_them() {
 }
 
 #[test]
-fn the_opt_in_file_blacklists_for_everybody_else() {
+fn the_shipped_lines_of_the_opt_in_file_do_not_blacklist_modules_for_the_loader() {
     let mut config = read("blacklist mlx5_ib\n");
     let opt_in = Path::new("/etc/modprobe.d").join(OPT_IN_FILE);
     // Case S8: a line that an administrator has added to it, and a line as shipped.
@@ -102,7 +102,7 @@ fn the_opt_in_file_blacklists_for_everybody_else() {
 }
 
 #[test]
-fn lines_are_found_in_their_order_whether_plain_or_wild() {
+fn plain_and_wildcard_lines_are_found_in_their_order() {
     let config =
         read("alias a* one\nalias ab two\nalias ?b three\nalias ab four\nalias \\\\ab five\n");
     let found = |name: &str| -> Vec<String> {

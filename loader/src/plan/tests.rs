@@ -82,7 +82,7 @@ impl World {
 const UVERBS: [&str; 2] = ["ib_core ", "ib_uverbs "];
 
 #[test]
-fn dependencies_come_before_what_needs_them() {
+fn dependencies_are_loaded_before_the_modules_that_need_them() {
     let world = World::new("");
     assert_eq!(world.printed("ib_core"), ["ib_core "]);
     assert_eq!(world.printed("ib-uverbs"), UVERBS);
@@ -102,7 +102,7 @@ fn an_alias_stands_for_its_module() {
 }
 
 #[test]
-fn what_is_missing_has_no_plan() {
+fn a_missing_module_has_no_plan_and_an_unbalanced_bracket_is_an_error() {
     assert_eq!(World::new("").plans("opa_vnic").unwrap(), []);
     assert_eq!(World::new("").plans("a[b"), Err(PlanError::Bracket));
     assert_eq!(World::new("").plans("a]b"), Err(PlanError::Bracket));
@@ -131,7 +131,7 @@ fn quirk_02_a_second_blank_before_pre_hides_it() {
 }
 
 #[test]
-fn quirk_03_files_count_by_name_and_the_kernels_softdeps_are_one_of_them() {
+fn quirk_03_files_are_sorted_by_name_together_with_the_softdeps_of_the_kernel() {
     let tree = Path::new("/lib/modules/6.12");
     let directory = |path: &str, names: &[&str]| {
         let names = names.iter().map(std::ffi::OsString::from);
@@ -155,7 +155,7 @@ fn quirk_03_files_count_by_name_and_the_kernels_softdeps_are_one_of_them() {
 }
 
 #[test]
-fn quirk_04_a_blacklist_on_the_command_line_is_taken_letter_by_letter() {
+fn quirk_04_a_blacklist_on_the_command_line_matches_exact_names() {
     let mut config = Config::default();
     config.add_command_line(b"modprobe.blacklist=ib-umad,iw_cm");
     let plans = World::with(config);
@@ -165,7 +165,7 @@ fn quirk_04_a_blacklist_on_the_command_line_is_taken_letter_by_letter() {
 }
 
 #[test]
-fn quirk_05_what_is_blacklisted_is_loaded_as_a_dependency() {
+fn quirk_05_a_blacklisted_module_is_loaded_as_a_dependency() {
     let world = World::new("blacklist ib_core\nblacklist iw_cm\nsoftdep ib_uverbs pre: iw_cm\n");
     let plan = &world.plans("ib_uverbs").unwrap()[0];
     assert_eq!(plan.blacklisted, None);
@@ -174,7 +174,7 @@ fn quirk_05_what_is_blacklisted_is_loaded_as_a_dependency() {
 }
 
 #[test]
-fn quirk_06_a_comment_begins_in_the_first_column_or_not_at_all() {
+fn quirk_06_a_comment_begins_only_in_the_first_column() {
     let world = World::new("# c\n # c\noptions ib_core a=1 # c\n");
     assert_eq!(world.printed("ib_core"), ["ib_core a=1 # c "]);
     assert_eq!(world.config.problems.len(), 1);
@@ -216,7 +216,7 @@ fn quirk_11_an_alias_hides_a_module_from_requests_and_not_from_dependants() {
 }
 
 #[test]
-fn quirk_12_an_install_line_names_a_pattern() {
+fn quirk_12_an_install_line_can_name_a_pattern() {
     let world = World::new("install ib_c* /bin/true\n");
     let printed = world.printed("ib_cm");
     assert_eq!(printed, ["install /bin/true ", "install /bin/true "]);
@@ -229,7 +229,7 @@ fn quirk_13_a_soft_dependency_makes_modprobe_forget_the_install_line() {
 }
 
 #[test]
-fn quirk_14_no_flag_of_ours_forgets_an_install_line() {
+fn quirk_14_the_install_line_of_a_dependency_always_counts() {
     // `modprobe -i` is not offered: the install line of a dependency would still count.
     let world = World::new("install ib_core /bin/false\n");
     assert_eq!(
@@ -239,7 +239,7 @@ fn quirk_14_no_flag_of_ours_forgets_an_install_line() {
 }
 
 #[test]
-fn quirk_15_an_install_line_makes_a_module_of_its_name() {
+fn quirk_15_an_install_line_creates_a_module_of_its_name() {
     let world = World::new("install nosuch /bin/true\nremove gone /bin/true\n");
     assert_eq!(world.printed("nosuch"), ["install /bin/true "]);
     assert!(world.printed("gone").is_empty());
@@ -248,14 +248,14 @@ fn quirk_15_an_install_line_makes_a_module_of_its_name() {
 }
 
 #[test]
-fn quirk_16_a_module_is_named_up_to_the_first_dot() {
+fn quirk_16_a_module_name_ends_at_the_first_dot() {
     let world = World::new("install ib_core.x /bin/true\n");
     assert_eq!(world.plans("ib_core.x").unwrap()[0].module, b"ib_core");
     assert_eq!(world.printed("ib_core.x"), ["install /bin/true "]);
 }
 
 #[test]
-fn quirk_17_a_dash_within_brackets_stays_in_a_pattern_and_goes_from_a_name() {
+fn quirk_17_a_dash_within_brackets_stays_in_a_pattern_and_becomes_an_underscore_in_a_name() {
     assert_eq!(underscored(b"a-b[c-d]e-f").unwrap(), b"a_b[c-d]e_f");
     assert_eq!(*module_name(b"a-b[c-d]"), *b"a_b[c_d]");
     let world = World::new("alias x[a-c]-y ib_core\n");
@@ -273,7 +273,7 @@ fn quirk_18_options_can_be_given_to_a_pattern() {
 }
 
 #[test]
-fn quirk_19_every_line_of_options_counts_in_its_order() {
+fn quirk_19_all_options_lines_count_in_their_order() {
     let mut config = Config::default();
     config.add_file(
         Path::new("a.conf"),
@@ -285,7 +285,7 @@ fn quirk_19_every_line_of_options_counts_in_its_order() {
 }
 
 #[test]
-fn quirk_20_what_has_no_index_is_found_by_the_others() {
+fn quirk_20_an_alias_is_found_without_the_dependency_index() {
     let mut world = World::new("");
     world.indexes.dependencies = None;
     let plans = world.plans("xprtrdma").unwrap();
@@ -294,7 +294,7 @@ fn quirk_20_what_has_no_index_is_found_by_the_others() {
 }
 
 #[test]
-fn quirk_21_what_is_built_in_needs_nothing() {
+fn quirk_21_a_built_in_module_needs_nothing() {
     let world = World::new("alias mine virtio_pci\n");
     assert_eq!(world.printed("virtio_pci"), ["builtin virtio_pci"]);
     assert_eq!(world.printed("mine"), ["builtin virtio_pci"]);
@@ -303,7 +303,7 @@ fn quirk_21_what_is_built_in_needs_nothing() {
 // Quirk 22 concerns the detection of changes: see `snapshot`.
 
 #[test]
-fn a_circle_of_soft_dependencies_ends() {
+fn a_cycle_of_soft_dependencies_ends() {
     let world = World::new("softdep ib_uverbs pre: ib_umad\nsoftdep ib_umad pre: ib_uverbs\n");
     let printed = world.printed("ib_uverbs");
     assert_eq!(printed.last().unwrap(), "ib_uverbs ");
@@ -311,7 +311,7 @@ fn a_circle_of_soft_dependencies_ends() {
 }
 
 #[test]
-fn soft_dependencies_that_never_end_are_an_error() {
+fn soft_dependencies_beyond_the_limits_are_an_error() {
     use std::fmt::Write;
     let mut chain = String::new();
     for number in 0..MAX_DEPTH + 10 {
@@ -331,7 +331,7 @@ fn soft_dependencies_that_never_end_are_an_error() {
 }
 
 #[test]
-fn post_softdeps_come_after_and_pre_before() {
+fn pre_softdeps_are_loaded_before_the_module_and_post_softdeps_after_it() {
     let world = World::new("softdep ib_uverbs pre: ib_umad post: iw_cm\n");
     let plan = &world.plans("ib_uverbs").unwrap()[0];
     let at = |module: &str| {

@@ -204,7 +204,7 @@ const MLX5_HOST: [&str; 10] = [
 ];
 
 #[test]
-fn the_modules_of_real_hosts_take_no_longer_than_they_must() {
+fn the_schedule_of_real_hosts_is_within_a_tenth_of_the_lower_bound() {
     let debian = Debian::new();
     let with = |driver: &'static str| {
         let mut modules = MLX5_HOST;
@@ -263,7 +263,7 @@ fn random(random: &mut fastrand::Rng, pool: usize) -> Vec<Node> {
 }
 
 #[test]
-fn whatever_is_asked_for_the_order_is_kept_and_nothing_is_loaded_twice() {
+fn random_requests_keep_the_order_and_load_no_module_twice() {
     for seed in SEEDS {
         let mut rng = fastrand::Rng::with_seed(seed);
         let costs = (0..20).map(|m| (name(&format!("m{m}")), rng.u64(1..1000)));
@@ -291,7 +291,7 @@ fn whatever_is_asked_for_the_order_is_kept_and_nothing_is_loaded_twice() {
 }
 
 #[test]
-fn no_schedule_is_worse_than_list_scheduling_can_be() {
+fn no_schedule_exceeds_the_bound_of_list_scheduling() {
     for seed in SEEDS {
         let mut rng = fastrand::Rng::with_seed(seed);
         let nodes = random(&mut rng, 40);
@@ -308,7 +308,7 @@ fn no_schedule_is_worse_than_list_scheduling_can_be() {
 }
 
 #[test]
-fn a_failure_stops_exactly_what_needs_it() {
+fn a_failure_stops_exactly_the_modules_that_depend_on_it() {
     for seed in SEEDS {
         let mut rng = fastrand::Rng::with_seed(seed);
         let nodes = random(&mut rng, 20);
@@ -340,7 +340,7 @@ fn a_failure_stops_exactly_what_needs_it() {
 }
 
 #[test]
-fn two_requests_that_demand_opposite_orders_are_both_answered() {
+fn two_requests_with_opposite_orders_both_finish() {
     let mut model = Model::new(HashMap::new());
     model.add(vec![node("a", 1, &[], &[]), node("b", 1, &[], &[0])]);
     model.add(vec![node("b", 1, &[], &[]), node("a", 1, &[], &[0])]);
@@ -349,7 +349,7 @@ fn two_requests_that_demand_opposite_orders_are_both_answered() {
 }
 
 #[test]
-fn a_request_that_comes_meanwhile_shares_what_is_being_loaded() {
+fn a_later_request_shares_a_load_in_progress() {
     let mut schedule: Schedule<&str> = Schedule::default();
     let first = schedule.add(vec![node("a", 1, &[], &[])]);
     assert_eq!(schedule.start(), Some((first, 0)));
@@ -368,7 +368,7 @@ fn a_request_that_comes_meanwhile_shares_what_is_being_loaded() {
 }
 
 #[test]
-fn nothing_of_a_forgotten_request_is_started() {
+fn no_module_of_a_removed_request_is_started() {
     let mut schedule: Schedule<&str> = Schedule::default();
     let id = schedule.add(vec![node("a", 1, &[], &[]), node("b", 1, &[], &[])]);
     assert!(schedule.start().is_some());

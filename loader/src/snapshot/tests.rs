@@ -75,7 +75,7 @@ fn every_kind_of_change_is_noticed_at_once() {
 }
 
 #[test]
-fn a_new_index_is_noticed() {
+fn a_removed_index_is_noticed() {
     let disk = Disk::new();
     let has_aliases = || disk.snapshots.current().unwrap().indexes.aliases.is_some();
     assert!(has_aliases());
@@ -84,7 +84,7 @@ fn a_new_index_is_noticed() {
 }
 
 #[test]
-fn a_link_to_nothing_and_a_directory_hide_nothing_and_a_masked_file_does() {
+fn a_dangling_link_and_a_directory_hide_no_file_and_a_link_to_dev_null_does() {
     let disk = Disk::new();
     disk.write("usr/a.conf", "blacklist a\n");
     disk.write("usr/b.conf", "blacklist b\n");
@@ -96,7 +96,7 @@ fn a_link_to_nothing_and_a_directory_hide_nothing_and_a_masked_file_does() {
 }
 
 #[test]
-fn what_cannot_be_read_is_never_left_out() {
+fn a_fifo_or_an_invalid_index_is_an_error_and_never_left_out() {
     let disk = Disk::new();
     disk.write("etc/a.conf", "blacklist a\n");
     let fifo = disk.dir.path().join("etc/b.conf");
@@ -111,7 +111,7 @@ fn what_cannot_be_read_is_never_left_out() {
 }
 
 #[test]
-fn a_file_of_somebody_else_is_never_left_out() {
+fn a_file_without_read_permission_is_an_error_and_never_left_out() {
     if rustix::process::geteuid().is_root() {
         // Root can read everything. The virtual machine covers this case.
         return;
@@ -124,7 +124,7 @@ fn a_file_of_somebody_else_is_never_left_out() {
 }
 
 #[test]
-fn a_file_longer_than_anybody_means_is_an_error_and_a_long_line_is_not() {
+fn a_file_beyond_the_size_limit_is_an_error_and_a_long_line_is_not() {
     let disk = Disk::new();
     disk.write("etc/a.conf", &"x".repeat(8 << 20));
     let snapshot = disk.snapshots.current().unwrap();
@@ -135,7 +135,7 @@ fn a_file_longer_than_anybody_means_is_an_error_and_a_long_line_is_not() {
 }
 
 #[test]
-fn links_are_followed_inside_of_the_root() {
+fn links_are_resolved_inside_the_root() {
     let disk = Disk::new();
     disk.write("usr/real", "blacklist a\n");
     symlink("/usr/real", disk.dir.path().join("etc/a.conf")).unwrap();

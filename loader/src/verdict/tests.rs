@@ -57,20 +57,20 @@ fn the_policy_comes_before_every_other_refusal() {
 
 /// cases.md L2.
 #[test]
-fn the_policy_is_not_asked_about_what_is_live() {
+fn the_policy_does_not_apply_to_live_modules() {
     let result = verdict("", "", "", &["ib_core", "ib_uverbs"]);
     assert_eq!(result.outcome, Outcome::AlreadyLoaded);
 }
 
 #[test]
-fn what_is_there_is_there_whoever_forbids_it() {
+fn a_live_module_is_already_loaded_even_if_it_is_forbidden() {
     let lines = "blacklist ib_uverbs\ninstall ib_uverbs /bin/false\n";
     let result = verdict(ALLOWED, lines, "", &["ib_core", "ib_uverbs"]);
     assert_eq!(result.outcome, Outcome::AlreadyLoaded);
 }
 
 #[test]
-fn a_refusal_says_which_file_and_line() {
+fn a_refusal_names_the_file_and_the_line() {
     let result = verdict(ALLOWED, "\n\nblacklist ib-uverbs\n", "", &[]);
     assert_eq!(result.denied_by, Some(Denier::Blacklist));
     assert_eq!(result.source.as_deref(), Some("/etc/modprobe.d/x.conf:3"));
@@ -78,7 +78,7 @@ fn a_refusal_says_which_file_and_line() {
 }
 
 #[test]
-fn an_install_line_of_a_dependency_counts_unless_that_is_live() {
+fn an_install_line_of_a_dependency_counts_unless_the_dependency_is_live() {
     let lines = "install ib_core exec evil\n";
     let result = verdict(ALLOWED, lines, "", &[]);
     assert_eq!(result.denied_by, Some(Denier::InstallLine));
@@ -89,7 +89,7 @@ fn an_install_line_of_a_dependency_counts_unless_that_is_live() {
 }
 
 #[test]
-fn a_ban_is_told_from_a_command() {
+fn an_install_line_that_forbids_is_distinguished_from_one_that_runs_a_command() {
     for (command, says) in [
         ("/bin/false", "forbids"),
         (" /usr/bin/true ", "forbids"),
@@ -103,7 +103,7 @@ fn a_ban_is_told_from_a_command() {
 }
 
 #[test]
-fn the_kernels_own_blacklist_counts_for_dependencies_and_modprobes_does_not() {
+fn module_blacklist_applies_to_dependencies_and_modprobe_blacklist_does_not() {
     let result = verdict(ALLOWED, "", "module_blacklist=ib_core", &[]);
     assert_eq!(result.denied_by, Some(Denier::KernelCommandLine));
     assert_eq!(result.culprit.as_deref(), Some("ib_core"));
@@ -112,13 +112,13 @@ fn the_kernels_own_blacklist_counts_for_dependencies_and_modprobes_does_not() {
 }
 
 #[test]
-fn what_a_soft_dependency_cannot_do_is_no_refusal() {
+fn a_forbidden_soft_dependency_is_not_a_refusal() {
     let lines = "softdep ib_uverbs pre: iw_cm\ninstall iw_cm /bin/false\n";
     assert_eq!(verdict(ALLOWED, lines, "", &[]).outcome, Outcome::Loaded);
 }
 
 #[test]
-fn every_errno_that_was_seen_has_a_meaning_for_people() {
+fn every_observed_errno_has_a_readable_meaning() {
     for errno in [
         Errno::ENOEXEC,
         Errno::EINVAL,

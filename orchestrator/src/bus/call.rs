@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_units_path_is_its_name_escaped_and_back() {
+    fn a_unit_path_is_the_escaped_name_and_converts_back() {
         for name in [
             "rdma-device@mlx5_0.target",
             r"rdma-port@ib\x2dfixed:1.target",

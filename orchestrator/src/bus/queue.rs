@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_all_comes_before_what_stands_for_one() {
+    fn targets_of_many_devices_are_requested_before_targets_of_one_device() {
         let mut queue = Queue::default();
         for unit in [
             "rdma-device@a.target",
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_still_waits_is_withdrawn_by_a_stop_and_nothing_is_asked() {
+    fn a_waiting_start_is_withdrawn_by_a_stop_and_no_job_is_requested() {
         let mut queue = Queue::default();
         assert_eq!(
             queue.push(ask("rdma-device@a.target", Verb::Start), false),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_of_what_another_program_has_started_meanwhile_takes_the_starts_place() {
+    fn a_stop_replaces_a_waiting_start_if_another_program_has_started_the_target() {
         let mut queue = Queue::default();
         queue.push(ask("rdma-device@a.target", Verb::Start), false);
         let stop = ask("rdma-device@a.target", Verb::Stop);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_has_one_call_at_a_time_and_others_pass_it() {
+    fn a_target_has_one_call_at_a_time_and_other_targets_overtake_it() {
         let mut queue = Queue::default();
         let (start, stop) = (
             ask("rdma-device@a.target", Verb::Start),

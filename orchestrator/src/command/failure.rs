@@ -94,7 +94,7 @@ mod tests {
 
     /// cases.md section 8: the first message that a new user sees if the services do not run.
     #[test]
-    fn without_a_service_the_socket_is_named_once_and_what_starts_it() {
+    fn a_connection_error_names_the_socket_once_and_the_remedy() {
         let none = io::Error::from_raw_os_error(2);
         assert_eq!(
             failure("/run/x/org.rdmahotplug.Orchestrator", none.into()),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_is_answered_is_a_sentence_and_not_a_name() {
+    fn a_known_error_reply_is_shown_as_a_sentence_and_an_unknown_one_by_its_name() {
         for (name, parameters, said) in [
             (
                 "org.rdmahotplug.Orchestrator.NotPaused",

@@ -54,7 +54,7 @@ mod tests {
 
     /// cases.md K8: the module of the RDMA driver itself.
     #[test]
-    fn a_split_driver_is_there_with_the_module_that_makes_its_rdma_devices() {
+    fn the_modules_of_a_split_driver_include_the_module_that_makes_its_rdma_devices() {
         for (driver, module, expected) in [
             ("mlx5_core", "mlx5_core", &["mlx5_core", "mlx5_ib"][..]),
             ("mlx4_core", "mlx4_core", &["mlx4_core", "mlx4_ib"]),

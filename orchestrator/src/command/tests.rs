@@ -142,7 +142,7 @@ fn status_of(machine: &Machine, board: &Board) -> Status {
 }
 
 #[test]
-fn status_shows_what_is_there_and_what_is_missing() {
+fn status_shows_all_devices_and_functions_and_their_missing_requirements() {
     let (script, steps) = story();
     let (board, _) = board(&steps);
     let status = status_of(&script.machine, &board);
@@ -150,7 +150,7 @@ fn status_shows_what_is_there_and_what_is_missing() {
 }
 
 #[test]
-fn status_of_a_machine_without_rdma_is_one_line() {
+fn the_status_of_a_host_without_rdma_is_one_line() {
     let script = Script::started(RULES);
     let status = status_of(&script.machine, &Board::default());
     check("status-empty", &status::render(&status, &Style::plain()));
@@ -158,7 +158,7 @@ fn status_of_a_machine_without_rdma_is_one_line() {
 
 /// The output of `rules check` for every kind of rule, with the hardware known and not known.
 #[test]
-fn a_check_says_what_each_rule_means_and_what_it_selects() {
+fn rules_check_shows_the_effect_of_each_rule_and_the_devices_it_selects() {
     let text = "[[rule]]\nmodules = [\"ib_uverbs\"]\nrestore = true\n\n\
         [[function]]\ndriver = [\"cxgb4\"]\nmodules = [\"iw_cxgb4\"]\n\n\
         [[rule]]\nprotocol = [\"infiniband\", \"opa\"]\nnot.name = [\"spare*\"]\nlist = \"infiniband\"\n\
@@ -230,7 +230,7 @@ fn every_line_of_help_fits_a_terminal_of_80_columns() {
 }
 
 #[test]
-fn a_command_that_is_mistyped_is_suggested_and_none_is_the_status() {
+fn a_mistyped_command_gets_a_suggestion_and_the_command_is_optional() {
     let error = Arguments::try_parse_from(["rdma-hotplug", "statu"]).unwrap_err();
     let error = error.to_string();
     assert!(error.contains("'status'"), "{error}");
@@ -240,7 +240,7 @@ fn a_command_that_is_mistyped_is_suggested_and_none_is_the_status() {
 
 /// cases.md section 9: bash completed nothing after a subcommand.
 #[test]
-fn bash_completes_what_stands_behind_every_subcommand() {
+fn bash_completes_subcommands_and_their_options() {
     let script = completions(Shell::Bash);
     let completed = |words: &[&str]| {
         let last = words.last().unwrap();
@@ -270,7 +270,7 @@ fn bash_completes_what_stands_behind_every_subcommand() {
 }
 
 #[test]
-fn text_for_a_locale_without_utf8_has_ascii_alone() {
+fn text_for_a_locale_without_utf8_is_ascii_only() {
     let text = "took 3 µs → ready… naïve";
     assert_eq!(
         style::encode(text.to_owned(), true),
@@ -280,7 +280,7 @@ fn text_for_a_locale_without_utf8_has_ascii_alone() {
 }
 
 #[test]
-fn status_says_what_is_wrong_with_the_whole() {
+fn status_shows_an_invalid_rules_file_a_pause_and_a_lost_detector() {
     let mut script = Script::started(RULES);
     let bad = "[[rule]]\nrolse = [\"x\"]\n";
     let _ = script.all([
@@ -293,7 +293,7 @@ fn status_says_what_is_wrong_with_the_whole() {
 }
 
 #[test]
-fn status_names_a_module_whose_initialisation_takes_long_and_since_when() {
+fn status_names_a_module_that_initialises_slowly_and_the_time_since_its_start() {
     let script = Script::started(RULES);
     let mut status = status_of(&script.machine, &Board::default());
     let loading = |module: &str, seconds: i64| Loading {
@@ -310,7 +310,7 @@ fn status_names_a_module_whose_initialisation_takes_long_and_since_when() {
 }
 
 #[test]
-fn explain_answers_why_a_device_is_not_up() {
+fn explain_shows_why_a_device_is_not_ready() {
     let (script, _) = story();
     for (name, capture) in [
         ("ibp65s0", "explain-device"),
@@ -323,7 +323,7 @@ fn explain_answers_why_a_device_is_not_up() {
 }
 
 #[test]
-fn explain_answers_why_a_module_was_loaded_or_was_not() {
+fn explain_shows_why_a_module_was_loaded_or_not_and_why_a_function_is_stuck() {
     let (script, steps) = story();
     for name in ["rdma_ucm", "ib_umad", "opa_vnic"] {
         let module = interfaces::names::ModuleName::parse(name).unwrap();
@@ -347,7 +347,7 @@ fn explain_answers_why_a_module_was_loaded_or_was_not() {
 }
 
 #[test]
-fn monitor_shows_each_change_in_a_line() {
+fn monitor_shows_each_change_as_one_entry() {
     let (_, steps) = story();
     let (_, told) = board(&steps);
     let time = Timestamp::from_second(1_790_000_000).unwrap();
@@ -387,7 +387,7 @@ fn history_is_a_timeline_with_durations() {
 }
 
 #[test]
-fn colour_is_for_terminals_only_and_changes_no_word() {
+fn colour_is_used_on_terminals_only_and_does_not_change_the_text() {
     let (script, steps) = story();
     let (board, _) = board(&steps);
     let status = status_of(&script.machine, &board);

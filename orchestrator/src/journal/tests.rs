@@ -83,7 +83,7 @@ fn records(bytes: &[u8]) -> Vec<Record> {
 }
 
 #[test]
-fn what_was_decided_is_decided_again() {
+fn a_replay_makes_the_recorded_decisions() {
     let first = first_seed();
     for seed in first..first + JOURNALS {
         let (writer, _) = story(seed);
@@ -95,7 +95,7 @@ fn what_was_decided_is_decided_again() {
 }
 
 #[test]
-fn the_state_that_a_journal_leads_to_is_that_of_the_machine_that_wrote_it() {
+fn a_resumed_machine_has_the_state_of_the_machine_that_wrote_the_journal() {
     let first = first_seed();
     for seed in first..first + JOURNALS {
         let (writer, _) = story(seed);
@@ -108,7 +108,7 @@ fn the_state_that_a_journal_leads_to_is_that_of_the_machine_that_wrote_it() {
 }
 
 #[test]
-fn a_journal_that_ends_anywhere_is_gone_on_with_and_nothing_is_lost_or_done_twice() {
+fn a_journal_cut_off_anywhere_is_resumed_without_lost_or_repeated_jobs() {
     let first = first_seed();
     for seed in first..first + 2 {
         let whole = story(seed).0.bytes;
@@ -187,7 +187,7 @@ fn go_on(seed: u64, kept: &[Record]) {
 }
 
 #[test]
-fn every_story_ends_with_what_is_wanted_and_nothing_else() {
+fn each_random_run_settles_in_exactly_the_wanted_state() {
     let first = first_seed();
     for seed in first..first + JOURNALS {
         let (mut writer, mut world) = story(seed);
@@ -205,7 +205,7 @@ fn times(at: i64) -> Times {
 }
 
 #[test]
-fn a_journal_on_disk_is_gone_on_with_where_a_crash_has_torn_it_off() {
+fn a_journal_with_a_torn_last_record_is_resumed_and_appended_to() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, machine) = Journal::open(dir.path());
     assert!(machine.is_none());
@@ -225,7 +225,7 @@ fn a_journal_on_disk_is_gone_on_with_where_a_crash_has_torn_it_off() {
 }
 
 #[test]
-fn a_full_journal_makes_room_and_loses_no_state() {
+fn a_full_journal_is_rotated_and_loses_no_state() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(dir.path());
     let mut machine = Machine::new();
@@ -256,7 +256,7 @@ fn a_full_journal_makes_room_and_loses_no_state() {
 }
 
 #[test]
-fn a_state_longer_than_a_file_is_written_once_in_a_while_and_not_for_each_event() {
+fn a_state_larger_than_the_journal_limit_is_not_written_for_each_event() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(dir.path());
     let mut machine = Machine::new();
@@ -275,7 +275,7 @@ fn a_state_longer_than_a_file_is_written_once_in_a_while_and_not_for_each_event(
 }
 
 #[test]
-fn a_rotation_that_ended_between_its_renames_is_completed() {
+fn a_rotation_interrupted_between_its_renames_is_completed() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(dir.path());
     journal.begin(&Machine::new(), times(1));
@@ -303,7 +303,7 @@ fn knowledge(machine: &Machine) -> String {
 /// Checks that a later version continues from this journal. A version that begins again must change
 /// the test. With `REGENERATE` set the fixture is written; only an unreleased version may do that.
 #[test]
-fn a_journal_of_version_0_1_0_is_gone_on_from() {
+fn a_journal_of_version_0_1_0_is_resumed() {
     let (path, knew) = JOURNAL_OF_0_1_0;
     if std::env::var_os("REGENERATE").is_some() {
         let mut world = World::new(1);
@@ -330,7 +330,7 @@ fn a_journal_of_version_0_1_0_is_gone_on_from() {
 }
 
 #[test]
-fn of_a_journal_that_another_version_wrote_the_pause_is_kept() {
+fn the_pause_in_a_journal_of_another_version_is_kept() {
     let checkpoint = |state: &str| {
         What::Checkpoint(interfaces::journal::Checkpoint {
             version: "9.0.0".to_owned(),
@@ -372,7 +372,7 @@ fn of_a_journal_that_another_version_wrote_the_pause_is_kept() {
 }
 
 #[test]
-fn what_is_no_journal_is_left_behind_and_the_orchestrator_begins_anew() {
+fn an_invalid_journal_file_is_set_aside_and_the_orchestrator_starts_without_state() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(NAME), "not a journal").unwrap();
     let (mut journal, machine) = Journal::open(dir.path());
@@ -383,7 +383,7 @@ fn what_is_no_journal_is_left_behind_and_the_orchestrator_begins_anew() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_written_keeps_nobody_from_work() {
+fn a_journal_that_cannot_be_written_causes_no_failure() {
     let dir = tempfile::tempdir().unwrap();
     let gone = dir.path().join("gone");
     let (mut journal, machine) = Journal::open(&gone);

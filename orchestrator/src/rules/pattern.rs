@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_value_has_to_match() {
+    fn a_pattern_matches_only_the_whole_value() {
         for (text, value, matches) in [
             ("mlx5_0", "mlx5_0", true),
             ("mlx5_0", "mlx5_01", false),
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_said() {
+    fn an_invalid_pattern_is_refused_with_the_reason() {
         for (text, error) in [
             ("", "it is empty"),
             ("a[", "a '[' without its ']'"),
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn two_patterns_meet_where_one_text_matches_both() {
+    fn two_patterns_meet_if_one_text_matches_both() {
         for (one, other, meets) in [
             ("a*", "*b", true),
             ("a*", "b*", false),
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_is_made_to_be_slow_is_not() {
+    fn a_pattern_with_many_stars_is_matched_quickly() {
         let stars = "*a".repeat(127);
         assert!(!pattern(&stars).matches(&"a".repeat(126)));
         assert!(pattern(&stars).matches(&"a".repeat(255)));

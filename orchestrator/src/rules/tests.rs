@@ -59,7 +59,7 @@ fn error(text: &str) -> String {
 }
 
 #[test]
-fn a_typo_is_refused_with_its_line_and_what_was_meant() {
+fn a_typo_is_refused_with_its_line_and_a_suggestion() {
     for (text, expected) in [
         (
             "\n[[rule]]\nmodulse = [\"ib_core\"]\n",
@@ -96,7 +96,7 @@ fn of_roce(rules: &Rules) -> Vec<String> {
 
 /// cases.md K3: a copy with a typo in /etc disabled the shipped file.
 #[test]
-fn an_invalid_file_hides_no_other_of_its_name() {
+fn an_invalid_file_does_not_hide_another_file_of_the_same_name() {
     let files = [("/etc/50-a.toml", INVALID), ("/usr/50-a.toml", VERBS)];
     let rules = read(&files);
     assert_eq!(of_roce(&rules), ["ib_uverbs"]);
@@ -122,7 +122,7 @@ fn an_invalid_file_hides_no_other_of_its_name() {
 }
 
 #[test]
-fn the_last_good_version_of_an_invalid_file_goes_before_what_it_hides() {
+fn the_last_good_version_of_an_invalid_file_takes_precedence_over_hidden_files() {
     let files = |text: &str| Sources {
         rules: vec![
             source("/etc/50-a.toml", text),
@@ -142,7 +142,7 @@ fn the_last_good_version_of_an_invalid_file_goes_before_what_it_hides() {
 
 /// cases.md K4.
 #[test]
-fn of_a_directory_that_cannot_be_listed_what_was_in_use_stays_and_others_go_on() {
+fn a_directory_that_cannot_be_listed_keeps_its_files_in_use_and_others_still_apply() {
     let listed = Sources {
         rules: vec![
             source("/etc/rules.d/50-a.toml", RDS),
@@ -194,7 +194,7 @@ fn listed_in_use() -> Sources {
 }
 
 #[test]
-fn what_can_never_be_is_refused_with_its_line_and_why() {
+fn an_invalid_rule_is_refused_with_its_line_and_the_reason() {
     for (text, expected) in [
         (
             "[[rule]]\nprotocol = []\nmodules = [\"ib_core\"]\n",
@@ -264,7 +264,7 @@ fn what_can_never_be_is_refused_with_its_line_and_why() {
 /// cases.md section 9: selectors that can never match were accepted, which fails open for `manage =
 /// false`, and the messages of refused ones did not help.
 #[test]
-fn what_can_never_match_is_refused_and_says_what_would() {
+fn a_selector_that_can_never_match_is_refused_with_the_reason() {
     let rule = |keys: &str| format!("[[rule]]\n{keys}\nmanage = false\n");
     for (keys, expected) in [
         (
@@ -390,7 +390,7 @@ fn what_can_never_match_is_refused_and_says_what_would() {
 }
 
 #[test]
-fn of_a_file_that_becomes_bad_the_last_good_version_stays_and_that_is_said() {
+fn a_file_that_becomes_invalid_keeps_its_last_good_version_and_the_status_shows_it() {
     let good = read(&[("10-x.toml", "[[rule]]\nmodules = [\"ib_core\"]\n")]);
     let bad = Sources {
         rules: vec![source("10-x.toml", "[[rule]]\nmodulse = 1\n")],
@@ -411,7 +411,7 @@ fn of_a_file_that_becomes_bad_the_last_good_version_stays_and_that_is_said() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_refused_and_said() {
+fn a_file_that_cannot_be_read_is_refused_with_the_reason() {
     let sources = Sources {
         rules: vec![Source {
             path: PathBuf::from("10-x.toml"),
@@ -427,7 +427,7 @@ fn a_file_that_cannot_be_read_is_refused_and_said() {
 }
 
 #[test]
-fn every_key_of_a_selector_has_to_match_and_one_of_its_values() {
+fn a_selector_matches_if_one_value_of_each_key_matches() {
     let mut device = whole(3, "mlx5_0", &[Protocol::Infiniband]);
     device.driver = Some("mlx5_core".to_owned());
     device.pci_id = Some("15b3:101d".to_owned());
@@ -491,7 +491,7 @@ fn every_key_of_a_selector_has_to_match_and_one_of_its_values() {
 }
 
 #[test]
-fn a_list_of_rdma_core_takes_the_place_of_the_rules_own_modules() {
+fn a_list_of_rdma_core_replaces_the_modules_of_the_rule() {
     let infiniband = device(1, "a", &[Protocol::Infiniband]);
     let list = "# comment\n; comment\n\n  ib_umad\nib-srpt\n";
     let rules = shipped(&[("/etc/rdma/modules/infiniband.conf", list)]);
@@ -515,7 +515,7 @@ fn a_list_of_rdma_core_takes_the_place_of_the_rules_own_modules() {
 }
 
 #[test]
-fn a_bad_line_of_a_list_is_said_and_the_others_count() {
+fn an_invalid_line_of_a_list_is_reported_and_the_other_lines_apply() {
     let rules = shipped(&[("/etc/rdma/modules/rdma.conf", "ib_core\n../x\nib_cm\n")]);
     assert_eq!(
         modules(&rules, &device(1, "a", &[Protocol::Roce])),
@@ -529,7 +529,7 @@ fn a_bad_line_of_a_list_is_said_and_the_others_count() {
 }
 
 #[test]
-fn the_roles_of_a_device_are_those_of_all_rules_that_select_it_each_once() {
+fn a_device_has_the_roles_of_all_matching_rules_each_once() {
     let rules = read(&[(
         "x.toml",
         "[[rule]]\nroles = [\"storage\", \"mpi\"]\n\
@@ -542,7 +542,7 @@ fn the_roles_of_a_device_are_those_of_all_rules_that_select_it_each_once() {
 }
 
 #[test]
-fn what_stands_in_a_journal_is_the_rules_again() {
+fn saved_rules_are_restored_with_their_errors() {
     let rules = read(&[
         ("10-x.toml", "[[rule]]\nmodules = [\"ib_core\"]\n"),
         ("20-y.toml", "oh"),

@@ -309,7 +309,7 @@ fn replace(rig: &Rig, put: impl FnOnce(&Path)) {
 }
 
 #[test]
-fn nothing_that_nobody_should_do_reaches_the_kernel() {
+fn hostile_requests_and_configurations_never_reach_the_kernel() {
     for (case, prepare, expected) in CASES {
         let rig = Rig::new(&ALLOWED, &[]);
         let name = prepare(&rig);
@@ -343,7 +343,7 @@ fn nothing_that_nobody_should_do_reaches_the_kernel() {
 }
 
 #[test]
-fn an_index_cut_or_flipped_anywhere_never_reaches_the_kernel_with_another_module() {
+fn a_truncated_or_damaged_index_never_loads_an_unrelated_module() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
     let path = rig.dir.path().join("modules/6.12/modules.dep.bin");
     let whole = fs::read(&path).unwrap();
@@ -364,7 +364,7 @@ fn an_index_cut_or_flipped_anywhere_never_reaches_the_kernel_with_another_module
 }
 
 #[test]
-fn circles_of_dependencies_and_soft_dependencies_come_to_an_end() {
+fn a_cycle_of_soft_dependencies_ends_and_the_modules_are_loaded() {
     let rig = Rig::new(&ALLOWED, &[]);
     let lines = "softdep ib_uverbs pre: ib_umad post: ib_uverbs\nsoftdep ib_umad pre: ib_uverbs\n";
     rig.configure("x.conf", lines);
@@ -373,7 +373,7 @@ fn circles_of_dependencies_and_soft_dependencies_come_to_an_end() {
 }
 
 #[test]
-fn odd_bytes_in_a_configuration_file_do_no_harm() {
+fn odd_bytes_in_a_configuration_file_affect_only_their_own_line() {
     let rig = Rig::new(&ALLOWED, &[]);
     for (name, text) in [
         ("bom.conf", "\u{feff}blacklist ib_uverbs\n"),
@@ -391,7 +391,7 @@ fn odd_bytes_in_a_configuration_file_do_no_harm() {
 }
 
 #[test]
-fn files_are_swapped_while_they_are_asked_for() {
+fn a_load_during_a_swap_of_the_index_succeeds_or_fails_cleanly() {
     let rig = Rig::new(&["ib_uverbs"], &[]);
     let path = rig.dir.path().join("modules/6.12/modules.dep.bin");
     let whole = fs::read(&path).unwrap();

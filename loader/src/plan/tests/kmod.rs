@@ -109,7 +109,7 @@ const LOOP: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn plans_of_kmods_test_suite() {
+fn plans_match_the_cases_of_the_kmod_test_suite() {
     let both = ["insmod mod-loop-b.ko ", "insmod mod-loop-a.ko "];
     let cases: [(&str, &str, &str, &[&str]); 8] = [
         ("show_depends", "", "mod-loop-a", &both),
@@ -159,7 +159,7 @@ fn plans_of_kmods_test_suite() {
 }
 
 #[test]
-fn command_lines_of_kmods_test_suite() {
+fn command_lines_match_the_cases_of_the_kmod_test_suite() {
     let cases: [(&str, &str, &str); 8] = [
         (
             "kcmdline",
@@ -209,7 +209,7 @@ fn command_lines_of_kmods_test_suite() {
 }
 
 #[test]
-fn blacklists_of_kmods_test_suite() {
+fn blacklists_match_the_cases_of_the_kmod_test_suite() {
     let mut config = lines("blacklist floppy\nblacklist pcspkr\n");
     config.add_command_line(
         b"modprobe.blacklist=foo,bar modprobe.blacklist=foo2 quiet modprobe.blacklist=bar2 rw",
@@ -223,7 +223,7 @@ fn blacklists_of_kmods_test_suite() {
 }
 
 #[test]
-fn names_of_kmods_test_suite() {
+fn names_match_the_cases_of_the_kmod_test_suite() {
     for (given, expected) in [
         ("ext4", "ext4"),
         ("snd-hda-intel", "snd_hda_intel"),
@@ -245,7 +245,7 @@ fn names_of_kmods_test_suite() {
 }
 
 #[test]
-fn a_circle_in_modules_dep_comes_to_an_end() {
+fn a_cycle_in_modules_dep_ends() {
     let modules: &[(&str, &[&str])] = &[("a", &["b", "a"]), ("b", &["a"])];
     let world = world(modules, &[], Config::default());
     let expected = ["insmod a.ko ", "insmod b.ko ", "insmod a.ko "];

@@ -11,7 +11,7 @@ fn met(script: &Script, condition: Condition) -> Option<bool> {
 
 /// facts/rdma.md 3, item 9: a device is renamed between an event and its use.
 #[test]
-fn a_rename_keeps_what_was_done() {
+fn a_renamed_device_keeps_its_state_and_loads_no_module_again() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "mlx5_0", &[Protocol::Roce]));
     let _ = script.all([
@@ -26,7 +26,7 @@ fn a_rename_keeps_what_was_done() {
 
 /// Item 9: another device has the name.
 #[test]
-fn two_devices_that_exchange_their_names_keep_their_own() {
+fn two_devices_that_exchange_names_keep_their_own_states() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "mlx5_0", &[Protocol::Roce]));
     let _ = script.there(device(2, "mlx5_1", &[Protocol::Roce]));
@@ -41,7 +41,7 @@ fn two_devices_that_exchange_their_names_keep_their_own() {
 }
 
 #[test]
-fn another_device_under_a_known_index_starts_from_nothing() {
+fn a_different_device_with_a_known_index_is_set_up_as_a_new_device() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(0, "rxe0", &[Protocol::Roce]));
     let _ = script.all([
@@ -56,7 +56,7 @@ fn another_device_under_a_known_index_starts_from_nothing() {
 }
 
 #[test]
-fn a_port_that_changes_its_protocol_gets_its_modules_and_its_target() {
+fn a_changed_port_protocol_loads_its_modules_and_switches_the_flag() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "mlx5_0", &[Protocol::Roce]));
     let _ = script.all([
@@ -74,7 +74,7 @@ fn a_port_that_changes_its_protocol_gets_its_modules_and_its_target() {
 
 /// Item 14: a device plugin started before the nodes were there, and offered no device.
 #[test]
-fn live_modules_are_not_enough_the_nodes_have_to_be_there() {
+fn a_device_with_live_modules_is_not_ready_until_its_nodes_exist() {
     let mut script = Script::started(RULES);
     let _ = script.there(device(1, "a", &[Protocol::Infiniband]));
     let live = ["ib_uverbs", "rdma_ucm", "ib_umad"].map(|m| answer(m, Outcome::Loaded));
@@ -96,7 +96,7 @@ fn live_modules_are_not_enough_the_nodes_have_to_be_there() {
 
 /// Item 15: a plugin required management datagrams for protocols without them.
 #[test]
-fn what_a_protocol_does_not_have_is_no_condition_of_its_devices() {
+fn an_iwarp_device_has_no_umad_condition_and_becomes_ready() {
     let rules = "[[rule]]\nmodules = [\"ib_uverbs\", \"ib_umad\"]\n";
     let mut script = Script::started(rules);
     let mut iwarp = device(1, "a", &[Protocol::Iwarp]);
@@ -112,7 +112,7 @@ fn what_a_protocol_does_not_have_is_no_condition_of_its_devices() {
 
 /// Item 13: the number of a node is not that of the device.
 #[test]
-fn each_device_is_ready_by_its_own_nodes_whatever_their_numbers() {
+fn a_device_becomes_ready_through_its_own_nodes_regardless_of_their_numbers() {
     let mut script = Script::started(RULES);
     let mut crossed = device(1, "mlx5_24", &[Protocol::Roce]);
     crossed.uverbs = Some("uverbs19".to_owned());
@@ -127,7 +127,7 @@ fn each_device_is_ready_by_its_own_nodes_whatever_their_numbers() {
 }
 
 #[test]
-fn a_device_that_a_rule_leaves_alone_gets_nothing_and_announces_nothing() {
+fn an_unmanaged_device_gets_no_modules_until_its_rule_is_removed() {
     let rules = format!("{RULES}[[rule]]\nname = [\"keep*\"]\nmanage = false\n");
     let mut script = Script::started(&rules);
     assert_eq!(
@@ -143,7 +143,7 @@ fn a_device_that_a_rule_leaves_alone_gets_nothing_and_announces_nothing() {
 }
 
 #[test]
-fn a_detector_that_comes_back_removes_what_it_no_longer_shows() {
+fn a_new_snapshot_after_a_lost_detector_withdraws_the_missing_devices() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let _ = script.there(whole(2, "b", &[Protocol::Roce]));
@@ -164,7 +164,7 @@ fn a_detector_that_comes_back_removes_what_it_no_longer_shows() {
 
 /// cases.md A10: firmware that hangs.
 #[test]
-fn a_device_that_does_not_answer_is_not_ready_and_says_what_is_missing() {
+fn a_device_that_does_not_respond_is_not_ready_and_names_the_missing_attribute() {
     let mut script = Script::started("[[rule]]\nmodules = [\"ib_uverbs\"]\n");
     let mut silent = whole(1, "a", &[Protocol::Roce]);
     silent.not_answering = Some("ports/1/rate".to_owned());
@@ -176,7 +176,7 @@ fn a_device_that_does_not_answer_is_not_ready_and_says_what_is_missing() {
 }
 
 #[test]
-fn an_explanation_names_each_rule_and_what_became_of_it() {
+fn an_explanation_shows_each_rule_with_its_selector_and_module_states() {
     let mut script = Script::started(RULES);
     let _ = script.there(device(1, "a", &[Protocol::Infiniband]));
     let _ = script.answer("ib_umad", Outcome::Denied);
@@ -194,7 +194,7 @@ fn an_explanation_names_each_rule_and_what_became_of_it() {
 
 /// Item 26: users wait for udev to settle, although that does not include their device.
 #[test]
-fn everything_is_settled_when_nothing_is_under_way() {
+fn the_machine_is_settled_only_while_no_load_is_in_progress() {
     let mut script = Script::started(RULES);
     assert!(script.machine.describe().settled);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));

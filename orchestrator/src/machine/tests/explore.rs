@@ -262,7 +262,7 @@ fn variable(name: &str, default: usize) -> usize {
 }
 
 #[test]
-fn every_story_of_a_small_world_is_told_as_it_is_and_comes_to_the_right_end() {
+fn every_explored_sequence_is_reported_correctly_and_reaches_the_right_final_state() {
     let more = variable("RDMA_HOTPLUG_DISTURBANCES", 2);
     let most = variable("RDMA_HOTPLUG_STATES", 5_000);
     for (what, first, disturbances) in [
@@ -290,7 +290,7 @@ fn every_story_of_a_small_world_is_told_as_it_is_and_comes_to_the_right_end() {
 
 /// Checks that the explorer finds each planted defect.
 #[test]
-fn every_defect_that_is_planted_is_found() {
+fn every_planted_defect_is_found() {
     for sabotage in Sabotage::ALL {
         let explored = explore(troubled(), 2, 50_000, sabotage);
         let violation = explored.violation;

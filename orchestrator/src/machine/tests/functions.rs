@@ -8,7 +8,7 @@ use super::*;
 const NIC: &str = "0000:c1:00.0";
 
 #[test]
-fn a_driver_that_no_alias_leads_to_is_loaded_by_its_rule() {
+fn a_driver_without_an_alias_is_loaded_once_by_its_rule() {
     let mut script = Script::started(RULES);
     let told = script.tell(function(
         NIC,
@@ -41,7 +41,7 @@ fn a_driver_that_no_alias_leads_to_is_loaded_by_its_rule() {
 
 /// facts/rdma.md 3, item 32: a device never registers, and there is no message.
 #[test]
-fn a_function_whose_device_never_comes_is_stuck_and_says_what_it_waits_for() {
+fn a_function_without_a_device_is_stuck_after_30_s_and_withdrawn_when_it_registers() {
     let mut script = Script::started(RULES);
     let told = script.tell(function(
         NIC,
@@ -95,7 +95,7 @@ fn ask(name: &str) -> String {
 /// Case section 4: an intentionally blacklisted driver delayed each boot by 5 s and rdma-settled by
 /// 30 s.
 #[test]
-fn a_function_whose_driver_an_administrator_excludes_is_waited_for_by_nobody() {
+fn a_function_with_a_driver_excluded_by_the_administrator_does_not_delay_settling() {
     let mut script = Script::started(RULES);
     let told = script.tell(unbound(NIC, MODALIAS));
     let capable = "0000:c1:00.0 Capable";
@@ -118,7 +118,7 @@ fn a_function_whose_driver_an_administrator_excludes_is_waited_for_by_nobody() {
 }
 
 #[test]
-fn a_function_waits_for_nothing_when_none_of_its_auxiliary_devices_does() {
+fn a_function_is_excluded_when_all_its_auxiliary_devices_are_excluded() {
     const DEVICE: &str = "mlx5_core.rdma.0";
     const ALIAS: &str = "auxiliary:mlx5_core.rdma";
     let mut script = Script::started(RULES);
@@ -153,7 +153,7 @@ fn a_function_waits_for_nothing_when_none_of_its_auxiliary_devices_does() {
 
 /// Item 1 and 2: RDMA that no rule uses is left alone, and is listed.
 #[test]
-fn a_function_that_no_rule_is_for_is_left_alone() {
+fn a_function_without_a_rule_loads_no_module() {
     let mut script = Script::started(RULES);
     let told = script.tell(function(
         NIC,
@@ -168,7 +168,7 @@ fn a_function_that_no_rule_is_for_is_left_alone() {
 
 /// In opt-in mode udev does not load the drivers, and a rule requests one.
 #[test]
-fn a_rule_can_ask_for_the_driver_of_a_function_by_its_address() {
+fn a_rule_requests_the_driver_of_a_function_by_its_pci_address() {
     let rules = "[[function]]\npci_address = [\"0000:c1:*\"]\nmodules = [\"mlx5_ib\"]\n";
     let mut script = Script::started(rules);
     let told = script.tell(function(
@@ -188,7 +188,7 @@ fn a_rule_can_ask_for_the_driver_of_a_function_by_its_address() {
 }
 
 #[test]
-fn functions_that_a_new_snapshot_does_not_show_are_gone() {
+fn functions_missing_from_a_new_snapshot_are_withdrawn() {
     let mut script = Script::started(RULES);
     let _ = script.tell(function(
         NIC,
@@ -207,7 +207,7 @@ fn functions_that_a_new_snapshot_does_not_show_are_gone() {
 /// Cases section 4: a function that was assigned to another user (kubevirt#4002,
 /// sriov-network-operator#1030).
 #[test]
-fn a_function_that_is_assigned_is_said_to_be_and_is_waited_for_by_nobody() {
+fn an_assigned_function_is_shown_as_assigned_and_does_not_delay_settling() {
     for driver in ["vfio-pci", "uio_pci_generic", "xen-pciback", "pci-stub"] {
         let mut script = Script::started(RULES);
         let told = script.tell(function(
@@ -222,7 +222,7 @@ fn a_function_that_is_assigned_is_said_to_be_and_is_waited_for_by_nobody() {
 }
 
 #[test]
-fn a_function_whose_module_is_excluded_is_excluded_and_holds_no_start() {
+fn a_function_with_an_excluded_module_is_excluded_and_does_not_delay_the_start() {
     let mut script = Script::new(RULES);
     let _ = script.tell(function(
         NIC,
@@ -248,7 +248,7 @@ fn a_function_whose_module_is_excluded_is_excluded_and_holds_no_start() {
 }
 
 #[test]
-fn a_function_that_a_rule_leaves_alone_is_excluded_and_asks_for_nothing() {
+fn an_unmanaged_function_is_excluded_and_loads_no_module() {
     let rules = format!("{RULES}\n[[function]]\nname = [\"{NIC}\"]\nmanage = false\n");
     let mut script = Script::started(&rules);
     let told = script.tell(function(

@@ -8,7 +8,7 @@ fn asked_again(script: &mut Script, seconds: i64) -> bool {
 }
 
 #[test]
-fn a_module_in_flight_is_asked_for_once_and_answers_every_device() {
+fn a_module_wanted_by_two_devices_is_requested_once_and_its_result_applies_to_both() {
     let mut script = Script::started(RULES);
     let told = script.all([
         Event::Device(Box::new(whole(1, "a", &[Protocol::Roce]))),
@@ -39,7 +39,7 @@ fn a_module_in_flight_is_asked_for_once_and_answers_every_device() {
 
 /// facts/rdma.md 3, item 22: RemainAfterExit latched on the first device.
 #[test]
-fn a_second_device_has_what_the_first_one_has_and_asks_for_nothing_twice() {
+fn a_second_device_uses_the_live_modules_and_requests_nothing() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let _ = script.all([
@@ -51,7 +51,7 @@ fn a_second_device_has_what_the_first_one_has_and_asks_for_nothing_twice() {
 
 /// Item 4 and 20: a list names modules that the kernel does not ship.
 #[test]
-fn a_missing_module_holds_nothing_back_and_fails_no_sibling() {
+fn a_missing_module_keeps_no_device_from_being_ready_and_is_not_retried() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let _ = script.answer("ib_uverbs", Outcome::Loaded);
@@ -70,7 +70,7 @@ fn a_missing_module_holds_nothing_back_and_fails_no_sibling() {
 
 /// Item 5: a signal interrupted a module's initialisation, and IPoIB never appeared.
 #[test]
-fn an_interrupted_load_is_tried_again_at_once_and_not_for_ever() {
+fn an_interrupted_load_is_retried_three_times_immediately_and_then_with_a_pause() {
     let mut script = Script::started("[[rule]]\nmodules = [\"ib_ipoib\"]\n");
     let _ = script.there(whole(1, "a", &[Protocol::Infiniband]));
     for _ in 0..3 {
@@ -88,7 +88,7 @@ fn an_interrupted_load_is_tried_again_at_once_and_not_for_ever() {
 }
 
 #[test]
-fn a_failure_that_may_pass_is_tried_again_with_growing_pauses_and_ends() {
+fn a_temporary_failure_is_retried_with_growing_pauses_until_the_retries_are_used_up() {
     let mut script = Script::started("[[rule]]\nmodules = [\"ib_ipoib\"]\n");
     let _ = script.there(whole(1, "a", &[Protocol::Infiniband]));
     let mut pauses = Vec::new();
@@ -114,7 +114,7 @@ fn a_failure_that_may_pass_is_tried_again_with_growing_pauses_and_ends() {
 }
 
 #[test]
-fn a_failure_that_stays_is_not_tried_again_until_somebody_reconciles() {
+fn a_permanent_failure_is_not_retried_until_a_user_reconciles() {
     for event in [
         failure("ib_ipoib", "ENOEXEC"),
         answer("ib_ipoib", Outcome::Denied),
@@ -134,7 +134,7 @@ fn a_failure_that_stays_is_not_tried_again_until_somebody_reconciles() {
 
 /// Item 30: an operator reloads a driver only to make udev process the device again.
 #[test]
-fn reconciling_asks_again_and_a_device_stays_ready_meanwhile() {
+fn reconciling_requests_the_modules_again_while_the_device_stays_ready() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let _ = script.all([
@@ -160,7 +160,7 @@ fn reconciling_asks_again_and_a_device_stays_ready_meanwhile() {
 }
 
 #[test]
-fn a_module_that_somebody_unloads_is_noticed_and_left_alone() {
+fn an_unloaded_module_is_noticed_and_not_loaded_again() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let _ = script.all([
@@ -181,7 +181,7 @@ fn a_module_that_somebody_unloads_is_noticed_and_left_alone() {
 
 /// The loader's result must not hide a later change.
 #[test]
-fn what_the_detector_says_while_a_load_is_under_way_is_newer_than_the_loaders_look() {
+fn a_detector_event_during_a_load_overrides_the_result_of_the_loader() {
     let name = || ModuleName::parse("rdma_ucm").unwrap();
     let begin = || {
         let mut script = Script::started("[[rule]]\nmodules = [\"rdma_ucm\"]\n");
@@ -205,7 +205,7 @@ fn what_the_detector_says_while_a_load_is_under_way_is_newer_than_the_loaders_lo
 
 /// cases.md L1 (doca-driver-build#51, ksmbd#485): a driver package loads its own module later.
 #[test]
-fn a_module_that_another_program_loads_is_live_whatever_was_answered() {
+fn a_module_that_another_program_loads_is_live_regardless_of_the_loader_result() {
     for event in [
         failure("rdma_ucm", "EINVAL"),
         failure("rdma_ucm", "EAGAIN"),
@@ -236,7 +236,7 @@ fn a_module_that_another_program_loads_is_live_whatever_was_answered() {
 
 /// cases.md L3: a driver's initialisation may fail because there is no device.
 #[test]
-fn a_device_that_comes_later_asks_again_for_what_failed_and_not_for_what_is_denied() {
+fn a_later_device_requests_failed_modules_again_but_not_denied_modules() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let _ = script.all([
@@ -249,7 +249,7 @@ fn a_device_that_comes_later_asks_again_for_what_failed_and_not_for_what_is_deni
 
 /// cases.md L4.
 #[test]
-fn attempts_for_one_kind_of_failure_are_none_for_another() {
+fn each_kind_of_failure_has_its_own_retries() {
     let mut script = Script::started("[[rule]]\nmodules = [\"ib_ipoib\"]\n");
     let _ = script.there(whole(1, "a", &[Protocol::Infiniband]));
     let again = [Event::ModulesInstalled];
@@ -279,7 +279,7 @@ fn attempts_for_one_kind_of_failure_are_none_for_another() {
 }
 
 #[test]
-fn a_module_that_somebody_unloads_is_put_back_where_a_rule_says_so() {
+fn an_unloaded_module_is_loaded_again_if_its_rule_sets_restore() {
     let rules = "[[rule]]\nmodules = [\"rdma_ucm\"]\nrestore = true\n";
     let mut script = Script::started(rules);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
@@ -290,7 +290,7 @@ fn a_module_that_somebody_unloads_is_put_back_where_a_rule_says_so() {
 }
 
 #[test]
-fn a_device_that_comes_later_wants_again_what_somebody_has_unloaded() {
+fn a_later_device_requests_an_unloaded_module_again() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let _ = script.all([
@@ -305,7 +305,7 @@ fn a_device_that_comes_later_wants_again_what_somebody_has_unloaded() {
 }
 
 #[test]
-fn what_somebody_has_unloaded_stays_so_when_the_detector_comes_back_or_modules_are_installed() {
+fn an_unloaded_module_stays_unloaded_after_a_new_snapshot_or_an_installation() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let _ = script.all([
@@ -326,7 +326,7 @@ fn what_somebody_has_unloaded_stays_so_when_the_detector_comes_back_or_modules_a
 }
 
 #[test]
-fn an_alias_is_known_by_the_module_that_was_loaded_for_it() {
+fn an_alias_is_tracked_by_the_module_that_was_loaded_for_it() {
     let mut script = Script::started("[[rule]]\nmodules = [\"xprtrdma\"]\n");
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let mut result = ModuleResult::new("xprtrdma", Outcome::Loaded);
@@ -355,7 +355,7 @@ fn an_alias_is_known_by_the_module_that_was_loaded_for_it() {
 
 /// Found by the explorer: a module was requested after an installation, and the process exited.
 #[test]
-fn what_the_last_process_had_no_answer_for_is_asked_for_by_the_next() {
+fn a_request_that_the_last_process_left_unanswered_is_repeated_by_the_next() {
     let mut script = Script::started("[[rule]]\nmodules = [\"rdma_ucm\"]\n");
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let _ = script.answer("rdma_ucm", Outcome::Denied);
@@ -376,7 +376,7 @@ fn what_the_last_process_had_no_answer_for_is_asked_for_by_the_next() {
 
 /// Found by the explorer: the loader's result was older than the installation.
 #[test]
-fn what_is_installed_while_a_load_is_under_way_is_asked_for_after_it() {
+fn an_installation_during_a_load_requests_the_module_again_unless_it_is_live() {
     let mut script = Script::started("[[rule]]\nmodules = [\"rdma_ucm\"]\n");
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     assert!(decisions(&script.tell(Event::ModulesInstalled)).is_empty());
@@ -393,7 +393,7 @@ fn what_is_installed_while_a_load_is_under_way_is_asked_for_after_it() {
 
 /// An alias of several modules is live if all of them are. The loader reports that.
 #[test]
-fn an_alias_of_several_modules_is_asked_for_again_when_one_of_them_comes() {
+fn an_alias_of_several_modules_is_requested_again_when_one_of_them_is_loaded() {
     let mut script = Script::started("[[rule]]\nmodules = [\"both\"]\n");
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let mut result = ModuleResult::failed("both", "no");
@@ -405,7 +405,7 @@ fn an_alias_of_several_modules_is_asked_for_again_when_one_of_them_comes() {
 
 /// The next snapshot contains the changes during a lost connection.
 #[test]
-fn a_snapshot_says_which_modules_are_there() {
+fn a_snapshot_updates_the_states_of_loaded_and_unloaded_modules() {
     let mut script = Script::started(
         "[[rule]]\nmodules = [\"ib_uverbs\", \"rdma_ucm\", \"xprtrdma\", \"ib_core\"]\n",
     );
@@ -442,7 +442,7 @@ fn a_snapshot_says_which_modules_are_there() {
 }
 
 #[test]
-fn a_replug_starts_anew() {
+fn a_replugged_device_is_set_up_again() {
     let mut script = Script::started(RULES);
     for index in 1..4 {
         let told = script.there(whole(index, "a", &[Protocol::Roce]));
@@ -461,7 +461,7 @@ fn a_replug_starts_anew() {
 }
 
 #[test]
-fn a_pause_loads_nothing_and_its_end_catches_up() {
+fn modules_are_not_loaded_during_a_pause_and_are_requested_when_it_ends() {
     let mut script = Script::started(RULES);
     let _ = script.tell(Event::Pause("firmware update".to_owned()));
     let told = script.there(whole(1, "a", &[Protocol::Roce]));
@@ -479,7 +479,7 @@ fn a_pause_loads_nothing_and_its_end_catches_up() {
 
 /// Item 22: new list entries took effect only at the next boot, or each update loaded all modules.
 #[test]
-fn new_rules_ask_for_what_is_new_alone() {
+fn new_rules_request_only_the_new_modules() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let _ = script.all([
@@ -496,7 +496,7 @@ fn new_rules_ask_for_what_is_new_alone() {
 
 /// Item 25: sixty-four virtual functions took a minute because each was processed separately.
 #[test]
-fn sixty_four_devices_at_once_are_one_load() {
+fn sixty_four_simultaneous_devices_cause_one_load_request() {
     let mut script = Script::started(RULES);
     let mut loads = 0;
     for index in 0..64 {
@@ -515,7 +515,7 @@ fn sixty_four_devices_at_once_are_one_load() {
 /// Cases K1: the modules of the running kernel are removed when a device appears (FaaSMem#1,
 /// drbd#77).
 #[test]
-fn a_module_of_which_nothing_is_known_keeps_the_device_from_being_ready_until_it_is() {
+fn an_unknown_module_is_requested_until_it_is_live_and_the_device_waits_for_it() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let _ = script.answer("rdma_ucm", Outcome::Loaded);
@@ -558,7 +558,7 @@ fn denied(module: &str, by: Denier, message: &str) -> Event {
 
 /// Cases section 4: an exclusion in a file is a valid result, and nothing waits for the module.
 #[test]
-fn a_module_that_the_administrator_has_excluded_holds_nothing_back_and_is_shown_with_its_line() {
+fn a_module_excluded_by_the_administrator_delays_no_device_and_is_shown_with_its_line() {
     for by in [
         Denier::Blacklist,
         Denier::KernelCommandLine,
@@ -593,8 +593,7 @@ fn a_module_that_the_administrator_has_excluded_holds_nothing_back_and_is_shown_
 
 /// Cases section 4: only a missing decision keeps a device from being ready.
 #[test]
-fn a_module_whose_answer_the_last_process_did_not_get_is_forgotten_where_nobody_wants_it_any_more()
-{
+fn an_unanswered_module_that_no_device_wants_is_forgotten_by_the_next_process() {
     let mut script = Script::started("[[rule]]\nmodules = [\"ib_uverbs\"]\n");
     let _ = script.there(device(1, "a", &[Protocol::Roce]));
     let _ = script.tell(Event::DeviceGone(1));
@@ -609,7 +608,7 @@ fn a_module_whose_answer_the_last_process_did_not_get_is_forgotten_where_nobody_
 
 /// Case L6: changes while a path unit's service is running are not reported.
 #[test]
-fn what_changed_on_disk_is_looked_at_a_second_time_and_each_module_once() {
+fn a_missing_module_is_requested_twice_after_an_installation_for_all_devices_together() {
     let mut script = Script::started("[[rule]]\nmodules = [\"ib_uverbs\"]\n");
     for index in 1..=3 {
         let _ = script.there(device(index, &format!("d{index}"), &[Protocol::Roce]));
@@ -626,7 +625,7 @@ fn what_changed_on_disk_is_looked_at_a_second_time_and_each_module_once() {
 
 /// Case L5: neither process noticed a mount between the two.
 #[test]
-fn a_process_that_begins_asks_again_for_what_was_not_live_and_for_nothing_else() {
+fn a_new_process_requests_modules_that_were_not_live_and_no_others() {
     let mut script = Script::started("[[rule]]\nmodules = [\"ib_uverbs\"]\n");
     let _ = script.there(device(1, "a", &[Protocol::Roce]));
     let _ = script.answer("ib_uverbs", Outcome::Missing);
@@ -639,7 +638,7 @@ fn a_process_that_begins_asks_again_for_what_was_not_live_and_for_nothing_else()
 }
 
 #[test]
-fn a_module_that_the_policy_lacks_keeps_the_device_from_being_ready_until_it_is_allowed() {
+fn a_module_denied_by_the_policy_keeps_the_device_from_being_ready_until_it_is_allowed() {
     let mut script = Script::started(RULES);
     let _ = script.there(whole(1, "a", &[Protocol::Roce]));
     let _ = script.answer("ib_uverbs", Outcome::Loaded);

@@ -5,7 +5,7 @@ use interfaces::orchestrator::TargetState;
 use super::*;
 
 #[test]
-fn boot_is_not_held_on_a_machine_without_rdma() {
+fn boot_is_not_delayed_on_a_host_without_rdma() {
     let mut script = Script::new(RULES);
     let told = script.all([Event::SnapshotBegins, Event::SnapshotEnds]);
     assert!(
@@ -16,7 +16,7 @@ fn boot_is_not_held_on_a_machine_without_rdma() {
 }
 
 #[test]
-fn boot_goes_on_only_when_the_modules_of_every_device_at_the_start_are_live() {
+fn boot_continues_only_when_the_modules_of_all_devices_at_the_start_are_live() {
     let mut script = Script::new(RULES);
     let told = script.all([
         Event::SnapshotBegins,
@@ -41,7 +41,7 @@ fn boot_goes_on_only_when_the_modules_of_every_device_at_the_start_are_live() {
 }
 
 #[test]
-fn boot_is_not_held_for_longer_than_its_deadline() {
+fn boot_is_not_delayed_beyond_its_deadline() {
     let mut script = Script::new(RULES);
     let _ = script.all([
         Event::SnapshotBegins,
@@ -60,7 +60,7 @@ fn boot_is_not_held_for_longer_than_its_deadline() {
 }
 
 #[test]
-fn boot_never_waits_for_a_job_which_may_be_ordered_after_it() {
+fn boot_does_not_wait_for_jobs_that_may_be_ordered_after_it() {
     let rules = "[[rule]]\nmodules = [\"ib_uverbs\"]\n";
     let mut script = Script::new(rules);
     let _ = script.all([
@@ -82,7 +82,7 @@ fn boot_never_waits_for_a_job_which_may_be_ordered_after_it() {
 }
 
 #[test]
-fn boot_waits_for_a_driver_at_work_and_gives_udev_a_moment_to_load_one() {
+fn boot_waits_for_the_registration_of_a_bound_driver_and_5_s_for_a_missing_driver() {
     let mut script = Script::new(RULES);
     let told = script.all([
         Event::SnapshotBegins,
@@ -127,7 +127,7 @@ fn boot_waits_for_a_driver_at_work_and_gives_udev_a_moment_to_load_one() {
 }
 
 #[test]
-fn a_process_that_begins_anew_takes_up_what_was_not_answered_and_repeats_no_job() {
+fn a_new_process_requests_the_unfinished_jobs_and_repeats_no_finished_job() {
     let rules = "[[rule]]\nmodules = [\"ib_uverbs\"]\n";
     let mut script = Script::with_bus(rules);
     let _ = script.there(whole(1, "rxe0", &[Protocol::Roce]));
@@ -170,7 +170,7 @@ fn a_process_that_begins_anew_takes_up_what_was_not_answered_and_repeats_no_job(
 }
 
 #[test]
-fn a_pause_does_not_hold_the_start() {
+fn a_pause_does_not_delay_the_start() {
     let mut script = Script::new(RULES);
     let told = script.all([
         Event::Pause("firmware".to_owned()),
@@ -185,7 +185,7 @@ fn a_pause_does_not_hold_the_start() {
 /// cases.md K5 and K6: a unit with `BindsTo=` was stopped by an incomplete snapshot, and "settled"
 /// stayed true without a detector.
 #[test]
-fn nothing_is_settled_that_the_detector_has_not_told_to_its_end() {
+fn the_machine_is_settled_only_while_it_has_a_complete_detector_snapshot() {
     let known = |told: &[Action]| told.contains(&Action::Known);
     let settled = |told: &[Action]| told.contains(&Action::Settled(true));
     let mut machine = Machine::new();

@@ -21,7 +21,7 @@ fn leads_to(protocols: &[Protocol]) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn each_protocol_leads_to_the_modules_and_targets_of_its_row() {
+fn each_protocol_loads_the_modules_and_sets_the_flags_of_its_row() {
     for (protocol, more, flag) in [
         (
             Protocol::Infiniband,
@@ -47,7 +47,7 @@ fn each_protocol_leads_to_the_modules_and_targets_of_its_row() {
 }
 
 #[test]
-fn a_device_with_two_protocols_leads_to_both_rows_once() {
+fn a_device_with_several_protocols_gets_the_modules_and_flags_of_each_row_once() {
     let (modules, flags) = leads_to(&[Protocol::Roce, Protocol::Opa, Protocol::Infiniband]);
     assert_eq!(
         modules,
@@ -57,7 +57,7 @@ fn a_device_with_two_protocols_leads_to_both_rows_once() {
 }
 
 #[test]
-fn the_drivers_that_no_alias_leads_to_are_loaded_for_their_functions() {
+fn drivers_without_an_alias_are_loaded_for_their_functions() {
     for (driver, module) in [
         ("cxgb4", "iw_cxgb4"),
         ("be2net", "ocrdma"),

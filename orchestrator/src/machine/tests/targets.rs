@@ -72,7 +72,7 @@ fn finish(script: &mut Script, told: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn each_device_port_and_role_has_its_target_and_a_role_one_for_all() {
+fn each_device_port_and_role_has_a_target_and_each_role_has_a_shared_target() {
     let mut script = Script::with_bus(ROLE);
     let _ = script.there(whole(1, "a", &[Protocol::Infiniband, Protocol::Roce]));
     let told = script.answer("ib_uverbs", Outcome::Loaded);
@@ -98,7 +98,7 @@ fn each_device_port_and_role_has_its_target_and_a_role_one_for_all() {
 
 /// facts/rdma.md 3, item 8: a daemon failed because the module that it needs was not loaded yet.
 #[test]
-fn a_target_is_started_only_when_its_device_has_the_answers_for_its_modules() {
+fn a_target_is_started_only_after_all_modules_of_its_device_have_a_result() {
     let mut script = Script::with_bus("[[rule]]\nmodules = [\"ib_umad\", \"opa_vnic\"]\n");
     let mut told = script.there(whole(1, "a", &[Protocol::Infiniband]));
     told.extend(script.answer("opa_vnic", Outcome::Missing));
@@ -120,7 +120,7 @@ fn a_target_is_started_only_when_its_device_has_the_answers_for_its_modules() {
 
 /// facts/rdma.md 3, item 25: shared work is done once.
 #[test]
-fn sixty_four_devices_make_one_job_for_the_role_that_they_share_and_the_last_takes_it_down() {
+fn sixty_four_devices_cause_one_start_of_their_shared_role_and_the_last_removal_stops_it() {
     let mut script = Script::with_bus(ROLE);
     let mut told = Vec::new();
     for index in 0..64 {
@@ -149,7 +149,7 @@ fn sixty_four_devices_make_one_job_for_the_role_that_they_share_and_the_last_tak
 /// cases.md U1 and U2: a unit that waited for its restart was forgotten, and kept running without
 /// hardware. A target that another program starts is stopped as well.
 #[test]
-fn what_is_active_without_a_device_is_stopped_whoever_started_it() {
+fn an_active_target_without_a_device_is_stopped_even_if_another_program_started_it() {
     let mut script = Script::with_bus(PLAIN);
     let told = script.tell(is(DEVICE, UnitActivity::Active));
     assert_eq!(
@@ -166,7 +166,7 @@ fn what_is_active_without_a_device_is_stopped_whoever_started_it() {
 
 /// cases.md U3: our stop waits, a user's start replaces it, and the device is back.
 #[test]
-fn a_stop_that_a_persons_start_replaced_is_no_failure_where_the_device_is_back() {
+fn a_stop_that_a_user_start_cancels_is_not_a_failure_when_the_device_returns() {
     let mut script = Script::with_bus(PLAIN);
     active(&mut script, 1);
     let told = script.tell(Event::DeviceGone(1));
@@ -182,7 +182,7 @@ fn a_stop_that_a_persons_start_replaced_is_no_failure_where_the_device_is_back()
 
 /// cases.md U4: a resync hides a replug, and the unit keeps running for a device that was removed.
 #[test]
-fn a_device_that_took_the_name_of_another_gets_the_target_started_again() {
+fn a_device_that_takes_over_a_name_gets_the_target_restarted() {
     let mut script = Script::with_bus(PLAIN);
     active(&mut script, 1);
     let mut told = script.all([
@@ -205,7 +205,7 @@ fn a_device_that_took_the_name_of_another_gets_the_target_started_again() {
 
 /// cases.md U4: two devices exchange their names.
 #[test]
-fn two_devices_that_exchange_their_names_get_both_targets_started_again() {
+fn two_devices_that_exchange_names_get_both_targets_restarted() {
     let mut script = Script::with_bus(PLAIN);
     active(&mut script, 1);
     let told = script.there(whole(2, "b", &[Protocol::Roce]));
@@ -243,7 +243,7 @@ fn a_rename_moves_a_device_to_the_target_of_its_new_name() {
 
 /// cases.md U5: the device is removed while the orchestrator is stopped.
 #[test]
-fn targets_whose_device_went_while_no_orchestrator_ran_are_stopped() {
+fn targets_of_devices_removed_while_the_orchestrator_was_stopped_are_stopped() {
     for with_journal in [true, false] {
         let mut script = Script::with_bus(PLAIN);
         active(&mut script, 1);
@@ -280,7 +280,7 @@ fn a_target_that_is_active_at_the_start_is_kept_while_its_device_gets_its_module
 
 /// cases.md U6: `systemctl isolate rescue.target` and back.
 #[test]
-fn targets_that_went_with_the_bus_are_started_again_when_it_is_back() {
+fn targets_that_stopped_with_the_bus_are_started_again_when_the_bus_returns() {
     let mut script = Script::with_bus(PLAIN);
     active(&mut script, 1);
     let _ = script.all([
@@ -301,7 +301,7 @@ fn targets_that_went_with_the_bus_are_started_again_when_it_is_back() {
 }
 
 #[test]
-fn a_target_that_is_stopped_again_and_again_is_started_with_growing_pauses_and_then_left() {
+fn a_repeatedly_stopped_target_is_restarted_with_growing_pauses_and_then_marked_failed() {
     let mut script = Script::with_bus(PLAIN);
     active(&mut script, 1);
     let mut pauses = Vec::new();
@@ -331,7 +331,7 @@ fn a_target_that_is_stopped_again_and_again_is_started_with_growing_pauses_and_t
 
 /// cases.md U7: `/run` has no free inodes for a moment.
 #[test]
-fn a_flag_that_could_not_be_written_is_written_when_it_can_be() {
+fn a_flag_that_cannot_be_written_is_shown_and_written_again() {
     let mut script = Script::started(PLAIN);
     let _ = script.there(whole(1, "a", &[]));
     let told = script.answer("ib_uverbs", Outcome::Loaded);
@@ -351,7 +351,7 @@ fn a_flag_that_could_not_be_written_is_written_when_it_can_be() {
 
 /// PID 1 starts the target of a flag. A job is requested only if it does not.
 #[test]
-fn a_target_of_a_flag_is_left_to_pid_1_for_a_moment() {
+fn the_target_of_a_flag_is_left_to_pid_1_for_5_s_before_a_job_is_requested() {
     let mut script = Script::with_bus(PLAIN);
     let _ = script.there(whole(1, "a", &[]));
     let told = script.answer("ib_uverbs", Outcome::Loaded);
@@ -364,7 +364,7 @@ fn a_target_of_a_flag_is_left_to_pid_1_for_a_moment() {
 }
 
 #[test]
-fn jobs_wait_for_the_bus_and_are_asked_for_again_when_it_was_lost() {
+fn jobs_wait_for_the_bus_and_are_requested_again_after_it_was_lost() {
     let mut script = Script::started(PLAIN);
     let _ = script.there(whole(1, "a", &[]));
     let told = script.answer("ib_uverbs", Outcome::Loaded);
@@ -384,8 +384,7 @@ fn jobs_wait_for_the_bus_and_are_asked_for_again_when_it_was_lost() {
 
 /// Item 27: a container has the device, so that units on this side cannot use it.
 #[test]
-fn a_device_that_is_moved_to_another_network_namespace_is_not_ready_and_has_no_targets_until_it_is_back()
- {
+fn a_device_in_another_network_namespace_is_not_ready_and_has_no_targets_until_it_returns() {
     let mut script = Script::with_bus(PLAIN);
     let _ = script.there(whole(1, "a", &[]));
     let _ = script.answer("ib_uverbs", Outcome::Loaded);
@@ -421,7 +420,7 @@ fn a_device_that_is_moved_to_another_network_namespace_is_not_ready_and_has_no_t
 
 /// Case section 4: a masked target is a decision, until it is unmasked.
 #[test]
-fn a_masked_target_holds_nothing_back_and_is_started_when_it_is_unmasked() {
+fn a_masked_target_blocks_no_condition_and_is_started_when_it_is_unmasked() {
     let mut script = Script::with_bus(PLAIN);
     let _ = script.there(whole(1, "a", &[]));
     let _ = script.answer("ib_uverbs", Outcome::Loaded);
@@ -441,7 +440,7 @@ fn a_masked_target_holds_nothing_back_and_is_started_when_it_is_unmasked() {
 }
 
 #[test]
-fn a_failed_job_is_asked_for_again_and_a_masked_or_refused_target_is_not() {
+fn a_failed_job_is_retried_but_the_job_of_an_invalid_masked_or_refused_target_is_not() {
     let failed = JobOutcome::Ended("dependency".to_owned());
     let invalid = JobOutcome::NotBegun("Unit has a bad unit file setting.".to_owned());
     let refused = JobOutcome::Refused("Access denied".to_owned());
@@ -487,7 +486,7 @@ fn a_failed_job_is_asked_for_again_and_a_masked_or_refused_target_is_not() {
 }
 
 #[test]
-fn a_target_that_may_not_be_stopped_stays_up_and_is_said() {
+fn a_target_that_cannot_be_stopped_is_shown_until_a_device_claims_it_or_it_stops() {
     let mut script = Script::with_bus(PLAIN);
     active(&mut script, 1);
     let told = script.tell(Event::DeviceGone(1));
@@ -525,7 +524,7 @@ fn a_target_that_may_not_be_stopped_stays_up_and_is_said() {
 }
 
 #[test]
-fn a_device_that_is_left_alone_has_no_targets() {
+fn a_device_that_becomes_unmanaged_loses_its_targets() {
     let mut script = Script::with_bus(ROLE);
     active(&mut script, 1);
     let rules = "[[rule]]\nmanage = false\n";
@@ -535,7 +534,7 @@ fn a_device_that_is_left_alone_has_no_targets() {
 }
 
 #[test]
-fn a_role_that_the_rules_give_and_take_away_starts_and_stops_its_targets() {
+fn a_role_that_the_rules_add_and_remove_starts_and_stops_its_targets() {
     let mut script = Script::with_bus(PLAIN);
     active(&mut script, 1);
     let told = script.tell(Event::Rules(sources(ROLE)));
@@ -546,7 +545,7 @@ fn a_role_that_the_rules_give_and_take_away_starts_and_stops_its_targets() {
 }
 
 #[test]
-fn nothing_is_started_or_stopped_in_a_pause_and_all_is_caught_up_after() {
+fn targets_of_a_device_removed_during_a_pause_are_stopped_after_it() {
     let mut script = Script::with_bus(PLAIN);
     active(&mut script, 1);
     let _ = script.tell(Event::Pause("firmware".to_owned()));
@@ -558,7 +557,7 @@ fn nothing_is_started_or_stopped_in_a_pause_and_all_is_caught_up_after() {
 
 /// Without a connection to the service manager, names must not accumulate.
 #[test]
-fn of_devices_that_came_and_went_without_a_bus_nothing_is_kept() {
+fn devices_that_are_added_and_removed_without_a_bus_leave_no_targets() {
     let mut script = Script::started(ROLE);
     for index in 0..20 {
         let _ = script.there(whole(index, &format!("v{index}"), &[Protocol::Roce]));
@@ -570,7 +569,7 @@ fn of_devices_that_came_and_went_without_a_bus_nothing_is_kept() {
 
 /// The start of a target may wait for a unit that it depends on, or behind a thousand other jobs.
 #[test]
-fn a_start_that_has_not_ended_is_stopped_when_its_device_goes() {
+fn an_unfinished_start_is_stopped_when_its_device_is_removed() {
     let mut script = Script::with_bus(PLAIN);
     let _ = script.there(whole(1, "a", &[]));
     let _ = script.answer("ib_uverbs", Outcome::Loaded);
