@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use interfaces::activation::Inherited;
 use interfaces::clock::{now, until};
-use interfaces::lifecycle::{self, Wishes};
+use interfaces::lifecycle::{self, Signals};
 use interfaces::log::Chain;
 use interfaces::sandbox::{self, SandboxError};
 use interfaces::server::{self, Admission, LimitError, Limits};
@@ -74,7 +74,7 @@ pub fn main(config: Config) -> Result<(), Error> {
 }
 
 async fn run(config: Config) -> Result<(), Error> {
-    let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
+    let mut signals = Signals::catch().map_err(Error::Runtime)?;
     let mut inherited = Inherited::from_environment().map_err(Error::Activation)?;
     let admission = Admission {
         limits: Limits::parse(&config.limits).map_err(Error::Limits)?,
@@ -118,7 +118,7 @@ async fn run(config: Config) -> Result<(), Error> {
     let scanner = Scanner::new(Sysfs::new(config.sysfs), rdma).waking(move || wake.notify_one());
     let service = Arc::new(Detector::new(published, barriers));
     tokio::select! {
-        served = server::serve(endpoint, service, &mut wishes, None, admission) => served.map_err(Error::Runtime),
+        served = server::serve(endpoint, service, &mut signals, None, admission) => served.map_err(Error::Runtime),
         failed = event_loop.run(scanner, &late) => Err(failed),
     }
 }

@@ -148,9 +148,9 @@ fn decoding() {
 }
 
 /// Measures one scan and the events that it produces, in ms.
-fn look(watcher: &mut Watcher, pending: &Pending) -> f64 {
+fn scan(watcher: &mut Watcher, pending: &Pending) -> f64 {
     let start = Instant::now();
-    black_box(watcher.look(pending).unwrap());
+    black_box(watcher.scan(pending).unwrap());
     start.elapsed().as_secs_f64() * 1e3
 }
 
@@ -159,20 +159,20 @@ fn looking() {
     let mut first = Vec::new();
     for _ in 0..ROUNDS {
         let mut watcher = Watcher::new(tree.root(), &table);
-        first.push(look(&mut watcher, &Pending::everything()));
+        first.push(scan(&mut watcher, &Pending::everything()));
     }
     let mut watcher = Watcher::new(tree.root(), &table);
-    look(&mut watcher, &Pending::everything());
+    scan(&mut watcher, &Pending::everything());
     let mut one = Pending::default();
     one.names.insert("rxe500".to_owned());
     let mut again = |pending: &Pending| {
-        let looks = (0..ROUNDS).map(|_| look(&mut watcher, pending));
-        median(looks.collect())
+        let scans = (0..ROUNDS).map(|_| scan(&mut watcher, pending));
+        median(scans.collect())
     };
-    let (first, one, unasked) = (median(first), again(&one), again(&Pending::unasked()));
+    let (first, one, periodic) = (median(first), again(&one), again(&Pending::periodic()));
     println!(
-        "{DEVICES} devices: the first look {first:.1} ms, {:.0} µs a device; one that something \
-         happened to {one:.2} ms, 1/{:.0} of it; all ports {unasked:.1} ms",
+        "{DEVICES} devices: the first scan {first:.1} ms, {:.0} µs a device; one that something \
+         happened to {one:.2} ms, 1/{:.0} of it; all ports {periodic:.1} ms",
         first * 1e3 / f64::from(DEVICES),
         first / one
     );

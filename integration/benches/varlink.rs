@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use interfaces::Interface;
 use interfaces::activation::Endpoint;
-use interfaces::lifecycle::Wishes;
+use interfaces::lifecycle::Signals;
 use interfaces::server::{Admission, Call, CallError, Feed, Service, Snapshot, serve};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -113,12 +113,12 @@ fn run_ours(socket: &Path) {
     thread::spawn(move || {
         let runtime = runtime();
         runtime.block_on(async {
-            let mut wishes = Wishes::catch().unwrap();
+            let mut signals = Signals::catch().unwrap();
             let service = Arc::new(Ours::default());
             serve(
                 Endpoint::Listening(listener),
                 service,
-                &mut wishes,
+                &mut signals,
                 None,
                 Admission::default(),
             )

@@ -47,14 +47,14 @@ pub fn encode(record: &Record) -> Vec<u8> {
 }
 
 /// Reads a journal, record by record.
-pub struct Reader<R> {
+pub struct RecordReader<R> {
     from: R,
     /// The length of the part that was complete, in bytes.
     whole: u64,
     ended: bool,
 }
 
-impl<R: Read> Reader<R> {
+impl<R: Read> RecordReader<R> {
     /// Starts reading: checks the magic bytes.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-impl<R: Read> Iterator for Reader<R> {
+impl<R: Read> Iterator for RecordReader<R> {
     type Item = Result<Record, JournalError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -167,7 +167,7 @@ mod tests {
             record(3, "x"),
         ];
         let bytes = journal(&records);
-        let mut reader = Reader::new(bytes.as_slice()).unwrap();
+        let mut reader = RecordReader::new(bytes.as_slice()).unwrap();
         let read: Vec<Record> = reader.by_ref().map(Result::unwrap).collect();
         assert_eq!(read, records);
         assert_eq!(reader.whole(), bytes.len() as u64);
@@ -179,14 +179,14 @@ mod tests {
         let whole = journal(&records);
         for end in MAGIC.len()..whole.len() {
             let cut = whole.get(..end).unwrap();
-            let mut reader = Reader::new(cut).unwrap();
+            let mut reader = RecordReader::new(cut).unwrap();
             let read: Vec<Record> = reader.by_ref().map(Result::unwrap).collect();
             assert_eq!(read.as_slice(), records.get(..read.len()).unwrap());
             assert!(read.len() < records.len());
             assert_eq!(journal(&read).len() as u64, reader.whole(), "cut at {end}");
         }
         assert!(matches!(
-            Reader::new([0u8; 7].as_slice()),
+            RecordReader::new([0u8; 7].as_slice()),
             Err(JournalError::Magic)
         ));
     }
@@ -199,7 +199,7 @@ mod tests {
         for at in first..whole.len() {
             let mut changed = whole.clone();
             *changed.get_mut(at).unwrap() ^= 0x10;
-            let mut reader = Reader::new(changed.as_slice()).unwrap();
+            let mut reader = RecordReader::new(changed.as_slice()).unwrap();
             let read: Vec<Record> = reader.by_ref().map_while(Result::ok).collect();
             assert_eq!(read.as_slice(), records.get(..1).unwrap(), "byte {at}");
         }
@@ -209,7 +209,7 @@ mod tests {
     fn a_record_length_beyond_the_file_yields_no_record() {
         let mut bytes = MAGIC.to_vec();
         bytes.extend([0xff, 0xff, 0xff, 0x0f, 1, 2, 3]);
-        let mut reader = Reader::new(bytes.as_slice()).unwrap();
+        let mut reader = RecordReader::new(bytes.as_slice()).unwrap();
         assert!(reader.next().is_none_or(|record| record.is_err()));
         assert_eq!(reader.whole(), MAGIC.len() as u64);
     }

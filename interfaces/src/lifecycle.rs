@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 
 /// The most files that a service needs open: its connections, and a few others.
 const MAX_FILES: u64 = 8192;
 
 /// A request of the service manager, or of a user, to a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum Signal {
     /// SIGTERM or SIGINT: end.
     Stop,
     /// SIGHUP: read the configuration again.
@@ -24,13 +24,13 @@ pub enum Wish {
 
 /// The signals that carry such requests, caught from the creation of this value on.
 #[derive(Debug)]
-pub struct Wishes {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
+pub struct Signals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    hangup: unix::Signal,
 }
 
-impl Wishes {
+impl Signals {
     /// Catches the signals.
     ///
     /// # Errors
@@ -44,11 +44,11 @@ impl Wishes {
     }
 
     /// Waits for the next signal.
-    pub async fn next(&mut self) -> Wish {
+    pub async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.terminate.recv() => Wish::Stop,
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.hangup.recv() => Wish::Reload,
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.hangup.recv() => Signal::Reload,
         }
     }
 }

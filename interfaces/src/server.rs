@@ -30,11 +30,11 @@ use tokio::task::JoinSet;
 
 use crate::Interface;
 use crate::activation::Endpoint;
-use crate::lifecycle::{self, Wish, Wishes};
+use crate::lifecycle::{self, Signal, Signals};
 pub use call::Call;
 pub use error::CallError;
 pub use feed::{Feed, Snapshot};
-pub use limits::Pace;
+pub use limits::RateLimit;
 use limits::{Accounts, Hold, Limit};
 pub use limits::{LimitError, LimitState, Limits};
 use message::{Gone, Malformed, MessageReader};
@@ -95,7 +95,7 @@ pub struct Admission {
 pub async fn serve<S: Service>(
     endpoint: Endpoint,
     service: Arc<S>,
-    wishes: &mut Wishes,
+    signals: &mut Signals,
     idle: Option<Duration>,
     admission: Admission,
 ) -> io::Result<()> {
@@ -107,7 +107,7 @@ pub async fn serve<S: Service>(
             let stream = UnixStream::from_std(stream)?;
             tokio::select! {
                 () = server.serve_one(stream) => Ok(()),
-                () = server.until_stop(wishes) => Ok(()),
+                () = server.until_stop(signals) => Ok(()),
             }
         }
         Endpoint::Listening(listener) => {
@@ -119,7 +119,7 @@ pub async fn serve<S: Service>(
                 // tokio limits what this task does before it must yield, and a flood uses up that
                 // budget.
                 biased;
-                () = server.until_stop(wishes) => {}
+                () = server.until_stop(signals) => {}
                 () = lifecycle::feed_watchdog() => {}
                 () = server.accept(&listener, &mut connections, idle) => {}
             }
@@ -144,7 +144,7 @@ struct Server<S> {
     privileged: Vec<u32>,
     origins: Option<Origins>,
     accounts: Arc<Accounts>,
-    refusals: Arc<Pace>,
+    refusals: Arc<RateLimit>,
     /// Held by the one peer without reserved capacity whose call is being handled.
     turn: Semaphore,
     stopping: watch::Sender<bool>,
@@ -178,11 +178,11 @@ impl<S: Service> Server<S> {
     }
 
     /// Completes when the process must stop. Reloads on request.
-    async fn until_stop(&self, wishes: &mut Wishes) {
+    async fn until_stop(&self, signals: &mut Signals) {
         loop {
-            match wishes.next().await {
-                Wish::Stop => return,
-                Wish::Reload => drop(lifecycle::reload(|| self.service.reload())),
+            match signals.next().await {
+                Signal::Stop => return,
+                Signal::Reload => drop(lifecycle::reload(|| self.service.reload())),
             }
         }
     }

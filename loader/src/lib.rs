@@ -45,7 +45,7 @@ pub mod module_dir;
 pub mod offline;
 pub mod plan;
 pub mod policy;
-pub mod questions;
+pub mod queue;
 pub mod readable;
 pub mod run;
 pub mod sandbox;

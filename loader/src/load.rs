@@ -4,8 +4,8 @@
 
 mod error;
 mod graph;
+mod open_request;
 mod orders;
-mod ticket;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -25,15 +25,15 @@ use crate::kernel;
 use crate::module_dir::ModuleDir;
 use crate::plan::{Plan, PlanError, Planner};
 use crate::policy::{Allowed, Policy};
-use crate::questions::{Asked, Next, Questions};
+use crate::queue::{Next, Queued, RequestQueue};
 use crate::readable::Readable;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::verdict::{self, Facts, judge};
-pub use error::Unplanned;
+pub use error::VerdictError;
 use graph::{Graph, Placed};
-pub use orders::Work;
-pub use ticket::Request;
-use ticket::Ticket;
+use open_request::OpenRequest;
+pub use open_request::Request;
+pub use orders::Orders;
 
 /// The maximum number of waiting requests, both for the planning thread and for modules. The caller
 /// of a request may have disconnected long ago.
@@ -58,7 +58,7 @@ pub struct Loader {
     /// Set when this process must exit because a later start can do what it cannot.
     pub end: watch::Sender<bool>,
     /// The work in progress.
-    pub work: Work,
+    pub work: Orders,
 }
 
 /// A query for the predicted result of a name. Its caller may have disconnected.
@@ -66,24 +66,24 @@ pub struct Explanation {
     /// The name or alias.
     pub name: ModuleAlias,
     /// The channel for the reply.
-    pub answer: oneshot::Sender<Result<ExplainReply, Unplanned>>,
+    pub answer: oneshot::Sender<Result<ExplainReply, VerdictError>>,
 }
 
-impl Asked for Explanation {
+impl Queued for Explanation {
     fn is_abandoned(&self) -> bool {
         self.answer.is_closed()
     }
 }
 
 /// The queue of the planning thread.
-pub type Queue = Questions<Request, Explanation>;
+pub type Queue = RequestQueue<Request, Explanation>;
 
 impl Loader {
     /// Replies to a query, or submits a load.
     pub fn answer(&self, next: Next<Request, Explanation>) {
         match next {
             Next::Load(request) => self.submit(request),
-            Next::Question(Explanation { name, answer }) => {
+            Next::Explanation(Explanation { name, answer }) => {
                 drop(answer.send(self.explain(&name)));
             }
         }
@@ -97,7 +97,7 @@ impl Loader {
         }
         let policy = self.policy();
         let (names, ordered) = (request.modules.clone(), request.ordered);
-        let mut ticket = Ticket::new(request);
+        let mut open_request = OpenRequest::new(request);
         let mut graph = Graph::default();
         let full = self.work.is_full();
         for (position, name) in names.iter().enumerate() {
@@ -107,16 +107,16 @@ impl Loader {
                 self.place(name.as_str(), &policy, &mut graph, ordered)
             };
             match placed {
-                Ok((placed, judged)) => ticket.wait_for(position, placed, judged.stands_for),
-                Err(result) => ticket.answer(position, *result),
+                Ok((placed, judged)) => open_request.wait_for(position, placed, judged.stands_for),
+                Err(result) => open_request.answer(position, *result),
             }
         }
         self.weigh(&mut graph);
         let Graph {
             nodes, insertions, ..
         } = graph;
-        ticket.insertions = insertions;
-        self.work.add(nodes, ticket);
+        open_request.insertions = insertions;
+        self.work.add(nodes, open_request);
     }
 
     /// Adds the modules that a name needs to the graph of its request. Returns the result of the
@@ -129,7 +129,7 @@ impl Loader {
         ordered: bool,
     ) -> Result<(Placed, ModuleResult), Box<ModuleResult>> {
         let failed = |why: String| Box::new(ModuleResult::failed(name, why));
-        let unplanned = |e: Unplanned| {
+        let unplanned = |e: VerdictError| {
             let mut result = failed(interfaces::log::Chain(&e).to_string());
             result.errno_name = e.is_transient().then(|| format!("{:?}", Errno::EAGAIN));
             result
@@ -159,11 +159,11 @@ impl Loader {
         name: &str,
         policy: &Policy,
         state: &dyn Fn(&str) -> ModuleState,
-    ) -> Result<(ModuleResult, Vec<Plan>, Arc<Snapshot>), Unplanned> {
+    ) -> Result<(ModuleResult, Vec<Plan>, Arc<Snapshot>), VerdictError> {
         self.judged_as_readable(name, policy, state).map_err(|e| {
             let unreadable = e.unreadable();
             match unreadable.filter(|_| self.ends_outdated()) {
-                Some(path) => Unplanned::Outdated(path),
+                Some(path) => VerdictError::Outdated(path),
                 None => e,
             }
         })
@@ -185,10 +185,10 @@ impl Loader {
         name: &str,
         policy: &Policy,
         state: &dyn Fn(&str) -> ModuleState,
-    ) -> Result<(ModuleResult, Vec<Plan>, Arc<Snapshot>), Unplanned> {
+    ) -> Result<(ModuleResult, Vec<Plan>, Arc<Snapshot>), VerdictError> {
         let modules = self.sysfs.join("module");
         if std::fs::read_dir(&modules).is_err() {
-            return Err(Unplanned::NoSysfs(modules));
+            return Err(VerdictError::NoSysfs(modules));
         }
         let snapshot = self.snapshots.current()?;
         let (result, plans) = self.judged_by(name, policy, &snapshot, state)?;
@@ -293,7 +293,7 @@ impl Loader {
     ///
     /// # Errors
     /// Fails if there is nothing to judge.
-    pub fn explain(&self, name: &ModuleAlias) -> Result<ExplainReply, Unplanned> {
+    pub fn explain(&self, name: &ModuleAlias) -> Result<ExplainReply, VerdictError> {
         let policy = self.policy();
         let state = |module: &str| self.state_of(module);
         let (verdict, plans, snapshot) = self.judged(name.as_str(), &policy, &state)?;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::plan::{Plan, PlanError, Planner};
-use crate::snapshot::{MODPROBE_D, Reader, Snapshot, SnapshotError, Sources, resolve_inside};
+use crate::snapshot::{MODPROBE_D, Semantics, Snapshot, SnapshotError, Sources, resolve_inside};
 
 /// Print the plan of modprobe, in the format of 'modprobe --show-depends'.
 ///
@@ -89,7 +89,7 @@ impl Offline {
             module_tree: Path::new("/lib/modules").join(release),
             modprobe_d: MODPROBE_D.map(PathBuf::from).to_vec(),
             command_line: PathBuf::from("/proc/cmdline"),
-            reader: Reader::Modprobe,
+            reader: Semantics::Modprobe,
         };
         Ok(Self {
             root: args.root.clone(),

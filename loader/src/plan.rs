@@ -2,13 +2,13 @@
 //! files and `modprobe.d(5)` lines in memory. Pure. Must never open a file that it names, and never
 //! work without end, whatever its input.
 
-mod work;
+mod builder;
 
 use std::borrow::Cow;
 
 use crate::index::{Index, IndexError};
 use crate::modprobe_d::{Command, Config, Source, underscored};
-use work::Work;
+use builder::PlanBuilder;
 
 /// The maximum nesting depth of soft dependencies.
 const MAX_DEPTH: usize = 200;
@@ -196,7 +196,7 @@ impl<'t> Planner<'t> {
     /// # Errors
     /// Fails if an index cannot be trusted, or if soft dependencies lead too far.
     pub fn plan(&self, found: &Found<'t>) -> Result<Plan, PlanError> {
-        let mut work = Work::new(self);
+        let mut work = PlanBuilder::new(self);
         let target = work.known(found);
         work.probe(target, true, 0)?;
         Ok(Plan {

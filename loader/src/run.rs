@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use interfaces::activation::{Endpoint, Inherited};
-use interfaces::lifecycle::{self, Wishes};
+use interfaces::lifecycle::{self, Signals};
 use interfaces::server::{self, Admission, LimitError, Limits};
 use interfaces::user;
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -22,13 +22,13 @@ use tokio::sync::watch;
 use crate::capabilities;
 use crate::config::Config;
 use crate::link::Link;
-use crate::load::{Loader, MAX_REQUESTS, Queue, Work, read_policy};
+use crate::load::{Loader, MAX_REQUESTS, Orders, Queue, read_policy};
 use crate::module_dir::ModuleDir;
 use crate::policy::Policy;
 use crate::readable::Readable;
 use crate::sandbox::{self, Process};
 use crate::server::Server;
-use crate::snapshot::{Reader, Snapshots, Sources};
+use crate::snapshot::{Semantics, Snapshots, Sources};
 
 /// The time after the signal to stop in which loads in flight may still be answered. The rest get
 /// the result that they are loading: the inserting process continues with them.
@@ -111,7 +111,7 @@ async fn serve(
     queue: Arc<Queue>,
     ended: watch::Receiver<bool>,
 ) -> Result<(), Error> {
-    let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
+    let mut signals = Signals::catch().map_err(Error::Runtime)?;
     let (over, grace_is_over) = watch::channel(false);
     let deadline = Deadline::new(over).map_err(Error::Runtime)?;
     let orchestrator = admission.peers.first().copied();
@@ -124,7 +124,7 @@ async fn serve(
         biased;
         () = deadline.pass() => Ok(()),
         () = stop_when(ended) => Ok(()),
-        served = server::serve(endpoint, Arc::new(server), &mut wishes, idle, admission) => {
+        served = server::serve(endpoint, Arc::new(server), &mut signals, idle, admission) => {
             served.map_err(Error::Runtime)
         }
     }
@@ -185,7 +185,7 @@ fn loader(config: &Config, readable: Readable, end: watch::Sender<bool>) -> Resu
         module_tree: modules.root().to_owned(),
         modprobe_d: config.modprobe_d.clone(),
         command_line: config.command_line.clone(),
-        reader: Reader::Loader,
+        reader: Semantics::Loader,
     };
     Ok(Loader {
         policy: Mutex::new(Arc::new(policy(config))),
@@ -198,7 +198,7 @@ fn loader(config: &Config, readable: Readable, end: watch::Sender<bool>) -> Resu
             .with_file_name("sys/kernel/modules_disabled"),
         readable,
         end,
-        work: Work::default(),
+        work: Orders::default(),
     })
 }
 

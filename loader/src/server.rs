@@ -15,7 +15,7 @@ use serde_json::Map;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::load::{Explanation, Loader, Queue, Request, busy, log_policy};
-use crate::questions::MAX_QUESTIONS;
+use crate::queue::MAX_EXPLANATIONS;
 
 /// The maximum number of modules in one call.
 const MAX_MODULES: usize = 64;
@@ -56,7 +56,7 @@ impl Server {
     async fn load(&self, call: &mut Call<'_>) -> Result<(), CallError> {
         let peer = call.peer();
         peer.is_root_or(self.orchestrator).granted()?;
-        let asked = Asked::of(call)?;
+        let asked = Requested::of(call)?;
         let (answers, mut results) = mpsc::unbounded_channel();
         let request = Request {
             modules: asked.modules.clone(),
@@ -109,10 +109,10 @@ impl Server {
             name: module,
             answer,
         };
-        if self.queue.ask(question).is_err() {
+        if self.queue.explain(question).is_err() {
             return Err(CallError::Answer {
                 name: loader::TOO_MANY_QUESTIONS.into(),
-                parameters: Map::from_iter([("limit".to_owned(), MAX_QUESTIONS.into())]),
+                parameters: Map::from_iter([("limit".to_owned(), MAX_EXPLANATIONS.into())]),
             });
         }
         let explained = tokio::select! {
@@ -138,14 +138,14 @@ fn no_plan(message: &str) -> CallError {
 }
 
 /// The arguments of `Load`, checked.
-struct Asked {
+struct Requested {
     modules: Vec<ModuleName>,
     ordered: bool,
     reason: String,
     deadline: Option<Instant>,
 }
 
-impl Asked {
+impl Requested {
     fn of(call: &mut Call<'_>) -> Result<Self, CallError> {
         let arguments: LoadArgs = call.arguments()?;
         let deadline = match arguments.timeout_usec.map(u64::try_from) {

@@ -96,12 +96,12 @@ pub struct Sources {
     /// The kernel command line.
     pub command_line: PathBuf,
     /// The reader.
-    pub reader: Reader,
+    pub reader: Semantics,
 }
 
 /// The reader of a snapshot. One must match modprobe, the other must refuse in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
+pub enum Semantics {
     /// A program that needs modprobe's plans. The blacklist of the opt-in file applies, and a
     /// missing command line is empty.
     Modprobe,
@@ -304,7 +304,7 @@ impl Sources {
             }
         }
         config.add_command_line(&generation.command_line);
-        if self.reader == Reader::Loader {
+        if self.reader == Semantics::Loader {
             config.admit_opted_in();
         }
         Ok(config)
@@ -362,7 +362,7 @@ impl Sources {
 
     fn read_command_line(&self) -> Result<Vec<u8>, SnapshotError> {
         match self.read_file(&self.command_line, MAX_CONFIG_LEN)? {
-            None if self.reader == Reader::Loader => {
+            None if self.reader == Semantics::Loader => {
                 let missing = io::ErrorKind::NotFound.into();
                 Err(SnapshotError::Read(self.command_line.clone(), missing))
             }

@@ -4,8 +4,8 @@
 //! request a unit that this package does not ship, decide which unit is needed, or delay the bus's
 //! messages for a call.
 
+mod attached;
 mod call;
-mod hanging;
 mod queue;
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use interfaces::client::Backoff;
 use interfaces::log::Chain;
 use interfaces::names::UnitName;
-use interfaces::orchestrator::HangingUnit;
+use interfaces::orchestrator::AttachedUnit;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -39,14 +39,14 @@ const QUEUE_LEN: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero")
 
 /// The most calls in progress at once: dbus-daemon lets a connection wait for 128 replies.
 const MAX_CALLS: usize = 16;
-/// The most inquiries that wait.
-pub const MAX_INQUIRIES: usize = 16;
+/// The most unit_queries that wait.
+pub const MAX_UNIT_QUERIES: usize = 16;
 /// The time after which a connection counts as a good one.
 const LASTED: Duration = Duration::from_secs(5);
 
 /// A job to request from the service manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct JobRequest {
     /// The target.
     pub unit: UnitName,
     /// The verb: start or stop.
@@ -55,35 +55,35 @@ pub struct Ask {
 
 /// A caller's query for the units that hang on targets. Without a reply they are not known.
 #[derive(Debug)]
-pub struct Inquiry {
+pub struct UnitQuery {
     /// The targets.
     pub targets: Vec<UnitName>,
     /// The sender of the reply. The caller may have disconnected.
-    pub to: oneshot::Sender<Vec<HangingUnit>>,
+    pub to: oneshot::Sender<Vec<AttachedUnit>>,
 }
 
 /// The sources of the requests to the service manager.
 #[derive(Debug)]
-pub struct Questions {
+pub struct Requests {
     /// The jobs that the machine requests.
-    pub asks: UnboundedReceiver<Ask>,
-    /// The inquiries of callers.
-    pub inquired: Receiver<Inquiry>,
+    pub asks: UnboundedReceiver<JobRequest>,
+    /// The unit_queries of callers.
+    pub inquired: Receiver<UnitQuery>,
 }
 
-/// Follows the service manager on the bus at `address`: sends it the requests from `questions`, and
+/// Follows the service manager on the bus at `address`: sends it the requests from `requests`, and
 /// reports to `events`. Connects as soon as `needed` is true. Returns when the other end of
 /// `needed` or of the requests is closed.
 pub async fn follow(
     address: String,
     mut needed: watch::Receiver<bool>,
-    mut questions: Questions,
+    mut requests: Requests,
     events: UnboundedSender<Event>,
 ) {
     let mut backoff = Backoff::default();
     let mut said = false;
     loop {
-        if questions
+        if requests
             .drop_until(needed.wait_for(|needed| *needed))
             .await
             .is_err()
@@ -96,7 +96,7 @@ pub async fn follow(
                 said = false;
                 tracing::info!("connected to the service manager");
                 let _ = events.send(Event::Targets(known));
-                let ended = bus.serve(&mut questions, &events).await;
+                let ended = bus.serve(&mut requests, &events).await;
                 let _ = events.send(Event::ServiceManagerLost);
                 if since.elapsed() > LASTED {
                     backoff.reset();
@@ -104,7 +104,7 @@ pub async fn follow(
                 match ended {
                     Ok(()) => return,
                     Err(e) => {
-                        tracing::warn!("lost the connection to the service manager: {}", Chain(&e))
+                        tracing::warn!("lost the connection to the service manager: {}", Chain(&e));
                     }
                 }
             }
@@ -115,11 +115,11 @@ pub async fn follow(
             }
             Err(_) => {}
         }
-        questions.drop_until(backoff.wait()).await;
+        requests.drop_until(backoff.wait()).await;
     }
 }
 
-impl Questions {
+impl Requests {
     /// Waits for `end`. Drops the requests that arrive until then: the machine requests jobs again
     /// when it knows the targets.
     async fn drop_until<T>(&mut self, end: impl Future<Output = T>) -> T {
@@ -142,10 +142,10 @@ struct Bus {
     owner: zbus::proxy::OwnerChangedStream<'static>,
     queue: Queue,
     calls: JoinSet<Answered>,
-    /// The inquiry in progress, one at a time.
-    inquiry: JoinSet<()>,
+    /// The unit_query in progress, one at a time.
+    unit_query: JoinSet<()>,
     /// The running jobs, by their object paths.
-    running: BTreeMap<String, Ask>,
+    running: BTreeMap<String, JobRequest>,
     /// The results of jobs that ended before the reply to their call, by their object paths.
     early: BTreeMap<String, String>,
     /// The last reported state of each target.
@@ -190,7 +190,7 @@ impl Bus {
             owner,
             queue: Queue::default(),
             calls: JoinSet::new(),
-            inquiry: JoinSet::new(),
+            unit_query: JoinSet::new(),
             running: BTreeMap::new(),
             early: BTreeMap::new(),
             reported: known.iter().cloned().collect(),
@@ -201,12 +201,12 @@ impl Bus {
     /// Serves until the bus is lost. Returns without an error when no more requests can arrive.
     async fn serve(
         mut self,
-        questions: &mut Questions,
+        requests: &mut Requests,
         events: &UnboundedSender<Event>,
     ) -> zbus::Result<()> {
         loop {
             tokio::select! {
-                ask = questions.asks.recv() => match ask {
+                ask = requests.asks.recv() => match ask {
                     Some(ask) => {
                         let is_so = self.is_so(&ask);
                         if let Some(ask) = self.queue.push(ask, is_so) {
@@ -215,9 +215,9 @@ impl Bus {
                     }
                     None => return Ok(()),
                 },
-                Some(inquiry) = questions.inquired.recv(), if self.inquiry.is_empty() => {
+                Some(unit_query) = requests.inquired.recv(), if self.unit_query.is_empty() => {
                     let manager = self.manager.clone();
-                    self.inquiry.spawn(hanging::answer(manager, inquiry));
+                    self.unit_query.spawn(attached::answer(manager, unit_query));
                 }
                 removed = self.jobs.next() => match removed {
                     Some(removed) => self.removed(&removed, events)?,
@@ -243,14 +243,14 @@ impl Bus {
                         self.answered(answered, events)?;
                     }
                 }
-                Some(_) = self.inquiry.join_next() => {}
+                Some(_) = self.unit_query.join_next() => {}
             }
             self.call();
         }
     }
 
     /// Returns true if a target is already in the state that a job would lead to.
-    fn is_so(&self, ask: &Ask) -> bool {
+    fn is_so(&self, ask: &JobRequest) -> bool {
         match self.reported.get(&ask.unit) {
             Some(UnitActivity::Active) => ask.verb == Verb::Start,
             Some(UnitActivity::Changing) => false,
@@ -335,7 +335,11 @@ impl Bus {
 }
 
 /// Reports the outcome of a job.
-fn report(events: &UnboundedSender<Event>, Ask { unit, verb }: Ask, outcome: JobOutcome) {
+fn report(
+    events: &UnboundedSender<Event>,
+    JobRequest { unit, verb }: JobRequest,
+    outcome: JobOutcome,
+) {
     let _ = events.send(Event::Job(unit, verb, outcome));
 }
 

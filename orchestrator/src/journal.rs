@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use interfaces::journal::{self, JournalError, MAGIC, Reader, Record, record::What};
+use interfaces::journal::{self, JournalError, MAGIC, Record, RecordReader, record::What};
 use interfaces::log::Chain;
 
 use crate::machine::Machine;
@@ -210,10 +210,10 @@ pub fn history(directory: &Path) -> impl Iterator<Item = Record> {
 ///
 /// # Errors
 /// Fails if the file cannot be opened or is not a journal.
-pub fn read(path: &Path) -> Result<Reader<BufReader<File>>, Error> {
+pub fn read(path: &Path) -> Result<RecordReader<BufReader<File>>, Error> {
     let opened = File::open(path).map_err(JournalError::from);
     opened
-        .and_then(|file| Reader::new(BufReader::new(file)))
+        .and_then(|file| RecordReader::new(BufReader::new(file)))
         .map_err(|e| Error::File(path.to_owned(), e))
 }
 

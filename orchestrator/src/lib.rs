@@ -11,13 +11,13 @@
 //! - [`bounds`]: the limits on the detector's records (pure).
 //! - [`machine`]: events in, actions out (pure).
 //! - [`journal`]: the record of events and decisions on disk; its replay is pure.
-//! - [`board`]: the status table, as subscribers see it (pure).
+//! - [`status_table`]: the status table, as subscribers see it (pure).
 //! - [`peers`]: the detector and the loader, over varlink.
 //! - [`barrier`]: the barrier at the start of a wait: a new scan by the detector.
 //! - [`policy`]: the loader's plans and policy, for all users.
 //! - [`drivers`]: the exclusions of drivers of functions, as the loader reports them.
 //! - [`mounts`]: file systems that are mounted over modules and rules.
-//! - [`jobs`], [`bus`]: requests to PID 1, through flag files and over the bus.
+//! - [`flags`], [`bus`]: requests to PID 1, through flag files and over the bus.
 //! - [`run`]: the decision loop, and the executor of its actions.
 //! - [`server`]: the varlink methods.
 //! - [`command`]: the command `rdma-hotplug`; the files that make its texts are pure.
@@ -26,13 +26,12 @@
 #![forbid(unsafe_code)]
 
 pub mod barrier;
-pub mod board;
 pub mod bounds;
 pub mod bus;
 pub mod command;
 pub mod config;
 pub mod drivers;
-pub mod jobs;
+pub mod flags;
 pub mod journal;
 pub mod machine;
 pub mod mounts;
@@ -41,6 +40,7 @@ pub mod policy;
 pub mod rules;
 pub mod run;
 pub mod server;
+pub mod status_table;
 pub mod targets;
 
 use std::process::ExitCode;

@@ -24,12 +24,12 @@ use device::Device;
 pub use event::{Action, Event, Flag, JobOutcome, UnitActivity, Verb};
 use function::Function;
 use functions::Functions;
-use module::{Again, Module};
+use module::{Module, RetryScope};
 use target::Target;
 
 /// The timeouts, in µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Patience {
+pub struct Timeouts {
     /// The maximum time of the start. Then it is complete, even if devices are not ready.
     pub start: i64,
     /// The maximum time of a function in one state. Then it is stuck.
@@ -72,7 +72,7 @@ enum Timer {
 pub struct Machine {
     #[serde(with = "saved_rules")]
     rules: Rules,
-    patience: Patience,
+    timeouts: Timeouts,
     devices: BTreeMap<i64, Device>,
     functions: Functions,
     modules: BTreeMap<ModuleName, Module>,
@@ -200,7 +200,7 @@ impl Machine {
 
     fn take(&mut self, event: Event, now: i64, actions: &mut Vec<Action>) {
         match event {
-            Event::Begins(patience) => self.begin(patience, now, actions),
+            Event::Begins(timeouts) => self.begin(timeouts, now, actions),
             Event::SnapshotBegins => self.snapshot_begins(),
             Event::Device(record) => self.device(*record, now, actions),
             Event::DeviceGone(index) => self.device_gone(index, actions),
@@ -240,14 +240,14 @@ impl Machine {
 
     /// Handles the start of a process. No request of the previous process will get a reply, and the
     /// service manager waits for READY again.
-    fn begin(&mut self, patience: Patience, now: i64, actions: &mut Vec<Action>) {
-        self.patience = patience;
+    fn begin(&mut self, timeouts: Timeouts, now: i64, actions: &mut Vec<Action>) {
+        self.timeouts = timeouts;
         self.started = false;
         self.complete = false;
         self.settled = false;
         self.connected = false;
         self.timers.retain(|(_, timer)| *timer != Timer::Start);
-        let end = now.saturating_add(self.patience.start);
+        let end = now.saturating_add(self.timeouts.start);
         self.timers.insert((end, Timer::Start));
         self.targets_unknown();
         // The last decisions may not have been carried out.
@@ -260,19 +260,19 @@ impl Machine {
         self.modules
             .retain(|_, module| !module.wanted_by.is_empty());
         // A missing module may have been installed, and a denial removed, without an event.
-        self.ask_everyone(Again::Missing, actions);
+        self.ask_everyone(RetryScope::Missing, actions);
         self.ask_drivers(actions);
         self.touch_everyone();
     }
 
     /// Requests the wanted modules that were not requested yet, and those that `again` selects.
-    fn ask_everyone(&mut self, again: Again, actions: &mut Vec<Action>) {
+    fn ask_everyone(&mut self, again: RetryScope, actions: &mut Vec<Action>) {
         if self.paused.is_some() {
             return;
         }
         // The pending result may describe the state before the change.
         let in_flight = self.modules.values_mut().filter(|module| module.in_flight);
-        for module in in_flight.filter(|_| matches!(again, Again::Missing | Again::All)) {
+        for module in in_flight.filter(|_| matches!(again, RetryScope::Missing | RetryScope::All)) {
             module.ask_again = true;
         }
         let devices = self.devices.keys().map(|index| Subject::Device(*index));
@@ -285,7 +285,7 @@ impl Machine {
 
     /// Handles a change of modules on disk: requests the modules that are not live.
     fn ask_for_what_changed(&mut self, actions: &mut Vec<Action>) {
-        self.ask_everyone(Again::Missing, actions);
+        self.ask_everyone(RetryScope::Missing, actions);
         self.ask_drivers(actions);
     }
 
@@ -295,7 +295,7 @@ impl Machine {
 
     /// Requests the modules of a device or function that were not requested yet, and those that
     /// `again` selects.
-    fn ask(&mut self, subject: &Subject, again: Again, actions: &mut Vec<Action>) {
+    fn ask(&mut self, subject: &Subject, again: RetryScope, actions: &mut Vec<Action>) {
         if self.paused.is_some() {
             return;
         }
@@ -309,7 +309,7 @@ impl Machine {
                 None => return,
             },
         };
-        let modules = module::take_unasked(&mut self.modules, names.into_iter(), again);
+        let modules = module::take_unrequested(&mut self.modules, names.into_iter(), again);
         if !modules.is_empty() {
             actions.push(Action::Load { modules, reason });
         }
@@ -388,10 +388,10 @@ impl Machine {
                 module.retry_at = None;
                 let again = match module.state {
                     // The state stays unknown, with its reason, until there is a result.
-                    ModuleState::Unknown => Again::Unknown,
+                    ModuleState::Unknown => RetryScope::Unknown,
                     _ => {
                         module.state = ModuleState::Pending;
-                        Again::No
+                        RetryScope::No
                     }
                 };
                 (module.wanted_by.clone(), again)
@@ -414,7 +414,7 @@ impl Machine {
         for name in functions {
             self.want_for_function(&name, now, actions);
         }
-        self.ask_everyone(Again::No, actions);
+        self.ask_everyone(RetryScope::No, actions);
     }
 
     /// Compares everything again. A result stays until it is replaced, so that a ready device stays
@@ -423,7 +423,7 @@ impl Machine {
         for module in self.modules.values_mut() {
             module.forget_attempts();
         }
-        self.ask_everyone(Again::All, actions);
+        self.ask_everyone(RetryScope::All, actions);
         self.ask_drivers(actions);
         self.reconcile_targets();
         self.touch_everyone();
@@ -441,11 +441,11 @@ impl Machine {
         let open = |module: &Module| module.in_flight || module.state == ModuleState::Unknown;
         let loading = unsettled || self.modules.values().any(open);
         let job = self.targets.values().any(Target::is_pending);
-        let (known, patience) = (self.known(), self.patience);
+        let (known, timeouts) = (self.known(), self.timeouts);
         let functions = self.functions.values().all(|f| f.is_settled(known));
         let settled = self.connected && !loading && !job && functions;
         // Jobs do not count: many of them are ordered after the start itself.
-        let holds = |f: &Function| f.holds_start(known, now, patience);
+        let holds = |f: &Function| f.holds_start(known, now, timeouts);
         let holds = self.functions.values().any(holds);
         if settled != self.settled {
             self.settled = settled;

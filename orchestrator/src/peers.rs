@@ -59,13 +59,13 @@ pub async fn follow_detector(socket: PathBuf, messages: UnboundedSender<Message>
 }
 
 /// The most module names that are accepted, many times the number in a kernel.
-const MOST_MODULES: usize = 4096;
+const MAX_MODULES: usize = 4096;
 
 /// Returns an event with the kernel's module names, or `None` if there are too many. Leaves out
 /// invalid names.
 fn modules(names: &[String]) -> Option<Event> {
     let parsed = names.iter().filter_map(|name| ModuleName::parse(name).ok());
-    (names.len() <= MOST_MODULES).then(|| Event::ModulesThere(parsed.collect()))
+    (names.len() <= MAX_MODULES).then(|| Event::ModulesThere(parsed.collect()))
 }
 
 /// Converts a reply into an event. Returns `None` for a reply that lacks what its action needs.

@@ -25,11 +25,11 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_LISTED: usize = 4096;
 
 /// A result, or a message that says why it is missing.
-type Answer = Result<Arc<[Value]>, String>;
+type CachedReply = Result<Arc<[Value]>, String>;
 
 /// A query to the loader.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Question {
+enum Query {
     /// The plan for a module.
     Plan(ModuleAlias),
     /// The modules that its policy names.
@@ -42,7 +42,7 @@ enum Question {
 pub struct Policy {
     socket: PathBuf,
     /// The results, and the start times of their queries.
-    kept: Mutex<BTreeMap<Question, (Instant, Answer)>>,
+    kept: Mutex<BTreeMap<Query, (Instant, CachedReply)>>,
     /// Held while the loader is queried for a caller.
     asking: Semaphore,
 }
@@ -63,7 +63,7 @@ impl Policy {
     /// # Errors
     /// Fails with a message if the loader cannot be queried or has no result.
     pub async fn plan(&self, module: ModuleAlias) -> Result<Value, String> {
-        first(self.answer(Question::Plan(module)).await)
+        first(self.answer(Query::Plan(module)).await)
     }
 
     /// Returns the reason why an administrator keeps the drivers of this modalias from being
@@ -77,12 +77,12 @@ impl Policy {
         modalias: ModuleAlias,
         since: Instant,
     ) -> Result<Option<String>, String> {
-        let of = Question::Plan(modalias);
+        let of = Query::Plan(modalias);
         // This query does not wait behind those of callers, which may be many.
         let kept = self.kept(&of, Some(since)).filter(Result::is_ok);
         let answer = match kept {
             Some(answer) => answer,
-            None => self.ask_now(of).await,
+            None => self.query_now(of).await,
         };
         let plan = first(answer)?;
         let reply = serde_json::from_value(plan);
@@ -95,13 +95,13 @@ impl Policy {
     /// # Errors
     /// Fails with a message if the loader cannot be queried or has no result.
     pub async fn list(&self) -> Result<Arc<[Value]>, String> {
-        self.answer(Question::List).await
+        self.answer(Query::List).await
     }
 
     /// Returns the modules that the kernel is loading, the longest first; nothing if the loader
     /// does not reply.
     pub async fn loading(&self) -> Vec<Loading> {
-        let described = self.answer(Question::Describe).await;
+        let described = self.answer(Query::Describe).await;
         let described = described.unwrap_or_default();
         let described = described.first().cloned().map(serde_json::from_value);
         let Some(Ok(loader::DescribeReply { loading, .. })) = described else {
@@ -115,7 +115,7 @@ impl Policy {
     }
 
     /// Returns a result for a caller. Queries the loader for one caller at a time.
-    async fn answer(&self, of: Question) -> Answer {
+    async fn answer(&self, of: Query) -> CachedReply {
         if let Some(answer) = self.kept(&of, kept_since()) {
             return answer;
         }
@@ -125,13 +125,13 @@ impl Policy {
         // The previous caller may have requested the same.
         match self.kept(&of, kept_since()) {
             Some(answer) => answer,
-            None => self.ask_now(of).await,
+            None => self.query_now(of).await,
         }
     }
 
-    async fn ask_now(&self, of: Question) -> Answer {
+    async fn query_now(&self, of: Query) -> CachedReply {
         let begun = Instant::now();
-        let asked = tokio::time::timeout(TIMEOUT, self.ask(&of)).await;
+        let asked = tokio::time::timeout(TIMEOUT, self.query(&of)).await;
         let answer = match asked {
             Ok(Ok(values)) => Ok(Arc::from(values)),
             Ok(Err(e)) => Err(sentence(&e)),
@@ -141,10 +141,10 @@ impl Policy {
         answer
     }
 
-    async fn ask(&self, of: &Question) -> Result<Vec<Value>, ClientError> {
+    async fn query(&self, of: &Query) -> Result<Vec<Value>, ClientError> {
         let mut client = Client::connect(&self.socket).await?;
         match of {
-            Question::Plan(module) => {
+            Query::Plan(module) => {
                 let args = ExplainArgs {
                     module: module.to_string(),
                 };
@@ -158,7 +158,7 @@ impl Policy {
                 };
                 Ok(vec![plan])
             }
-            Question::List => {
+            Query::List => {
                 let mut listed = Vec::new();
                 let mut replies = client.stream(loader::LIST, &ListArgs {}).await?;
                 while let Some(reply) = replies.next::<Value>().await? {
@@ -168,20 +168,20 @@ impl Policy {
                 }
                 Ok(listed)
             }
-            Question::Describe => {
+            Query::Describe => {
                 let args = DescribeArgs {};
                 Ok(vec![client.call(loader::DESCRIBE, &args, TIMEOUT).await?])
             }
         }
     }
 
-    fn kept(&self, of: &Question, since: Option<Instant>) -> Option<Answer> {
+    fn kept(&self, of: &Query, since: Option<Instant>) -> Option<CachedReply> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let (begun, answer) = kept.get(of)?;
         (Some(*begun) >= since).then(|| answer.clone())
     }
 
-    fn keep(&self, of: Question, begun: Instant, answer: Answer) {
+    fn keep(&self, of: Query, begun: Instant, answer: CachedReply) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|_, (begun, _)| begun.elapsed() < KEPT);
         if kept.len() < MAX_KEPT {
@@ -195,7 +195,7 @@ fn kept_since() -> Option<Instant> {
     Instant::now().checked_sub(KEPT)
 }
 
-fn first(plans: Answer) -> Result<Value, String> {
+fn first(plans: CachedReply) -> Result<Value, String> {
     let plan = plans?.first().cloned();
     plan.ok_or_else(|| "the loader has not answered".to_owned())
 }

@@ -10,22 +10,22 @@ use std::time::{Duration, Instant};
 use interfaces::activation::{Endpoint, Inherited};
 use interfaces::clock;
 use interfaces::dropin::{self, DropIn};
-use interfaces::lifecycle::{self, Wishes};
+use interfaces::lifecycle::{self, Signals};
 use interfaces::names::{ModuleName, UnitName};
 use interfaces::orchestrator::{DescribeReply, ExplainModuleReply, ExplainReply};
 use interfaces::sandbox::{self, SandboxError};
-use interfaces::server::{self, Admission, LimitError, Limits, Pace};
+use interfaces::server::{self, Admission, LimitError, Limits, RateLimit};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::barrier::{self, Begun};
-use crate::bus::{self, Ask, Inquiry};
+use crate::bus::{self, JobRequest, UnitQuery};
 use crate::config::Config;
 use crate::drivers::Drivers;
-use crate::jobs::Flags;
+use crate::flags::Flags;
 use crate::journal::{Journal, Times, wire};
-use crate::machine::{Action, Event, Machine, Patience, Verb};
+use crate::machine::{Action, Event, Machine, Timeouts, Verb};
 use crate::mounts::{Mounts, Places};
 use crate::peers;
 use crate::policy::Policy;
@@ -78,12 +78,12 @@ pub enum Message {
     /// events have arrived; no number while a snapshot is incomplete.
     Detector(Option<Event>, Option<i64>),
     /// A request of a caller. The permit limits the number of requests that wait for a reply.
-    Question(Question, Option<OwnedSemaphorePermit>),
+    Query(Query, Option<OwnedSemaphorePermit>),
 }
 
 /// A request that only the machine can answer.
 #[derive(Debug)]
-pub enum Question {
+pub enum Query {
     /// The state of the service as a whole.
     Describe(oneshot::Sender<DescribeReply>),
     /// The explanation of one device, by its name, its index or both.
@@ -98,7 +98,7 @@ pub enum Question {
     ExplainModule(ModuleName, oneshot::Sender<Option<ExplainModuleReply>>),
 }
 
-impl Question {
+impl Query {
     /// Returns true if the caller has disconnected.
     fn is_abandoned(&self) -> bool {
         match self {
@@ -140,7 +140,7 @@ async fn run(
     admission: Admission,
     rules: Sources,
 ) -> Result<End, Error> {
-    let mut wishes = Wishes::catch().map_err(Error::Runtime)?;
+    let mut signals = Signals::catch().map_err(Error::Runtime)?;
     // Done before another thread starts: the sandbox restricts the calling thread and its children.
     let rules_and_lists = config.rules.iter().chain([&config.lists]);
     let linked = LINKED.iter().map(Path::new);
@@ -158,29 +158,29 @@ async fn run(
     // A process that a client started for itself alone describes itself and does nothing else: the
     // host's orchestrator is another process.
     let mut tasks = JoinSet::new();
-    let (inquiries, inquired) = channel(bus::MAX_INQUIRIES);
+    let (unit_queries, inquired) = channel(bus::MAX_UNIT_QUERIES);
     let (waits, begun) = channel(1);
     let (start, started) = watch::channel(false);
     let mounts = mounts.follow().map_err(Error::Runtime)?;
     let outdated = follow_mounts(mounts, readable, messages.clone(), started);
     if matches!(endpoint, Endpoint::Listening(_)) {
-        let world = World {
+        let shared = Shared {
             published: Arc::clone(&published),
             messages: messages.clone(),
             policy: Arc::clone(&policy),
             started: start,
         };
-        follow_the_world(config, world, queue, (inquired, begun), rules, &mut tasks);
+        spawn_tasks(config, shared, queue, (inquired, begun), rules, &mut tasks);
     }
     let service = Arc::new(Orchestrator::new(
         published,
         policy,
         messages,
-        (inquiries, waits),
+        (unit_queries, waits),
         config,
     ));
     tokio::select! {
-        served = server::serve(endpoint, service, &mut wishes, None, admission) => {
+        served = server::serve(endpoint, service, &mut signals, None, admission) => {
             served.map(|()| End::Stopped).map_err(Error::Runtime)
         }
         // No task ends while the process runs. If one does, only a restart of the process helps.
@@ -211,7 +211,7 @@ async fn follow_mounts(
 }
 
 /// The state that the decision loop and the server share.
-struct World {
+struct Shared {
     published: Arc<Published>,
     messages: UnboundedSender<Message>,
     policy: Arc<Policy>,
@@ -219,37 +219,37 @@ struct World {
     started: watch::Sender<bool>,
 }
 
-fn follow_the_world(
+fn spawn_tasks(
     config: &Config,
-    world: World,
+    shared: Shared,
     queue: UnboundedReceiver<Message>,
-    (inquired, begun): (Receiver<Inquiry>, Receiver<Begun>),
+    (inquired, begun): (Receiver<UnitQuery>, Receiver<Begun>),
     rules: Sources,
     tasks: &mut JoinSet<()>,
 ) {
-    let World {
+    let Shared {
         published,
         messages,
         policy,
         started,
-    } = world;
+    } = shared;
     let (events, happened) = unbounded_channel();
     let (asked, asks) = unbounded_channel();
     let (needed, needs) = watch::channel(false);
     tasks.spawn(forward(happened, messages.clone()));
     tasks.spawn(peers::follow_detector(config.detector.clone(), messages));
     tasks.spawn(barrier::synchronize(config.detector.clone(), begun));
-    let questions = bus::Questions { asks, inquired };
+    let queries = bus::Requests { asks, inquired };
     tasks.spawn(bus::follow(
         config.bus.clone(),
         needs,
-        questions,
+        queries,
         events.clone(),
     ));
     let drivers = Arc::new(Drivers::new(policy));
     tasks.spawn(Arc::clone(&drivers).follow(events.clone()));
     let (journal, resumed) = Journal::open(&config.runtime_directory);
-    let hands = Hands {
+    let executor = Executor {
         loader: config.loader.clone(),
         flags: Flags::new(&config.runtime_directory),
         published,
@@ -259,13 +259,13 @@ fn follow_the_world(
         needed,
         started,
     };
-    let mind = Mind {
+    let decision_loop = DecisionLoop {
         machine: resumed.unwrap_or_default(),
         journal,
-        hands,
+        executor,
         refused: Refused::default(),
     };
-    tasks.spawn(mind.decide(queue, patience(config), rules));
+    tasks.spawn(decision_loop.decide(queue, timeouts(config), rules));
 }
 
 /// Returns the directory, or its nearest ancestor that exists: the directory may be created later.
@@ -273,9 +273,9 @@ fn nearest(path: &Path) -> Option<&Path> {
     path.ancestors().find(|path| path.is_dir())
 }
 
-fn patience(config: &Config) -> Patience {
+fn timeouts(config: &Config) -> Timeouts {
     let usec = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-    Patience {
+    Timeouts {
         start: usec(config.boot_deadline),
         function: usec(config.stuck_after),
         driver: usec(config.driver_grace),
@@ -318,10 +318,10 @@ fn sources(files: Vec<DropIn>) -> Vec<Source> {
 }
 
 /// The decision loop: the machine, its journal and its executor.
-struct Mind {
+struct DecisionLoop {
     machine: Machine,
     journal: Journal,
-    hands: Hands,
+    executor: Executor,
     refused: Refused,
 }
 
@@ -331,30 +331,30 @@ struct Mind {
 struct Refused {
     count: i64,
     last: Option<String>,
-    pace: Pace,
+    rate_limit: RateLimit,
 }
 
 impl Refused {
     fn note(&mut self, why: String) {
         self.count = self.count.saturating_add(1);
-        if let Some(more) = self.pace.due(Instant::now()) {
+        if let Some(more) = self.rate_limit.due(Instant::now()) {
             tracing::warn!(more, "refused a record of the detector: {why}");
         }
         self.last = Some(why);
     }
 }
 
-impl Mind {
+impl DecisionLoop {
     async fn decide(
         mut self,
         mut queue: UnboundedReceiver<Message>,
-        patience: Patience,
+        timeouts: Timeouts,
         rules: Sources,
     ) {
         if !self.journal.is_open() {
             self.journal.begin(&self.machine, times());
         }
-        self.take(Event::Begins(patience));
+        self.take(Event::Begins(timeouts));
         self.take(Event::Rules(rules));
         loop {
             let message = tokio::select! {
@@ -365,9 +365,9 @@ impl Mind {
                 Some(Message::Event(event)) => self.take(event),
                 Some(Message::Detector(event, heard)) => {
                     event.into_iter().for_each(|event| self.take(event));
-                    self.hands.published.heard(heard);
+                    self.executor.published.heard(heard);
                 }
-                Some(Message::Question(question, _permit)) => self.answer(question),
+                Some(Message::Query(query, _permit)) => self.answer(query),
                 None => return,
             }
         }
@@ -396,32 +396,32 @@ impl Mind {
             }
         }
         let needed = self.machine.needs_service_manager();
-        self.hands
+        self.executor
             .needed
             .send_if_modified(|before| std::mem::replace(before, needed) != needed);
         for action in actions {
-            self.hands.carry_out(action);
+            self.executor.carry_out(action);
         }
     }
 
-    fn answer(&self, question: Question) {
+    fn answer(&self, query: Query) {
         // No work is done for a caller that has disconnected.
-        if question.is_abandoned() {
+        if query.is_abandoned() {
             return;
         }
-        match question {
-            Question::Describe(to) => drop(to.send(DescribeReply {
+        match query {
+            Query::Describe(to) => drop(to.send(DescribeReply {
                 refused_records: self.refused.count,
                 last_refused: self.refused.last.clone(),
                 ..self.machine.describe()
             })),
-            Question::Explain(name, index, to) => {
+            Query::Explain(name, index, to) => {
                 drop(to.send(self.machine.explain(name.as_deref(), index)));
             }
-            Question::Targets(name, index, to) => {
+            Query::Targets(name, index, to) => {
                 drop(to.send(self.machine.targets_of(name.as_deref(), index)));
             }
-            Question::ExplainModule(name, to) => {
+            Query::ExplainModule(name, to) => {
                 drop(to.send(self.machine.explain_module(&name)));
             }
         }
@@ -429,34 +429,34 @@ impl Mind {
 }
 
 /// The executor: the channels, sockets and files that actions need.
-struct Hands {
+struct Executor {
     loader: PathBuf,
     flags: Flags,
     published: Arc<Published>,
     events: UnboundedSender<Event>,
-    asked: UnboundedSender<Ask>,
+    asked: UnboundedSender<JobRequest>,
     drivers: Arc<Drivers>,
     needed: watch::Sender<bool>,
     started: watch::Sender<bool>,
 }
 
-impl Hands {
+impl Executor {
     fn carry_out(&self, action: Action) {
         match action {
             Action::Load { modules, reason } => {
                 let load = peers::load(self.loader.clone(), modules, reason, self.events.clone());
                 tokio::spawn(load);
             }
-            Action::AskDriver { function, modalias } => self.drivers.ask(function, modalias),
+            Action::QueryDriver { function, modalias } => self.drivers.ask(function, modalias),
             Action::StartUnit { unit, reason } => {
                 tracing::info!("starting {unit} for {reason}");
                 let verb = Verb::Start;
-                let _ = self.asked.send(Ask { unit, verb });
+                let _ = self.asked.send(JobRequest { unit, verb });
             }
             Action::StopUnit { unit, reason } => {
                 tracing::info!("stopping {unit}: {reason}");
                 let verb = Verb::Stop;
-                let _ = self.asked.send(Ask { unit, verb });
+                let _ = self.asked.send(JobRequest { unit, verb });
             }
             Action::SetFlag(flag, up) => {
                 tracing::debug!("flag {}: {up}", flag.name());

@@ -9,8 +9,8 @@ use std::time::Duration;
 use interfaces::Interface;
 use interfaces::names::{DeviceName, ModuleAlias, ModuleName, UnitName};
 use interfaces::orchestrator::{
-    self, Condition, DescribeArgs, DescribeReply, Device, ExplainArgs, ExplainModuleArgs, Function,
-    HangingUnit, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs,
+    self, AttachedUnit, Condition, DescribeArgs, DescribeReply, Device, ExplainArgs,
+    ExplainModuleArgs, Function, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs,
     ListHistoryReply, ListPolicyArgs, ListPolicyReply, ListReply, Module, ModuleState, PauseArgs,
     PauseReply, PlanModuleArgs, PlanModuleReply, ReconcileArgs, ReconcileReply, ResumeArgs,
     ResumeReply, SubscribeStatusArgs, WaitArgs, WaitReply,
@@ -22,19 +22,19 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::barrier::Begun;
-use crate::board::Board;
-use crate::bus::Inquiry;
+use crate::bus::UnitQuery;
 use crate::config::Config;
 use crate::journal::{self, story};
 use crate::machine::Event;
 use crate::policy::Policy;
 use crate::rules::Rules;
-use crate::run::{Message, Question, read_rules};
+use crate::run::{Message, Query, read_rules};
+use crate::status_table::StatusTable;
 
 /// The state that callers see without a request to the machine.
 #[derive(Default)]
 pub struct Published {
-    board: Feed<Board>,
+    table: Feed<StatusTable>,
     /// The sequence number up to which the detector's events are taken in; `None` while a snapshot
     /// is incomplete.
     heard: watch::Sender<Option<i64>>,
@@ -43,12 +43,12 @@ pub struct Published {
 impl Published {
     /// Publishes a device's status.
     pub fn put(&self, device: Device) {
-        self.board.update(|board| {
+        self.table.update(|table| {
             let says = |device: &Device| (device.state, device.waiting_for.clone());
-            let before = board.device(device.index).map(says);
+            let before = table.device(device.index).map(says);
             let now = says(&device);
             let name = device.name.clone();
-            let event = board.put(device);
+            let event = table.put(device);
             if before.as_ref() != Some(&now) {
                 let (state, waiting_for) = now;
                 tracing::info!(waiting_for = waiting_for.join("; "), "{name} is {state}");
@@ -59,8 +59,8 @@ impl Published {
 
     /// Removes a device's status.
     pub fn remove(&self, index: i64) {
-        self.board.update(|board| {
-            let event = board.remove(index);
+        self.table.update(|table| {
+            let event = table.remove(index);
             if let Some(event) = &event {
                 let name = event.name.as_deref().unwrap_or_default();
                 tracing::info!(index, "{name} was removed");
@@ -71,10 +71,10 @@ impl Published {
 
     /// Publishes a function's status.
     pub fn put_function(&self, function: Function) {
-        self.board.update(|board| {
+        self.table.update(|table| {
             let name = function.name.clone();
             let (state, waiting_for) = (function.state, function.waiting_for.clone());
-            let event = board.put_function(function);
+            let event = table.put_function(function);
             if event.is_some() {
                 tracing::info!("{name} is {state} and waits for {waiting_for}");
             }
@@ -88,16 +88,16 @@ impl Published {
             let mut states = modules.iter().map(|module| module.state);
             states.any(|state| state == ModuleState::Pending)
         };
-        self.board.read(|board| {
-            board.devices().any(|device| pending(&device.modules))
-                || board.functions().any(|function| pending(&function.modules))
+        self.table.read(|table| {
+            table.devices().any(|device| pending(&device.modules))
+                || table.functions().any(|function| pending(&function.modules))
         })
     }
 
     /// Removes a function's status.
     pub fn remove_function(&self, name: &str) {
-        self.board
-            .update(|board| board.remove_function(name).into_iter().collect());
+        self.table
+            .update(|table| table.remove_function(name).into_iter().collect());
     }
 
     /// Publishes the sequence number up to which the detector's events are taken in.
@@ -107,14 +107,14 @@ impl Published {
 
     /// Publishes that the status of all devices is known.
     pub fn known(&self) {
-        self.board
-            .update(|board| board.set_known().into_iter().collect());
+        self.table
+            .update(|table| table.set_known().into_iter().collect());
     }
 
     /// Publishes whether everything is settled.
     pub fn settled(&self, settled: bool) {
-        self.board.update(|board| {
-            board.set_settled(settled);
+        self.table.update(|table| {
+            table.set_settled(settled);
             Vec::new()
         });
     }
@@ -124,14 +124,14 @@ impl Published {
 pub struct Orchestrator {
     published: Arc<Published>,
     messages: UnboundedSender<Message>,
-    inquiries: Sender<Inquiry>,
+    unit_queries: Sender<UnitQuery>,
     waits: Sender<Begun>,
     policy: Arc<Policy>,
     rules: Vec<PathBuf>,
     lists: PathBuf,
     runtime_directory: PathBuf,
     /// The permits for the requests of callers without reserved capacity.
-    questions: Arc<Semaphore>,
+    queries: Arc<Semaphore>,
 }
 
 /// The missing item that a wait reports while the devices are not known.
@@ -139,30 +139,30 @@ const DETECTOR: &str = "the detector's answer";
 /// The time the service manager may take to list the units that hang on targets.
 const INQUIRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most requests of callers without reserved capacity that wait for the machine.
-const MAX_QUESTIONS: usize = 64;
+const MAX_QUERIES: usize = 64;
 
 impl Orchestrator {
     /// Creates the service. It serves the status in `published` and the loader's results from
     /// `policy`, sends requests and events to `messages`, and queries the service manager through
-    /// `inquiries` and the detector through `waits`.
+    /// `unit_queries` and the detector through `waits`.
     #[must_use]
     pub fn new(
         published: Arc<Published>,
         policy: Arc<Policy>,
         messages: UnboundedSender<Message>,
-        (inquiries, waits): (Sender<Inquiry>, Sender<Begun>),
+        (unit_queries, waits): (Sender<UnitQuery>, Sender<Begun>),
         config: &Config,
     ) -> Self {
         Self {
             published,
             messages,
-            inquiries,
+            unit_queries,
             waits,
             policy,
             rules: config.rules.clone(),
             lists: config.lists.clone(),
             runtime_directory: config.runtime_directory.clone(),
-            questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+            queries: Arc::new(Semaphore::new(MAX_QUERIES)),
         }
     }
 
@@ -171,8 +171,8 @@ impl Orchestrator {
         let one_named = name.is_some() || index.is_some();
         let mut last = None;
         let next = || {
-            self.published.board.read(|board| {
-                let mut devices = board.devices().filter(|d| is(d, name.as_deref(), index));
+            self.published.table.read(|table| {
+                let mut devices = table.devices().filter(|d| is(d, name.as_deref(), index));
                 let device = devices.find(|d| last.is_none_or(|last| d.index > last))?;
                 last = Some(device.index);
                 Some(ListReply {
@@ -188,8 +188,8 @@ impl Orchestrator {
         let ListFunctionsArgs {} = call.arguments()?;
         let mut last: Option<String> = None;
         let next = || {
-            self.published.board.read(|board| {
-                let mut functions = board.functions();
+            self.published.table.read(|table| {
+                let mut functions = table.functions();
                 let after = |f: &&Function| last.as_ref().is_none_or(|last| f.name > *last);
                 let function = functions.find(after)?.clone();
                 last = Some(function.name.clone());
@@ -207,19 +207,19 @@ impl Orchestrator {
         }
         let peer = call.peer();
         let (of, at) = (name.clone(), index);
-        let found = self.ask(peer, |to| Question::Explain(of, at, to)).await?;
+        let found = self.ask(peer, |to| Query::Explain(of, at, to)).await?;
         let Some(mut reply) = found else {
             return Err(CallError::named(orchestrator::NO_SUCH_DEVICE));
         };
-        let asked = self.ask(peer, |to| Question::Targets(name, index, to));
-        reply.hanging = self.hanging(asked.await?).await;
+        let asked = self.ask(peer, |to| Query::Targets(name, index, to));
+        reply.attached = self.attached(asked.await?).await;
         call.reply(&reply).await
     }
 
     /// Returns the units that hang on `targets`; `None` if the service manager cannot be queried.
-    async fn hanging(&self, targets: Vec<UnitName>) -> Option<Vec<HangingUnit>> {
+    async fn attached(&self, targets: Vec<UnitName>) -> Option<Vec<AttachedUnit>> {
         let (to, answer) = oneshot::channel();
-        self.inquiries.try_send(Inquiry { targets, to }).ok()?;
+        self.unit_queries.try_send(UnitQuery { targets, to }).ok()?;
         tokio::time::timeout(INQUIRY_TIMEOUT, answer)
             .await
             .ok()?
@@ -231,7 +231,7 @@ impl Orchestrator {
         let name =
             ModuleName::parse(&module).map_err(|_| CallError::invalid_parameter("module"))?;
         match self
-            .ask(call.peer(), |to| Question::ExplainModule(name, to))
+            .ask(call.peer(), |to| Query::ExplainModule(name, to))
             .await?
         {
             Some(reply) => call.reply(&reply).await,
@@ -248,7 +248,7 @@ impl Orchestrator {
             None => None,
         };
         let end = timeout.map(|timeout| Instant::now() + timeout);
-        let board = &self.published.board;
+        let table = &self.published.table;
         loop {
             // A caller that does not wait gets the state that is known.
             if timeout != Some(Duration::ZERO) {
@@ -257,15 +257,15 @@ impl Orchestrator {
                     None => return Err(timed_out(&[DETECTOR.to_owned()])),
                 }
             }
-            let is_at_once = board.read(|board| wait.check(board)).is_some();
-            let found = board.until(call, |board| wait.check(board));
+            let is_at_once = table.read(|table| wait.check(table)).is_some();
+            let found = table.until(call, |table| wait.check(table));
             match before(end, found).await {
                 // A module that was loaded during the wait creates device nodes. A second barrier
                 // makes them known.
                 Some(Ok(_)) if !is_at_once && wait.name.is_none() => {}
                 Some(found) => return call.reply(&WaitReply { device: found? }).await,
                 None => {
-                    let missing = board.read(|board| wait.missing(board));
+                    let missing = table.read(|table| wait.missing(table));
                     return Err(timed_out(&missing));
                 }
             }
@@ -326,22 +326,22 @@ impl Orchestrator {
     async fn ask<T>(
         &self,
         peer: Peer,
-        question: impl FnOnce(oneshot::Sender<T>) -> Question,
+        query: impl FnOnce(oneshot::Sender<T>) -> Query,
     ) -> Result<T, CallError> {
         let permit = match peer.privileged {
             true => None,
             false => {
-                let permit = Arc::clone(&self.questions).acquire_owned().await;
+                let permit = Arc::clone(&self.queries).acquire_owned().await;
                 Some(permit.map_err(|_| CallError::stopped())?)
             }
         };
         let (to, answer) = oneshot::channel();
-        let _ = self.messages.send(Message::Question(question(to), permit));
+        let _ = self.messages.send(Message::Query(query(to), permit));
         answer.await.map_err(|_| CallError::stopped())
     }
 
     async fn describe(&self, peer: Peer) -> Result<DescribeReply, CallError> {
-        self.ask(peer, Question::Describe).await
+        self.ask(peer, Query::Describe).await
     }
 
     /// Sends an event to the machine, and waits until the machine has taken it in.
@@ -399,11 +399,11 @@ impl<'w> Wait<'w> {
 
     /// Checks the wait against the status table. Returns the device once it meets the conditions;
     /// without a name, returns no device once everything is settled.
-    fn check(&self, board: &Board) -> Option<Option<Device>> {
+    fn check(&self, table: &StatusTable) -> Option<Option<Device>> {
         let Some(name) = self.name else {
-            return board.is_settled().then_some(None);
+            return table.is_settled().then_some(None);
         };
-        let mut devices = board.devices().filter(|device| device.name == name);
+        let mut devices = table.devices().filter(|device| device.name == name);
         let found = devices.find(|device| self.unmet(device).next().is_none());
         found.cloned().map(Some)
     }
@@ -417,8 +417,8 @@ impl<'w> Wait<'w> {
     }
 
     /// Returns a message for each missing item.
-    fn missing(&self, board: &Board) -> Vec<String> {
-        let devices: Vec<&Device> = board
+    fn missing(&self, table: &StatusTable) -> Vec<String> {
+        let devices: Vec<&Device> = table
             .devices()
             .filter(|device| self.name.is_none_or(|name| device.name == name))
             .collect();
@@ -430,7 +430,7 @@ impl<'w> Wait<'w> {
                     let missing = device.waiting_for.iter();
                     missing.map(|missing| format!("{}: {missing}", device.name))
                 });
-                let functions = board
+                let functions = table
                     .functions()
                     .map(|function| format!("{}: {}", function.name, function.waiting_for));
                 let missing: Vec<String> = of_devices.chain(functions).collect();
@@ -470,7 +470,7 @@ impl Service for Orchestrator {
             orchestrator::LIST_FUNCTIONS => self.list_functions(call).await,
             orchestrator::SUBSCRIBE_STATUS => {
                 let SubscribeStatusArgs {} = call.arguments()?;
-                self.published.board.serve(call).await
+                self.published.table.serve(call).await
             }
             orchestrator::DESCRIBE => {
                 let DescribeArgs {} = call.arguments()?;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use interfaces::Interface;
 use interfaces::activation::Inherited;
-use interfaces::lifecycle::Wishes;
+use interfaces::lifecycle::Signals;
 use interfaces::server::{self, Admission, Call, CallError, Service};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -392,6 +392,6 @@ async fn main() -> io::Result<()> {
     let listen = std::env::var_os("SYSTEMD_VARLINK_LISTEN").map(PathBuf::from);
     let endpoint = Inherited::from_environment()?.take_varlink(listen.as_deref())?;
     let service = Arc::new(Certification::default());
-    let mut wishes = Wishes::catch()?;
-    server::serve(endpoint, service, &mut wishes, None, Admission::default()).await
+    let mut signals = Signals::catch()?;
+    server::serve(endpoint, service, &mut signals, None, Admission::default()).await
 }

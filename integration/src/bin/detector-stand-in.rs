@@ -13,7 +13,7 @@ use interfaces::detector::{
     self, Action, Device, Kind, ListArgs, ListReply, Port, Protocol, SubscribeDevicesArgs,
     SubscribeDevicesReply, SynchronizeArgs, SynchronizeReply,
 };
-use interfaces::lifecycle::Wishes;
+use interfaces::lifecycle::Signals;
 use interfaces::server::{self, Admission, Call, CallError, Feed, Service, Snapshot};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
@@ -171,11 +171,11 @@ async fn main() -> io::Result<()> {
             told.update(|devices| devices.take(&line).into_iter().collect());
         }
     });
-    let mut wishes = Wishes::catch()?;
+    let mut signals = Signals::catch()?;
     server::serve(
         endpoint,
         Arc::new(StandIn { feed }),
-        &mut wishes,
+        &mut signals,
         None,
         Admission::default(),
     )

@@ -131,7 +131,7 @@ fn a_device_is_not_ready_without_module_indexes_and_its_modules_are_retried_with
     let waited = BOOT.text("indexes/wait.err");
     for said in [
         "ib_uverbs; it is unknown if this kernel has it",
-        "modules.dep.bin is not there",
+        "modules.dep.bin does not exist",
     ] {
         assert!(waited.contains(said), "{said}: {waited}");
         assert!(folded("indexes/explain").contains(said), "{said}");

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use loader::snapshot::{Reader, Sources};
+use loader::snapshot::{Semantics, Sources};
 use tempfile::TempDir;
 
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -46,7 +46,7 @@ impl Script {
             module_tree: self.module_tree.clone(),
             modprobe_d: self.modprobe_d.clone(),
             command_line: self.command_line.clone(),
-            reader: Reader::Modprobe,
+            reader: Semantics::Modprobe,
         }
     }
 

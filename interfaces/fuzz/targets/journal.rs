@@ -2,11 +2,11 @@
 //! again and read back the same, and it never reads past the bytes that it reports as whole.
 #![no_main]
 
-use interfaces::journal::{self, MAGIC, Reader};
+use interfaces::journal::{self, MAGIC, RecordReader};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(mut reader) = Reader::new(bytes) else {
+    let Ok(mut reader) = RecordReader::new(bytes) else {
         return;
     };
     let records: Vec<_> = reader.by_ref().map_while(Result::ok).collect();
@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
     );
     let mut again = MAGIC.to_vec();
     again.extend(records.iter().flat_map(journal::encode));
-    let read: Vec<_> = Reader::new(again.as_slice())
+    let read: Vec<_> = RecordReader::new(again.as_slice())
         .unwrap()
         .map_while(Result::ok)
         .collect();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use interfaces::activation::Endpoint;
-use interfaces::lifecycle::Wishes;
+use interfaces::lifecycle::Signals;
 use interfaces::server::{Admission, Call, CallError, Service, serve};
 use interfaces::{Interface, detector, loader, orchestrator};
 use serde_json::{Map, Value};
@@ -51,9 +51,9 @@ pub fn answers(bytes: &[u8]) -> Vec<Value> {
         .build()
         .unwrap()
         .block_on(async {
-            let mut wishes = Wishes::catch().unwrap();
+            let mut signals = Signals::catch().unwrap();
             let endpoint = Endpoint::Connected(server);
-            let served = serve(endpoint, Arc::new(Decoder), &mut wishes, None, Admission::default());
+            let served = serve(endpoint, Arc::new(Decoder), &mut signals, None, Admission::default());
             let in_time = tokio::time::timeout(Duration::from_secs(10), served).await;
             in_time.expect("the connection did not end").unwrap();
         });

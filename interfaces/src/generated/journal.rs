@@ -308,12 +308,12 @@ pub mod decision {
         #[prost(string, tag = "6")]
         Started(::prost::alloc::string::String),
         #[prost(message, tag = "7")]
-        AskDriver(super::AskDriver),
+        QueryDriver(super::QueryDriver),
     }
 }
 /// A query to the loader for the driver of a function.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AskDriver {
+pub struct QueryDriver {
     #[prost(string, tag = "1")]
     pub function: ::prost::alloc::string::String,
     /// The modalias that the driver is looked up with.

@@ -29,6 +29,13 @@ impl std::fmt::Display for Action {
         )
     }
 }
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedUnit {
+    pub name: String,
+    pub target: String,
+    #[serde(rename = "activeState")]
+    pub active_state: String,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
     #[serde(rename = "registered")]
@@ -125,13 +132,6 @@ impl std::fmt::Display for FunctionState {
             },
         )
     }
-}
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HangingUnit {
-    pub name: String,
-    pub target: String,
-    #[serde(rename = "activeState")]
-    pub active_state: String,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
@@ -386,7 +386,7 @@ pub struct ExplainReply {
     pub device: Device,
     pub rules: Vec<Rule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hanging: Option<Vec<HangingUnit>>,
+    pub attached: Option<Vec<AttachedUnit>>,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::error::CallError;
-use super::limits::{Accounts, Full, Hold, LimitState, Pace};
+use super::limits::{Accounts, Full, Hold, LimitState, RateLimit};
 use super::message::{Request, counted, offending_key};
 use super::peer::Peer;
 use crate::Interface;
@@ -29,7 +29,7 @@ pub(super) struct Context {
     pub peer: Peer,
     pub stopping: watch::Receiver<bool>,
     pub accounts: Arc<Accounts>,
-    pub refusals: Arc<Pace>,
+    pub refusals: Arc<RateLimit>,
     pub interface: Interface,
 }
 

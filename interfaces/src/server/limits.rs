@@ -374,11 +374,11 @@ const PACE: Duration = Duration::from_secs(1);
 
 /// The rate limit of log records.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct RateLimit {
     state: Mutex<(Option<Instant>, u64)>,
 }
 
-impl Pace {
+impl RateLimit {
     /// Returns nothing if no record may be logged now, otherwise the number of records that were
     /// left out since the last.
     pub fn due(&self, now: Instant) -> Option<u64> {
@@ -505,12 +505,12 @@ mod tests {
 
     #[test]
     fn a_flood_is_logged_once_a_second_with_the_number_of_suppressed_messages() {
-        let pace = Pace::default();
+        let rate_limit = RateLimit::default();
         let start = Instant::now();
-        assert_eq!(pace.due(start), Some(0));
+        assert_eq!(rate_limit.due(start), Some(0));
         for _ in 0..1000 {
-            assert_eq!(pace.due(start + PACE / 2), None);
+            assert_eq!(rate_limit.due(start + PACE / 2), None);
         }
-        assert_eq!(pace.due(start + PACE), Some(1000));
+        assert_eq!(rate_limit.due(start + PACE), Some(1000));
     }
 }

@@ -27,18 +27,18 @@ const ANY: [u8; 4] = [0xff; 4];
 
 /// A request about a socket, and the attribute of the reply (`include/uapi/linux/unix_diag.h`).
 #[derive(Clone, Copy)]
-struct Question {
+struct DiagRequest {
     show: u32,
     attribute: u16,
 }
 
 /// `UDIAG_SHOW_PEER`: the inode of the socket at the other end.
-const PEER: Question = Question {
+const PEER: DiagRequest = DiagRequest {
     show: 0x04,
     attribute: 2,
 };
 /// `UDIAG_SHOW_UID`: the user that made the socket.
-const UID: Question = Question {
+const UID: DiagRequest = DiagRequest {
     show: 0x40,
     attribute: 7,
 };
@@ -90,9 +90,9 @@ impl Origins {
     }
 
     /// Sends a request. The kernel replies synchronously: nothing waits.
-    fn ask(&self, inode: u32, question: Question) -> Option<u32> {
+    fn ask(&self, inode: u32, wanted: DiagRequest) -> Option<u32> {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let request = encode(inode, question, sequence);
+        let request = encode(inode, wanted, sequence);
         send(
             &self.socket,
             &request,
@@ -104,14 +104,14 @@ impl Origins {
             let (_, len) = recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT).ok()?;
             let datagram = buffer.get(..len)?;
             if u32_at(datagram, 8) == Some(sequence) {
-                return decode(datagram, question.attribute);
+                return decode(datagram, wanted.attribute);
             }
         }
         None
     }
 }
 
-fn encode(inode: u32, question: Question, sequence: u32) -> Vec<u8> {
+fn encode(inode: u32, wanted: DiagRequest, sequence: u32) -> Vec<u8> {
     let len = u32::try_from(NETLINK_HEADER_LEN + REQUEST_LEN).unwrap_or_default();
     let mut request = Vec::with_capacity(NETLINK_HEADER_LEN + REQUEST_LEN);
     request.extend(len.to_ne_bytes());
@@ -122,7 +122,7 @@ fn encode(inode: u32, question: Question, sequence: u32) -> Vec<u8> {
     request.extend([AF_UNIX, 0, 0, 0]);
     request.extend(ANY);
     request.extend(inode.to_ne_bytes());
-    request.extend(question.show.to_ne_bytes());
+    request.extend(wanted.show.to_ne_bytes());
     request.extend(ANY);
     request.extend(ANY);
     request

@@ -8,7 +8,7 @@ use crate::snapshot::SnapshotError;
 
 /// The reason that a name cannot be judged.
 #[derive(Debug, thiserror::Error)]
-pub enum Unplanned {
+pub enum VerdictError {
     /// The files on disk cannot be used.
     #[error("the files on disk cannot be used, and may forbid it")]
     Snapshot(#[from] SnapshotError),
@@ -24,7 +24,7 @@ pub enum Unplanned {
     Outdated(PathBuf),
 }
 
-impl Unplanned {
+impl VerdictError {
     /// Returns the file that this process may not read, if that is the reason.
     #[must_use]
     pub fn unreadable(&self) -> Option<PathBuf> {

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use super::Loader;
 use super::MAX_REQUESTS;
-use super::ticket::{State, Ticket};
+use super::open_request::{OpenRequest, State};
 use crate::inserter::MAX_AT_ONCE;
 use crate::link::Link;
 use crate::message::{Answer, Failure, MessageError, Order, Outcome};
@@ -22,26 +22,26 @@ const LONG: i64 = 30_000_000;
 
 /// The work in progress, and the requests that wait for it.
 #[derive(Default)]
-pub struct Work {
+pub struct Orders {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-impl Work {
+impl Orders {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns true if the maximum number of requests wait for modules.
     pub(super) fn is_full(&self) -> bool {
-        self.state().tickets.len() >= MAX_REQUESTS
+        self.state().open.len() >= MAX_REQUESTS
     }
 
     /// Adds a request and the modules that it waits for.
-    pub(super) fn add(&self, nodes: Vec<Node>, ticket: Ticket) {
+    pub(super) fn add(&self, nodes: Vec<Node>, open_request: OpenRequest) {
         let mut state = self.state();
         let id = state.schedule.add(nodes);
-        state.tickets.insert(id, ticket);
+        state.open.insert(id, open_request);
         // There may be nothing left to wait for.
         state.answer(id);
         self.changed.notify_all();

@@ -23,7 +23,7 @@ use crate::inserter;
 use crate::kernel::Kernel;
 use crate::link::Link;
 use crate::message::MAX_PARAMETERS;
-use crate::snapshot::{Reader, Sources};
+use crate::snapshot::{Semantics, Sources};
 
 mod hostile;
 
@@ -166,14 +166,14 @@ impl Rig {
                 module_tree: root,
                 modprobe_d: vec![dir.path().join("modprobe.d")],
                 command_line: dir.path().join("cmdline"),
-                reader: Reader::Loader,
+                reader: Semantics::Loader,
             }),
             modules: modules.clone(),
             sysfs: sysfs.clone(),
             modules_disabled: dir.path().join("modules_disabled"),
             readable: Readable::new(&config),
             end: watch::Sender::new(false),
-            work: Work::default(),
+            work: Orders::default(),
         });
         let inserter = Arc::new(Inserter {
             modules,

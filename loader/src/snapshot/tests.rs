@@ -29,7 +29,7 @@ impl Disk {
             module_tree: at("modules"),
             modprobe_d: vec![at("etc"), at("run"), at("usr")],
             command_line: at("cmdline"),
-            reader: Reader::Modprobe,
+            reader: Semantics::Modprobe,
         });
         Self { dir, snapshots }
     }
@@ -144,7 +144,7 @@ fn links_are_resolved_inside_the_root() {
         module_tree: "/modules".into(),
         modprobe_d: vec!["/etc".into()],
         command_line: "/cmdline".into(),
-        reader: Reader::Modprobe,
+        reader: Semantics::Modprobe,
     };
     assert_eq!(sources.snapshot().unwrap().config.blacklist.len(), 1);
 }

@@ -5,13 +5,13 @@
 #![no_main]
 
 use interfaces::journal::record::What;
-use interfaces::journal::{self, MAGIC, Reader, Record};
+use interfaces::journal::{self, MAGIC, RecordReader, Record};
 use interfaces::names::{ModuleAlias, ModuleName, UnitName};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use orchestrator::journal::{replay, wire};
 use orchestrator::machine::{
-    Action, Event, JobOutcome, Machine, Patience, UnitActivity, Verb,
+    Action, Event, JobOutcome, Machine, Timeouts, UnitActivity, Verb,
 };
 use orchestrator::rules::{Source, Sources};
 use serde_json::json;
@@ -132,7 +132,7 @@ fn event(input: &mut Unstructured<'_>) -> Result<Event> {
     let index = input.int_in_range(0..=3)?;
     let slot = *input.choose(&["0000:01:00.0", "0000:01:00.1"])?;
     Ok(match input.int_in_range(0..=21)? {
-        0 => Event::Begins(Patience {
+        0 => Event::Begins(Timeouts {
             start: input.int_in_range(0..=90 * SECOND)?,
             function: input.int_in_range(0..=90 * SECOND)?,
             driver: input.int_in_range(0..=10 * SECOND)?,
@@ -260,7 +260,7 @@ fn play(input: &mut Unstructured<'_>) -> Result<()> {
     let left = leave(&mut story);
     assert!(left <= least + LEFT, "{}", state(&story.running));
 
-    let records = Reader::new(story.journal.as_slice()).expect("a journal");
+    let records = RecordReader::new(story.journal.as_slice()).expect("a journal");
     let records = records.map(|record| record.expect("a record that was written"));
     for step in replay::replay(records, None).expect("a journal can be replayed") {
         assert_eq!(step.made, step.recorded, "{:?}", step.event);

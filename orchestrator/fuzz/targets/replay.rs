@@ -2,12 +2,12 @@
 //! without a panic, and the machine is the same after it is read from its own checkpoint.
 #![no_main]
 
-use interfaces::journal::Reader;
+use interfaces::journal::RecordReader;
 use libfuzzer_sys::fuzz_target;
 use orchestrator::journal::{replay, wire};
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(reader) = Reader::new(bytes) else {
+    let Ok(reader) = RecordReader::new(bytes) else {
         return;
     };
     let records = reader.map_while(Result::ok);

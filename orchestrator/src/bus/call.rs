@@ -4,7 +4,7 @@
 use interfaces::names::UnitName;
 use zbus::{DBusError, OwnedObjectPath};
 
-use super::Ask;
+use super::JobRequest;
 use crate::machine::{JobOutcome, UnitActivity, Verb};
 
 pub(super) const MANAGER: &str = "org.freedesktop.systemd1";
@@ -34,7 +34,7 @@ const LOSSES: [&str; 6] = [
 
 /// One unit of a list of units (`ListUnitsByPatterns`): its name, description, load state, active
 /// state, sub state, the unit that it follows, its path, and its job.
-pub(super) type Listed = (
+pub(super) type ListedUnit = (
     String,
     String,
     String,
@@ -58,8 +58,8 @@ pub(super) trait Manager {
         &self,
         states: &[&str],
         patterns: &[&str],
-    ) -> zbus::Result<Vec<Listed>>;
-    fn list_units_by_names(&self, names: &[&str]) -> zbus::Result<Vec<Listed>>;
+    ) -> zbus::Result<Vec<ListedUnit>>;
+    fn list_units_by_names(&self, names: &[&str]) -> zbus::Result<Vec<ListedUnit>>;
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     #[zbus(signal)]
@@ -71,13 +71,13 @@ pub(super) trait Manager {
 /// A call that has ended.
 pub(super) enum Answered {
     /// The reply for a job: the object path of the running job, or its outcome.
-    Job(Ask, Result<String, JobOutcome>),
+    Job(JobRequest, Result<String, JobOutcome>),
     /// The connection to the bus is lost.
     Lost(zbus::Error),
 }
 
 /// Requests a job.
-pub(super) async fn job(manager: ManagerProxy<'static>, ask: Ask) -> Answered {
+pub(super) async fn job(manager: ManagerProxy<'static>, ask: JobRequest) -> Answered {
     let unit = ask.unit.as_str();
     let asked = match ask.verb {
         Verb::Start => manager.start_unit(unit, "replace").await,

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use interfaces::names::UnitName;
 
-use super::Ask;
+use super::JobRequest;
 use crate::targets;
 
 /// The jobs, at most one for each target. Targets that stand for any number of devices come before
@@ -14,8 +14,8 @@ use crate::targets;
 /// milliseconds for each call.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    of_many: VecDeque<Ask>,
-    of_one: VecDeque<Ask>,
+    of_many: VecDeque<JobRequest>,
+    of_one: VecDeque<JobRequest>,
     /// The targets with a call in progress.
     calling: BTreeSet<UnitName>,
 }
@@ -24,7 +24,7 @@ impl Queue {
     /// Adds a job. It replaces a job that still waits for the same target. If it replaces one and
     /// the target is already in the requested state (`is_so`), nothing is queued, and the job is
     /// returned.
-    pub(super) fn push(&mut self, ask: Ask, is_so: bool) -> Option<Ask> {
+    pub(super) fn push(&mut self, ask: JobRequest, is_so: bool) -> Option<JobRequest> {
         let queue = match targets::is_of_one(&ask.unit) {
             true => &mut self.of_one,
             false => &mut self.of_many,
@@ -40,9 +40,9 @@ impl Queue {
     }
 
     /// Returns the next job to request, if one may be requested now.
-    pub(super) fn next(&mut self) -> Option<Ask> {
+    pub(super) fn next(&mut self) -> Option<JobRequest> {
         for queue in [&mut self.of_many, &mut self.of_one] {
-            let free = |ask: &Ask| !self.calling.contains(&ask.unit);
+            let free = |ask: &JobRequest| !self.calling.contains(&ask.unit);
             if let Some(ask) = queue.iter().position(free).and_then(|at| queue.remove(at)) {
                 self.calling.insert(ask.unit.clone());
                 return Some(ask);
@@ -62,9 +62,9 @@ mod tests {
     use super::*;
     use crate::machine::Verb;
 
-    fn ask(unit: &str, verb: Verb) -> Ask {
+    fn ask(unit: &str, verb: Verb) -> JobRequest {
         let unit = UnitName::parse(unit).unwrap();
-        Ask { unit, verb }
+        JobRequest { unit, verb }
     }
 
     fn names(queue: &mut Queue) -> Vec<String> {

@@ -118,7 +118,7 @@ fn targets(reply: &ExplainReply, style: &Style) -> String {
     }
     // A role's own target is shared with other devices.
     let mut shared: Vec<&str> = Vec::new();
-    for unit in reply.hanging.iter().flatten() {
+    for unit in reply.attached.iter().flatten() {
         let target = unit.target.as_str();
         if !own.contains(&target) && !shared.contains(&target) {
             shared.push(target);
@@ -128,7 +128,7 @@ fn targets(reply: &ExplainReply, style: &Style) -> String {
         text.push_str(&style.wrap("  ", "    ", target));
         text.push_str(&hanging_on(target, reply, style));
     }
-    if reply.hanging.is_none() {
+    if reply.attached.is_none() {
         let says = "The attached units are unknown: the service manager cannot be reached.";
         text.push_str(&style.wrap("  ", "  ", says));
     }
@@ -136,9 +136,9 @@ fn targets(reply: &ExplainReply, style: &Style) -> String {
 }
 
 fn hanging_on(target: &str, reply: &ExplainReply, style: &Style) -> String {
-    let units = reply.hanging.iter().flatten();
-    let hanging = units.filter(|unit| unit.target == target);
-    let lines = hanging.map(|unit| {
+    let units = reply.attached.iter().flatten();
+    let attached = units.filter(|unit| unit.target == target);
+    let lines = attached.map(|unit| {
         style.wrap(
             "    ",
             "      ",

@@ -20,13 +20,13 @@ use super::hardware::Hardware;
 use super::status::Status;
 use super::style::Style;
 use super::{check as rules_check, completions, explain, history, monitor, status, style};
-use crate::board::Board;
 use crate::journal::{Times, story, wire};
 use crate::machine::tests::{
     PATIENCE, SECOND, Script, answer, device, function, is, job, sources, whole,
 };
 use crate::machine::{Action, Event, JobOutcome, Machine, UnitActivity};
 use crate::rules::{Rules, Source, Sources};
+use crate::status_table::StatusTable;
 
 const RULES: &str = r#"
 [[rule]]
@@ -117,25 +117,25 @@ fn story() -> (Script, Vec<(Event, Vec<Action>)>) {
 }
 
 /// Returns the status table after the actions, and its changes.
-fn board(steps: &[(Event, Vec<Action>)]) -> (Board, Vec<SubscribeStatusReply>) {
-    let mut board = Board::default();
+fn table(steps: &[(Event, Vec<Action>)]) -> (StatusTable, Vec<SubscribeStatusReply>) {
+    let mut table = StatusTable::default();
     let mut told = Vec::new();
     for action in steps.iter().flat_map(|(_, actions)| actions) {
         told.extend(match action {
-            Action::Publish(device) => board.put((**device).clone()),
-            Action::Withdraw(index) => board.remove(*index),
-            Action::PublishFunction(function) => board.put_function((**function).clone()),
-            Action::WithdrawFunction(name) => board.remove_function(name),
+            Action::Publish(device) => table.put((**device).clone()),
+            Action::Withdraw(index) => table.remove(*index),
+            Action::PublishFunction(function) => table.put_function((**function).clone()),
+            Action::WithdrawFunction(name) => table.remove_function(name),
             _ => None,
         });
     }
-    (board, told)
+    (table, told)
 }
 
-fn status_of(machine: &Machine, board: &Board) -> Status {
+fn status_of(machine: &Machine, table: &StatusTable) -> Status {
     Status {
-        devices: board.devices().cloned().collect(),
-        functions: board.functions().cloned().collect(),
+        devices: table.devices().cloned().collect(),
+        functions: table.functions().cloned().collect(),
         whole: machine.describe(),
         now: 500 * SECOND,
     }
@@ -144,15 +144,15 @@ fn status_of(machine: &Machine, board: &Board) -> Status {
 #[test]
 fn status_shows_all_devices_and_functions_and_their_missing_requirements() {
     let (script, steps) = story();
-    let (board, _) = board(&steps);
-    let status = status_of(&script.machine, &board);
+    let (table, _) = table(&steps);
+    let status = status_of(&script.machine, &table);
     check("status", &status::render(&status, &Style::plain()));
 }
 
 #[test]
 fn the_status_of_a_host_without_rdma_is_one_line() {
     let script = Script::started(RULES);
-    let status = status_of(&script.machine, &Board::default());
+    let status = status_of(&script.machine, &StatusTable::default());
     check("status-empty", &status::render(&status, &Style::plain()));
 }
 
@@ -288,14 +288,14 @@ fn status_shows_an_invalid_rules_file_a_pause_and_a_lost_detector() {
         Event::Pause("replacing the switch in rack 12".to_owned()),
         Event::DetectorLost,
     ]);
-    let status = status_of(&script.machine, &Board::default());
+    let status = status_of(&script.machine, &StatusTable::default());
     check("status-wrong", &status::render(&status, &Style::plain()));
 }
 
 #[test]
 fn status_names_a_module_that_initialises_slowly_and_the_time_since_its_start() {
     let script = Script::started(RULES);
-    let mut status = status_of(&script.machine, &Board::default());
+    let mut status = status_of(&script.machine, &StatusTable::default());
     let loading = |module: &str, seconds: i64| Loading {
         module: module.to_owned(),
         since_usec: status.now - seconds * SECOND,
@@ -337,8 +337,8 @@ fn explain_shows_why_a_module_was_loaded_or_not_and_why_a_function_is_stuck() {
             &explain::render(&explained, &Style::plain()),
         );
     }
-    let (board, _) = board(&steps);
-    let stuck = board.functions().next().unwrap().clone();
+    let (table, _) = table(&steps);
+    let stuck = table.functions().next().unwrap().clone();
     let explained = Explained::Function(Box::new(stuck));
     check(
         "explain-function",
@@ -349,7 +349,7 @@ fn explain_shows_why_a_module_was_loaded_or_not_and_why_a_function_is_stuck() {
 #[test]
 fn monitor_shows_each_change_as_one_entry() {
     let (_, steps) = story();
-    let (_, told) = board(&steps);
+    let (_, told) = table(&steps);
     let time = Timestamp::from_second(1_790_000_000).unwrap();
     let time = time.to_zoned_datetime(TimeZone::UTC);
     let lines = told
@@ -389,8 +389,8 @@ fn history_is_a_timeline_with_durations() {
 #[test]
 fn colour_is_used_on_terminals_only_and_does_not_change_the_text() {
     let (script, steps) = story();
-    let (board, _) = board(&steps);
-    let status = status_of(&script.machine, &board);
+    let (table, _) = table(&steps);
+    let status = status_of(&script.machine, &table);
     let coloured = status::render(&status, &Style::of(true, 80));
     assert!(coloured.contains("\x1b[32mready\x1b[0m"), "{coloured}");
     let mut plain = String::new();

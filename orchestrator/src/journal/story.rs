@@ -12,7 +12,7 @@ use crate::rules::protocol_name;
 /// Returns a record as it is listed, or nothing if it is of no use to users.
 #[must_use]
 pub fn tell(record: &journal::Record) -> Option<orchestrator::Record> {
-    let (kind, told) = match record.what.as_ref()? {
+    let (kind, line) = match record.what.as_ref()? {
         What::Checkpoint(_) => return None,
         What::Event(event) => {
             let event = wire::event(event).ok()?;
@@ -27,20 +27,20 @@ pub fn tell(record: &journal::Record) -> Option<orchestrator::Record> {
         realtime_usec: record.realtime_usec,
         monotonic_usec: record.monotonic_usec,
         kind,
-        what: told.what,
-        index: told.index,
-        duration_usec: told.took,
+        what: line.what,
+        index: line.index,
+        duration_usec: line.took,
     })
 }
 
 /// A text, the index of its device, and the time that the operation took.
-struct Told {
+struct Line {
     what: String,
     index: Option<i64>,
     took: Option<i64>,
 }
 
-impl From<String> for Told {
+impl From<String> for Line {
     fn from(what: String) -> Self {
         Self {
             what,
@@ -50,8 +50,8 @@ impl From<String> for Told {
     }
 }
 
-fn of_event(event: &Event) -> Option<Told> {
-    let told = match event {
+fn of_event(event: &Event) -> Option<Line> {
+    let line = match event {
         Event::Begins(_) => "the orchestrator starts".to_owned(),
         Event::Device(device) => {
             let mut protocols: Vec<&str> = Vec::new();
@@ -62,14 +62,14 @@ fn of_event(event: &Event) -> Option<Told> {
                 }
             }
             let what = format!("{} is present: {}", device.name, protocols.join(", "));
-            return Some(Told {
+            return Some(Line {
                 index: Some(device.index),
                 ..what.into()
             });
         }
         Event::DeviceGone(index) => {
             let what = format!("the device with index {index} was removed");
-            return Some(Told {
+            return Some(Line {
                 index: Some(*index),
                 ..what.into()
             });
@@ -83,7 +83,7 @@ fn of_event(event: &Event) -> Option<Told> {
         Event::ModuleGone(name) => format!("module {name} was unloaded"),
         Event::DetectorLost => "lost the connection to the detector".to_owned(),
         Event::Module(result) => {
-            return Some(Told {
+            return Some(Line {
                 took: Some(result.duration_usec),
                 ..of_result(result).into()
             });
@@ -136,7 +136,7 @@ fn of_event(event: &Event) -> Option<Told> {
         | Event::Deadline
         | Event::Target(_, UnitActivity::Changing) => return None,
     };
-    Some(told.into())
+    Some(line.into())
 }
 
 fn of_result(result: &ModuleResult) -> String {
@@ -156,14 +156,14 @@ fn of_result(result: &ModuleResult) -> String {
     }
 }
 
-fn of_action(action: &Action) -> Option<Told> {
+fn of_action(action: &Action) -> Option<Line> {
     let reason = match action {
         Action::Load { reason, .. }
         | Action::StartUnit { reason, .. }
         | Action::StopUnit { reason, .. } => Some(reason.as_str()),
         _ => None,
     };
-    Some(Told {
+    Some(Line {
         index: reason.and_then(index_in),
         ..say(action)?.into()
     })
@@ -185,7 +185,7 @@ pub fn say(action: &Action) -> Option<String> {
         }
         Action::StartUnit { unit, reason } => format!("start {unit} for {reason}"),
         Action::StopUnit { unit, reason } => format!("stop {unit}: {reason}"),
-        Action::AskDriver { function, .. } => {
+        Action::QueryDriver { function, .. } => {
             format!("check if the driver of {function} is excluded")
         }
         Action::SetFlag(flag, true) => format!("request {}", flag.target()),
@@ -198,5 +198,5 @@ pub fn say(action: &Action) -> Option<String> {
 /// Returns an event as text, or nothing if it is of no use to users.
 #[must_use]
 pub fn say_event(event: &Event) -> Option<String> {
-    of_event(event).map(|told| told.what)
+    of_event(event).map(|line| line.what)
 }

@@ -78,7 +78,7 @@ fn story(seed: u64) -> (Writer, World) {
 }
 
 fn records(bytes: &[u8]) -> Vec<Record> {
-    let reader = Reader::new(bytes).unwrap();
+    let reader = RecordReader::new(bytes).unwrap();
     reader.map_while(Result::ok).collect()
 }
 

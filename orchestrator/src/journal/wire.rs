@@ -8,14 +8,14 @@ use interfaces::journal::job::Verb as VerbRecord;
 use interfaces::journal::record::What;
 use interfaces::journal::unit::Activity;
 use interfaces::journal::{
-    AskDriver, Begins, Checkpoint, Decision, Driver, Event as EventRecord, FlagFailed, Job, Load,
-    Modules, SetFlag, Source as SourceRecord, Sources as SourcesRecord, Unit, UnitJob, Units,
+    Begins, Checkpoint, Decision, Driver, Event as EventRecord, FlagFailed, Job, Load, Modules,
+    QueryDriver, SetFlag, Source as SourceRecord, Sources as SourcesRecord, Unit, UnitJob, Units,
     decision, event, job, source,
 };
 use interfaces::names::{ModuleAlias, ModuleName, NameError, UnitName};
 use serde::Serialize;
 
-use crate::machine::{Action, Event, Flag, JobOutcome, Machine, Patience, UnitActivity, Verb};
+use crate::machine::{Action, Event, Flag, JobOutcome, Machine, Timeouts, UnitActivity, Verb};
 use crate::rules::{Source, Sources};
 
 /// A reason why a record cannot be decoded.
@@ -56,10 +56,10 @@ pub fn machine(checkpoint: &Checkpoint) -> Result<Machine, WireError> {
 pub fn of_event(event: &Event) -> What {
     use event::Kind;
     let kind = match event {
-        Event::Begins(patience) => Kind::Begins(Begins {
-            start: patience.start,
-            function: patience.function,
-            driver: patience.driver,
+        Event::Begins(timeouts) => Kind::Begins(Begins {
+            start: timeouts.start,
+            function: timeouts.function,
+            driver: timeouts.driver,
         }),
         Event::SnapshotBegins => Kind::SnapshotBegins(()),
         Event::Device(device) => Kind::Device(json(device)),
@@ -165,7 +165,7 @@ pub fn event(record: &EventRecord) -> Result<Event, WireError> {
     use event::Kind;
     Ok(
         match record.kind.as_ref().ok_or(WireError::Unknown("event"))? {
-            Kind::Begins(begins) => Event::Begins(Patience {
+            Kind::Begins(begins) => Event::Begins(Timeouts {
                 start: begins.start,
                 function: begins.function,
                 driver: begins.driver,
@@ -281,7 +281,7 @@ pub fn of_action(action: &Action) -> Option<What> {
             modules: modules.iter().map(ToString::to_string).collect(),
             reason: reason.clone(),
         }),
-        Action::AskDriver { function, modalias } => Kind::AskDriver(AskDriver {
+        Action::QueryDriver { function, modalias } => Kind::QueryDriver(QueryDriver {
             function: function.clone(),
             modalias: modalias.to_string(),
         }),
@@ -317,7 +317,7 @@ pub fn action(record: &Decision) -> Result<Action, WireError> {
                 reason: load.reason.clone(),
             }
         }
-        Kind::AskDriver(ask) => Action::AskDriver {
+        Kind::QueryDriver(ask) => Action::QueryDriver {
             function: ask.function.clone(),
             modalias: ModuleAlias::parse(&ask.modalias)?,
         },

@@ -7,14 +7,14 @@ use interfaces::names::{ModuleAlias, ModuleName, UnitName};
 use interfaces::orchestrator::{Device, Function};
 use serde::{Deserialize, Serialize};
 
-use super::Patience;
+use super::Timeouts;
 use crate::rules::Sources;
 
 /// An event that the machine processes.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The process has started, without any state or with that of a journal.
-    Begins(Patience),
+    Begins(Timeouts),
     /// The detector is connected, and its snapshot begins.
     SnapshotBegins,
     /// The detector sends a device, which is new, changed or unchanged.
@@ -141,7 +141,7 @@ pub enum Action {
         reason: String,
     },
     /// Query the loader for the driver of a function, and send the machine the reply.
-    AskDriver {
+    QueryDriver {
         /// The function.
         function: String,
         /// The modalias that the kernel looks up the driver with.

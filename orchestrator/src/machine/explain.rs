@@ -11,7 +11,7 @@ use super::{Machine, Subject};
 use crate::rules;
 
 /// The maximum number of devices and functions that are named as wanting a module.
-const MOST_NAMED: usize = 64;
+const MAX_NAMED: usize = 64;
 
 impl Machine {
     /// Returns the state of the machine.
@@ -110,7 +110,7 @@ impl Machine {
         Some(ExplainReply {
             device: device.status(&self.modules, self.shown_targets(device.record.index)),
             // The caller adds the service manager's reply.
-            hanging: None,
+            attached: None,
             rules: self.rules.selecting(&device.record).map(rule).collect(),
         })
     }
@@ -144,7 +144,7 @@ impl Machine {
         };
         Some(ExplainModuleReply {
             module: shown.unwrap_or_else(unnamed),
-            wanted_by: named.take(MOST_NAMED).collect(),
+            wanted_by: named.take(MAX_NAMED).collect(),
             wanted_by_count: i64::try_from(module.wanted_by.len()).unwrap_or(i64::MAX),
             answered_usec: module.answered_at,
             duration_usec: module.took,

@@ -10,8 +10,8 @@ use interfaces::orchestrator::{self, ModuleState};
 use serde::{Deserialize, Serialize};
 
 use super::functions::Functions;
-use super::module::{self, Again, Module};
-use super::{Action, Machine, Patience, Subject, Timer};
+use super::module::{self, Module, RetryScope};
+use super::{Action, Machine, Subject, Timeouts, Timer};
 use crate::bounds;
 
 /// Drivers that assign a function to a virtual machine or to a program in user space
@@ -36,7 +36,7 @@ struct Needed {
 
 /// The other functions and the modules, on which the state of a function depends.
 #[derive(Clone, Copy)]
-pub(super) struct Known<'m> {
+pub(super) struct Context<'m> {
     pub functions: &'m Functions,
     pub modules: &'m BTreeMap<ModuleName, Module>,
 }
@@ -116,13 +116,13 @@ impl Function {
     }
 
     /// Returns true if it is no longer of use to wait for the function.
-    pub(super) fn is_settled(&self, known: Known<'_>) -> bool {
+    pub(super) fn is_settled(&self, known: Context<'_>) -> bool {
         self.stuck || self.decision(known).is_some()
     }
 
     /// Returns the decision of an administrator by which there is no device, and its function: this
     /// one, or an auxiliary device of it.
-    fn decision<'m>(&'m self, known: Known<'m>) -> Option<(&'m Self, Decision<'m>)> {
+    fn decision<'m>(&'m self, known: Context<'m>) -> Option<(&'m Self, Decision<'m>)> {
         let of = |function: &'m Self| Some((function, function.own_decision(known.modules)?));
         of(self).or_else(|| {
             // The auxiliary devices register its RDMA device: there must be a decision for each.
@@ -157,7 +157,7 @@ impl Function {
 
     /// Returns the query for its driver, if no driver is bound.
     fn ask_driver(&self) -> Option<Action> {
-        Some(Action::AskDriver {
+        Some(Action::QueryDriver {
             function: self.record.name.clone(),
             modalias: self.modalias()?,
         })
@@ -171,16 +171,16 @@ impl Function {
     /// Returns true if the start waits for the function: a module is being loaded for it, or it has
     /// just changed, so that udev or a driver may be at work. The start does not wait longer,
     /// because a driver may never be loaded.
-    pub(super) fn holds_start(&self, known: Known<'_>, now: i64, patience: Patience) -> bool {
+    pub(super) fn holds_start(&self, known: Context<'_>, now: i64, timeouts: Timeouts) -> bool {
         let mut needed = self
             .module_names()
             .filter_map(|name| known.modules.get(name));
         let loading = needed.any(|module| !module.is_settled());
-        let young = now < self.changed_at.saturating_add(patience.driver);
+        let young = now < self.changed_at.saturating_add(timeouts.driver);
         (loading || young) && !self.is_settled(known)
     }
 
-    fn waiting_for(&self, known: Known<'_>) -> String {
+    fn waiting_for(&self, known: Context<'_>) -> String {
         match self.decision(known) {
             Some((of, decision)) if of.name() == self.name() => {
                 return format!("nothing: {decision}");
@@ -214,7 +214,7 @@ impl Function {
         }
     }
 
-    fn show(&self, known: Known<'_>) -> orchestrator::Function {
+    fn show(&self, known: Context<'_>) -> orchestrator::Function {
         orchestrator::Function {
             name: self.record.name.clone(),
             state: match (self.decision(known), self.record.state) {
@@ -263,14 +263,14 @@ impl Machine {
         });
         let stuck = same.is_some_and(|before| before.stuck);
         if same.is_none() {
-            let end = record.since_usec.saturating_add(self.patience.function);
+            let end = record.since_usec.saturating_add(self.timeouts.function);
             self.timers.insert((end, Timer::Function(name.clone())));
         }
         let before_at = before.as_ref().filter(|before| before.record == record);
         let changed_at = before_at.map_or(now, |before| before.changed_at);
         if changed_at == now {
             // The time at which the start no longer waits for it.
-            let grace = now.saturating_add(self.patience.driver);
+            let grace = now.saturating_add(self.timeouts.driver);
             self.timers.insert((grace, Timer::Function(name.clone())));
         }
         let is_asked = before
@@ -294,7 +294,7 @@ impl Machine {
         }
         self.functions.insert(function);
         self.want_for_function(&name, now, actions);
-        self.ask(&Subject::Function(name), Again::No, actions);
+        self.ask(&Subject::Function(name), RetryScope::No, actions);
     }
 
     /// Applies the current rules to a function.
@@ -363,7 +363,7 @@ impl Machine {
         let end = function
             .record
             .since_usec
-            .saturating_add(self.patience.function);
+            .saturating_add(self.timeouts.function);
         function.stuck = now >= end;
         self.publish_function(name, actions);
     }
@@ -379,8 +379,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn known(&self) -> Known<'_> {
-        Known {
+    pub(super) fn known(&self) -> Context<'_> {
+        Context {
             functions: &self.functions,
             modules: &self.modules,
         }

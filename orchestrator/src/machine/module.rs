@@ -196,7 +196,7 @@ pub(super) fn waiting_for(name: &ModuleName, module: &Module) -> Option<String> 
 
 /// The modules that are requested again although they have a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Again {
+pub(super) enum RetryScope {
     /// No modules.
     No,
     /// The modules whose state is unknown.
@@ -208,7 +208,7 @@ pub(super) enum Again {
     All,
 }
 
-impl Again {
+impl RetryScope {
     fn asks(self, state: ModuleState) -> bool {
         match self {
             _ if state == ModuleState::Pending => true,
@@ -221,10 +221,10 @@ impl Again {
 }
 
 /// Returns the modules of `wanted` that must be requested now, and marks each as in flight.
-pub(super) fn take_unasked<'n>(
+pub(super) fn take_unrequested<'n>(
     modules: &mut BTreeMap<ModuleName, Module>,
     wanted: impl Iterator<Item = &'n ModuleName>,
-    again: Again,
+    again: RetryScope,
 ) -> Vec<ModuleName> {
     let mut asked = Vec::new();
     for name in wanted {
@@ -261,7 +261,7 @@ impl Machine {
             self.modules.remove(&name);
         }
         if let Some(subject) = wanting.first().filter(|_| at_once) {
-            self.ask(subject, Again::No, actions);
+            self.ask(subject, RetryScope::No, actions);
         }
         self.modules_changed(&wanting);
         self.publish_functions(&wanting, actions);
@@ -361,7 +361,7 @@ impl Machine {
         module.forget_attempts();
         let wanting = module.wanted_by.clone();
         if let Some(subject) = wanting.first() {
-            self.ask(subject, Again::No, actions);
+            self.ask(subject, RetryScope::No, actions);
         }
         self.modules_changed(&wanting);
         self.publish_functions(&wanting, actions);

@@ -20,7 +20,7 @@ use crate::journal::story;
 use crate::rules::Source;
 
 pub const SECOND: i64 = 1_000_000;
-pub const PATIENCE: Patience = Patience {
+pub const PATIENCE: Timeouts = Timeouts {
     start: 30 * SECOND,
     function: 30 * SECOND,
     driver: 5 * SECOND,

@@ -8,7 +8,7 @@ use interfaces::names::ModuleName;
 use interfaces::orchestrator::ModuleState;
 
 use super::device::{Device, Wanted};
-use super::module::Again;
+use super::module::RetryScope;
 use super::{Action, Flag, Machine, Subject, Timer};
 use crate::{bounds, targets};
 
@@ -47,7 +47,7 @@ impl Machine {
         if is_new {
             self.want_again(index);
         }
-        self.ask(&Subject::Device(index), Again::No, actions);
+        self.ask(&Subject::Device(index), RetryScope::No, actions);
     }
 
     /// Applies the current rules to a device.

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::file::RulesError;
 
 /// The maximum number of changes between a typo and the word that is suggested.
-const MOST_TYPOS: usize = 3;
+const MAX_TYPOS: usize = 3;
 
 /// A file, with the text for line numbers in errors.
 #[derive(Clone, Copy)]
@@ -72,7 +72,7 @@ impl<'t> File<'t> {
                 .or_else(|| nearest(name, known).map(str::to_owned));
             let message = match hint {
                 Some(_) => format!("unknown key '{name}'"),
-                None => format!("unknown key '{name}'; known here are {}", known.join(", ")),
+                None => format!("unknown key '{name}'; known here: {}", known.join(", ")),
             };
             return Err(self.error(&key.span(), message).with_hint(hint));
         }
@@ -280,6 +280,6 @@ pub(super) fn nearest<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
     let distance = |word: &str| strsim::damerau_levenshtein(found, word);
     let near = known.iter().min_by_key(|word| distance(word))?;
     // Every other word is near to a very short one.
-    let most = MOST_TYPOS.min(found.chars().count().saturating_sub(1));
+    let most = MAX_TYPOS.min(found.chars().count().saturating_sub(1));
     (distance(near) <= most).then_some(near)
 }

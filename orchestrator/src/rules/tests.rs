@@ -378,7 +378,7 @@ fn a_selector_that_can_never_match_is_refused_with_the_reason() {
         ),
         (
             "[[function]]\ndriver = [\"mlx5_ib\"]\nmanage = false\n",
-            "2: driver \"mlx5_ib\" can never match: it is a module; its drivers are called mlx5_ib.*",
+            "2: driver \"mlx5_ib\" can never match: it is a module; its drivers are named mlx5_ib.*",
         ),
         (
             "[[function]]\nnot.name = [\"a\"]\nmodules = [\"a\"]\n",

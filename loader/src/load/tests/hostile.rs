@@ -19,7 +19,7 @@ enum Expected {
     Failed(&'static str),
     Missing,
     /// A failure with a message that contains this text.
-    Unplanned(&'static str),
+    VerdictError(&'static str),
 }
 
 const CASES: &[Case] = &[
@@ -145,7 +145,7 @@ const CASES: &[Case] = &[
             damage(rig, |bytes| bytes[5] = 3);
             "ib_uverbs"
         },
-        Expected::Unplanned("format 3"),
+        Expected::VerdictError("format 3"),
     ),
     (
         "an index that is none",
@@ -153,7 +153,7 @@ const CASES: &[Case] = &[
             damage(rig, |bytes| bytes[0] = 0);
             "ib_uverbs"
         },
-        Expected::Unplanned("not a depmod index"),
+        Expected::VerdictError("not a depmod index"),
     ),
     (
         "an index whose root leads nowhere",
@@ -161,7 +161,7 @@ const CASES: &[Case] = &[
             damage(rig, |bytes| bytes[9..12].fill(0xff));
             "ib_uverbs"
         },
-        Expected::Unplanned("corrupt"),
+        Expected::VerdictError("corrupt"),
     ),
     (
         "a file that is a link out of the tree, to where others can write",
@@ -245,7 +245,7 @@ const CASES: &[Case] = &[
             make_fifo(&rig.dir.path().join("modprobe.d/x.conf"));
             "ib_uverbs"
         },
-        Expected::Unplanned("x.conf"),
+        Expected::VerdictError("x.conf"),
     ),
     (
         "a configuration file of megabytes",
@@ -254,7 +254,7 @@ const CASES: &[Case] = &[
             File::create(path).unwrap().set_len(17 << 20).unwrap();
             "ib_uverbs"
         },
-        Expected::Unplanned("longer than"),
+        Expected::VerdictError("longer than"),
     ),
     (
         "a machine without /proc",
@@ -262,7 +262,7 @@ const CASES: &[Case] = &[
             fs::remove_file(rig.dir.path().join("cmdline")).unwrap();
             "ib_uverbs"
         },
-        Expected::Unplanned("cmdline"),
+        Expected::VerdictError("cmdline"),
     ),
     (
         "a machine without /sys",
@@ -270,7 +270,7 @@ const CASES: &[Case] = &[
             fs::remove_dir_all(rig.dir.path().join("sys")).unwrap();
             "ib_uverbs"
         },
-        Expected::Unplanned("sysfs"),
+        Expected::VerdictError("sysfs"),
     ),
     (
         "more configuration files than anybody means",
@@ -280,7 +280,7 @@ const CASES: &[Case] = &[
             }
             "ib_uverbs"
         },
-        Expected::Unplanned("configuration files"),
+        Expected::VerdictError("configuration files"),
     ),
     (
         "soft dependencies without an end",
@@ -289,7 +289,7 @@ const CASES: &[Case] = &[
             rig.configure("x.conf", &line);
             "ib_uverbs"
         },
-        Expected::Unplanned("soft dependencies"),
+        Expected::VerdictError("soft dependencies"),
     ),
 ];
 
@@ -331,7 +331,7 @@ fn hostile_requests_and_configurations_never_reach_the_kernel() {
                 assert_eq!(result.outcome, Outcome::Missing, "{case}: {result:?}");
                 assert!(!message.is_empty(), "{case}");
             }
-            Expected::Unplanned(says) => {
+            Expected::VerdictError(says) => {
                 assert_eq!(result.outcome, Outcome::Failed, "{case}: {result:?}");
                 assert!(message.contains(says), "{case}: {message}");
             }

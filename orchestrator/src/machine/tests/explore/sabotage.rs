@@ -104,7 +104,7 @@ impl Sabotage {
                 answered
                     .filter(|module| module.state == ModuleState::Denied)
                     .for_each(|module| module.state = ModuleState::Pending);
-                machine.ask_everyone(module::Again::No, &mut actions);
+                machine.ask_everyone(module::RetryScope::No, &mut actions);
             }
             Self::StopsAreLost => {
                 actions.retain(|action| !matches!(action, Action::StopUnit { .. }));

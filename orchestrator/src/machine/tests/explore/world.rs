@@ -22,7 +22,7 @@ const UNITS: [&str; 3] = [
 ];
 /// The maximum number of messages in transit. A model with more unread messages is like one that
 /// loses the connection.
-const MOST_HEARD: usize = 4;
+const MAX_HEARD: usize = 4;
 
 /// The loader's result for a module that is not live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -255,7 +255,7 @@ impl World {
         if self.left == 0 {
             return moves;
         }
-        let room = self.heard.len() < MOST_HEARD && self.told.len() < MOST_HEARD;
+        let room = self.heard.len() < MAX_HEARD && self.told.len() < MAX_HEARD;
         if room {
             for at in 0..2 {
                 match self.there[at] {

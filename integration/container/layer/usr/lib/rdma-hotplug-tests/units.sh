@@ -237,7 +237,7 @@ keep gone until_true 20 is_state rdma-hotplug-hardware.target inactive
 keep all-gone until_true 20 sh -c '! test -e /run/rdma-hotplug/orchestrator/hardware'
 chmod 0500 /run/rdma-hotplug/orchestrator
 device add 9 test0 roce
-keep said until_true 20 sh -c 'rdma-hotplug status | grep -q "is not followed"'
+keep said until_true 20 sh -c 'rdma-hotplug status | grep -q "does not follow the hardware"'
 keep no-flag sh -c '! test -e /run/rdma-hotplug/orchestrator/hardware'
 chmod 0700 /run/rdma-hotplug/orchestrator
 keep flag until_true 30 test -e /run/rdma-hotplug/orchestrator/hardware

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use interfaces::names::UnitName;
-use interfaces::orchestrator::HangingUnit;
+use interfaces::orchestrator::AttachedUnit;
 use zbus::proxy::CacheProperties;
 
-use super::Inquiry;
+use super::UnitQuery;
 use super::call::{MANAGER, ManagerProxy, UNIT, path_of};
 
 /// The most units that are listed.
@@ -17,9 +17,9 @@ const MAX_UNITS: usize = 256;
 /// stopped with it.
 const DEPENDENCIES: [&str; 4] = ["Wants", "Requires", "Upholds", "ConsistsOf"];
 
-/// Replies to an inquiry, or drops it without a reply.
-pub(super) async fn answer(manager: ManagerProxy<'static>, inquiry: Inquiry) {
-    let Inquiry { targets, mut to } = inquiry;
+/// Replies to an unit_query, or drops it without a reply.
+pub(super) async fn answer(manager: ManagerProxy<'static>, unit_query: UnitQuery) {
+    let UnitQuery { targets, mut to } = unit_query;
     let found = tokio::select! {
         found = on(&manager, &targets) => found,
         // The caller gave up or disconnected.
@@ -34,22 +34,22 @@ pub(super) async fn answer(manager: ManagerProxy<'static>, inquiry: Inquiry) {
 async fn on(
     manager: &ManagerProxy<'static>,
     targets: &[UnitName],
-) -> zbus::Result<Vec<HangingUnit>> {
-    let mut hanging: Vec<(String, &UnitName)> = Vec::new();
+) -> zbus::Result<Vec<AttachedUnit>> {
+    let mut attached: Vec<(String, &UnitName)> = Vec::new();
     for target in targets {
         for name in dependencies(manager, target).await? {
-            let known = hanging
+            let known = attached
                 .iter()
                 .any(|(known, on)| *known == name && *on == target);
-            if !known && hanging.len() < MAX_UNITS {
-                hanging.push((name, target));
+            if !known && attached.len() < MAX_UNITS {
+                attached.push((name, target));
             }
         }
     }
-    let names: Vec<&str> = hanging.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = attached.iter().map(|(name, _)| name.as_str()).collect();
     let listed = manager.list_units_by_names(&names).await?;
     let states: BTreeMap<String, String> = listed.into_iter().map(|u| (u.0, u.3)).collect();
-    let shown = hanging.into_iter().map(|(name, target)| HangingUnit {
+    let shown = attached.into_iter().map(|(name, target)| AttachedUnit {
         active_state: states
             .get(&name)
             .cloned()

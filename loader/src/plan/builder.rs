@@ -29,7 +29,7 @@ struct Entry {
 }
 
 /// A plan under construction.
-pub struct Work<'p, 't> {
+pub struct PlanBuilder<'p, 't> {
     planner: &'p Planner<'t>,
     modules: Vec<Module<'t>>,
     entries: Vec<Entry>,
@@ -38,7 +38,7 @@ pub struct Work<'p, 't> {
     pub left_out: Vec<Vec<u8>>,
 }
 
-impl<'p, 't> Work<'p, 't> {
+impl<'p, 't> PlanBuilder<'p, 't> {
     /// Creates a plan without steps.
     pub fn new(planner: &'p Planner<'t>) -> Self {
         Self {

@@ -6,24 +6,24 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The maximum number of waiting queries. One needs a millisecond at most.
-pub const MAX_QUESTIONS: usize = 64;
+pub const MAX_EXPLANATIONS: usize = 64;
 
 /// A request that its caller may abandon.
-pub trait Asked {
+pub trait Queued {
     /// Returns true if the caller has disconnected.
     fn is_abandoned(&self) -> bool;
 }
 
 /// A queue of loads `L` and a queue of queries `Q`.
-pub struct Questions<L, Q> {
+pub struct RequestQueue<L, Q> {
     waiting: Mutex<Waiting<L, Q>>,
     changed: Condvar,
-    most_loads: usize,
+    max_loads: usize,
 }
 
 struct Waiting<L, Q> {
     loads: VecDeque<L>,
-    questions: VecDeque<Q>,
+    explanations: VecDeque<Q>,
     closed: bool,
 }
 
@@ -33,21 +33,21 @@ pub enum Next<L, Q> {
     /// A load.
     Load(L),
     /// A query.
-    Question(Q),
+    Explanation(Q),
 }
 
-impl<L: Asked, Q: Asked> Questions<L, Q> {
-    /// Creates two empty queues. The queue of loads holds at most `most_loads`.
+impl<L: Queued, Q: Queued> RequestQueue<L, Q> {
+    /// Creates two empty queues. The queue of loads holds at most `max_loads`.
     #[must_use]
-    pub fn new(most_loads: usize) -> Self {
+    pub fn new(max_loads: usize) -> Self {
         Self {
             waiting: Mutex::new(Waiting {
                 loads: VecDeque::new(),
-                questions: VecDeque::new(),
+                explanations: VecDeque::new(),
                 closed: false,
             }),
             changed: Condvar::new(),
-            most_loads,
+            max_loads,
         }
     }
 
@@ -60,7 +60,7 @@ impl<L: Asked, Q: Asked> Questions<L, Q> {
     /// # Errors
     /// Returns the load if too many wait.
     pub fn load(&self, load: L) -> Result<(), L> {
-        add(&mut self.waiting().loads, load, self.most_loads)?;
+        add(&mut self.waiting().loads, load, self.max_loads)?;
         self.changed.notify_one();
         Ok(())
     }
@@ -69,8 +69,12 @@ impl<L: Asked, Q: Asked> Questions<L, Q> {
     ///
     /// # Errors
     /// Returns the query if too many wait.
-    pub fn ask(&self, question: Q) -> Result<(), Q> {
-        add(&mut self.waiting().questions, question, MAX_QUESTIONS)?;
+    pub fn explain(&self, explanation: Q) -> Result<(), Q> {
+        add(
+            &mut self.waiting().explanations,
+            explanation,
+            MAX_EXPLANATIONS,
+        )?;
         self.changed.notify_one();
         Ok(())
     }
@@ -85,9 +89,9 @@ impl<L: Asked, Q: Asked> Questions<L, Q> {
             if let Some(load) = waiting.loads.pop_front() {
                 return Some(Next::Load(load));
             }
-            while let Some(question) = waiting.questions.pop_front() {
-                if !question.is_abandoned() {
-                    return Some(Next::Question(question));
+            while let Some(explanation) = waiting.explanations.pop_front() {
+                if !explanation.is_abandoned() {
+                    return Some(Next::Explanation(explanation));
                 }
             }
             let waited = self.changed.wait(waiting);
@@ -100,12 +104,12 @@ impl<L: Asked, Q: Asked> Questions<L, Q> {
         let mut waiting = self.waiting();
         waiting.closed = true;
         waiting.loads.clear();
-        waiting.questions.clear();
+        waiting.explanations.clear();
         self.changed.notify_all();
     }
 }
 
-fn add<T: Asked>(queue: &mut VecDeque<T>, asked: T, most: usize) -> Result<(), T> {
+fn add<T: Queued>(queue: &mut VecDeque<T>, asked: T, most: usize) -> Result<(), T> {
     if queue.len() >= most {
         queue.retain(|asked| !asked.is_abandoned());
     }
@@ -125,7 +129,7 @@ mod tests {
     #[derive(Clone, Debug)]
     struct Item(u32, Arc<AtomicBool>);
 
-    impl Asked for Item {
+    impl Queued for Item {
         fn is_abandoned(&self) -> bool {
             self.1.load(Ordering::Relaxed)
         }
@@ -138,19 +142,26 @@ mod tests {
     fn number(next: Option<Next<Item, Item>>) -> (&'static str, u32) {
         match next.unwrap() {
             Next::Load(item) => ("load", item.0),
-            Next::Question(item) => ("question", item.0),
+            Next::Explanation(item) => ("explanation", item.0),
         }
     }
 
     #[test]
     fn loads_come_before_queries_and_each_queue_keeps_its_order() {
-        let queue = Questions::new(8);
+        let queue = RequestQueue::new(8);
         for number in 0..3 {
-            queue.ask(item(number)).unwrap();
+            queue.explain(item(number)).unwrap();
             queue.load(item(number)).unwrap();
         }
         let order: Vec<_> = (0..6).map(|_| number(queue.next())).collect();
-        let expected = ["load", "load", "load", "question", "question", "question"];
+        let expected = [
+            "load",
+            "load",
+            "load",
+            "explanation",
+            "explanation",
+            "explanation",
+        ];
         assert_eq!(
             order,
             expected
@@ -162,15 +173,15 @@ mod tests {
 
     #[test]
     fn a_full_queue_returns_the_entry_and_abandoned_entries_make_room() {
-        let queue = Questions::<Item, Item>::new(2);
-        let items: Vec<Item> = (0..).take(MAX_QUESTIONS).map(item).collect();
-        for question in &items {
-            queue.ask(question.clone()).unwrap();
+        let queue = RequestQueue::<Item, Item>::new(2);
+        let items: Vec<Item> = (0..).take(MAX_EXPLANATIONS).map(item).collect();
+        for explanation in &items {
+            queue.explain(explanation.clone()).unwrap();
         }
-        assert_eq!(queue.ask(item(99)).unwrap_err().0, 99);
+        assert_eq!(queue.explain(item(99)).unwrap_err().0, 99);
         items[0].1.store(true, Ordering::Relaxed);
-        queue.ask(item(100)).unwrap();
-        assert_eq!(number(queue.next()), ("question", 1));
+        queue.explain(item(100)).unwrap();
+        assert_eq!(number(queue.next()), ("explanation", 1));
         for number in 0..2 {
             queue.load(item(number)).unwrap();
         }
@@ -179,17 +190,17 @@ mod tests {
 
     #[test]
     fn a_query_whose_caller_disconnected_is_skipped() {
-        let queue = Questions::<Item, Item>::new(2);
+        let queue = RequestQueue::<Item, Item>::new(2);
         let gone = item(1);
-        queue.ask(gone.clone()).unwrap();
-        queue.ask(item(2)).unwrap();
+        queue.explain(gone.clone()).unwrap();
+        queue.explain(item(2)).unwrap();
         gone.1.store(true, Ordering::Relaxed);
-        assert_eq!(number(queue.next()), ("question", 2));
+        assert_eq!(number(queue.next()), ("explanation", 2));
     }
 
     #[test]
     fn a_waiting_thread_wakes_when_the_queues_are_closed() {
-        let queue = Questions::<Item, Item>::new(2);
+        let queue = RequestQueue::<Item, Item>::new(2);
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| queue.next().is_none());
             queue.close();

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::graph::{Insertion, Placed};
 use crate::message::{Failure, Order};
-use crate::questions::Asked;
+use crate::queue::Queued;
 use crate::schedule::{End, RequestId, Schedule};
 
 /// All waiting requests.
@@ -22,7 +22,7 @@ pub struct State {
     /// The schedule of their modules.
     pub schedule: Schedule<Arc<Failure>>,
     /// The requests themselves.
-    pub tickets: HashMap<RequestId, Ticket>,
+    pub open: HashMap<RequestId, OpenRequest>,
     /// The orders that the inserting process has not answered, by their numbers.
     pub in_flight: BTreeMap<u64, InFlight>,
     /// The number of the next order.
@@ -60,14 +60,14 @@ pub struct Request {
     pub answers: UnboundedSender<(usize, ModuleResult)>,
 }
 
-impl Asked for Request {
+impl Queued for Request {
     fn is_abandoned(&self) -> bool {
         self.answers.is_closed()
     }
 }
 
 /// A request with pending results.
-pub struct Ticket {
+pub struct OpenRequest {
     request: Request,
     /// The outcome of each answered name, for the log.
     told: Vec<String>,
@@ -87,8 +87,8 @@ struct Target {
     stands_for: Option<Vec<String>>,
 }
 
-impl Ticket {
-    /// Creates a ticket without results and without targets.
+impl OpenRequest {
+    /// Creates a open_request without results and without targets.
     pub fn new(request: Request) -> Self {
         Self {
             request,
@@ -142,8 +142,8 @@ impl State {
     pub fn order(&mut self, now: i64) -> Option<Order> {
         loop {
             let (id, at) = self.schedule.start()?;
-            let ticket = self.tickets.get(&id);
-            let Some(insertion) = ticket.and_then(|t| t.insertions.get(at)).cloned() else {
+            let open_request = self.open.get(&id);
+            let Some(insertion) = open_request.and_then(|t| t.insertions.get(at)).cloned() else {
                 continue;
             };
             let order = Order {
@@ -166,23 +166,23 @@ impl State {
     /// Sends the results of each target of a request whose nodes have all ended.
     pub fn answer(&mut self, id: RequestId) {
         let ends = self.schedule.ends(id);
-        let Some(ticket) = self.tickets.get_mut(&id) else {
+        let Some(open_request) = self.open.get_mut(&id) else {
             return;
         };
         let end = |at: &usize| ends.get(*at).copied().flatten();
-        let (done, open) = std::mem::take(&mut ticket.targets)
+        let (done, open) = std::mem::take(&mut open_request.targets)
             .into_iter()
             .partition(|target: &Target| target.nodes.iter().all(|at| end(at).is_some()));
-        ticket.targets = open;
+        open_request.targets = open;
         for target in done {
-            let result = ticket.result(&target, &ends);
-            ticket.answer(target.position, result);
+            let result = open_request.result(&target, &ends);
+            open_request.answer(target.position, result);
         }
-        if ticket.targets.is_empty() {
+        if open_request.targets.is_empty() {
             let all: Vec<usize> = (0..ends.len()).collect();
-            let inserted = ticket.chain(&all, &ends);
-            ticket.log(&inserted);
-            self.tickets.remove(&id);
+            let inserted = open_request.chain(&all, &ends);
+            open_request.log(&inserted);
+            self.open.remove(&id);
             self.schedule.remove(id);
         }
     }
@@ -190,7 +190,7 @@ impl State {
 
 type Ends<'e> = [Option<&'e End<Arc<Failure>>>];
 
-impl Ticket {
+impl OpenRequest {
     fn result(&self, target: &Target, ends: &Ends<'_>) -> ModuleResult {
         let name = self.request.modules.get(target.position);
         let name = name.map(ToString::to_string).unwrap_or_default();

@@ -10,7 +10,7 @@ use interfaces::server::Snapshot;
 
 /// The status of all devices, by index, and of all functions, by name.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct StatusTable {
     devices: BTreeMap<i64, Device>,
     functions: BTreeMap<String, Function>,
     sequence: SequenceNumber,
@@ -19,7 +19,7 @@ pub struct Board {
     settled: bool,
 }
 
-impl Board {
+impl StatusTable {
     /// The devices in the order of their indexes.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
         self.devices.values()
@@ -122,7 +122,7 @@ impl Board {
     }
 }
 
-impl Snapshot for Board {
+impl Snapshot for StatusTable {
     type Event = SubscribeStatusReply;
 
     fn snapshot(&self) -> Vec<SubscribeStatusReply> {
@@ -143,11 +143,11 @@ mod tests {
 
     #[test]
     fn ready_is_published_once_and_ends_each_later_snapshot() {
-        let mut board = Board::default();
-        assert!(board.snapshot().is_empty());
-        let told = board.set_known().unwrap();
+        let mut table = StatusTable::default();
+        assert!(table.snapshot().is_empty());
+        let told = table.set_known().unwrap();
         assert_eq!(told.action, Action::Ready);
-        assert_eq!(board.set_known(), None);
-        assert_eq!(board.snapshot().len(), 1);
+        assert_eq!(table.set_known(), None);
+        assert_eq!(table.snapshot().len(), 1);
     }
 }
