@@ -58,7 +58,7 @@ impl Trimmer {
 #[cfg(target_env = "gnu")]
 #[expect(
     unsafe_code,
-    reason = "the C library's allocator is told so by a call of C only"
+    reason = "only a C function configures the C library's allocator"
 )]
 pub fn use_one_arena() {
     // SAFETY: `mallopt(3)` with this parameter only sets a number that later allocations read. It
@@ -73,7 +73,7 @@ pub fn use_one_arena() {}
 #[cfg(target_env = "gnu")]
 #[expect(
     unsafe_code,
-    reason = "the C library's allocator is told so by a call of C only"
+    reason = "only a C function configures the C library's allocator"
 )]
 fn trim_heap() {
     // SAFETY: `malloc_trim(3)` may be called at any time and from any thread. It does not touch
