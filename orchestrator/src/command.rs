@@ -34,7 +34,7 @@ use serde::Serialize;
 
 use crate::journal;
 use crate::rules::{Rules, RulesError};
-use crate::run::{read_rules, read_rules_file};
+use crate::sources::{read_rules, read_rules_file};
 use arguments::{Arguments, Command, RulesCommand};
 use ask::Services;
 use style::Style;

@@ -12,6 +12,9 @@
 //! - [`machine`]: events in, actions out (pure).
 //! - [`journal`]: the record of events and decisions on disk; its replay is pure.
 //! - [`status_table`]: the status table, as subscribers see it (pure).
+//! - [`published`]: the published state. [`wait`]: the conditions of a wait (pure).
+//! - [`inbox`]: the messages to the decision loop.
+//! - [`sources`]: the rules files on disk.
 //! - [`peers`]: the detector and the loader, over varlink.
 //! - [`barrier`]: the barrier at the start of a wait: a new scan by the detector.
 //! - [`policy`]: the loader's plans and policy, for all users.
@@ -32,16 +35,20 @@ pub mod command;
 pub mod config;
 pub mod drivers;
 pub mod flags;
+pub mod inbox;
 pub mod journal;
 pub mod machine;
 pub mod mounts;
 pub mod peers;
 pub mod policy;
+pub mod published;
 pub mod rules;
 pub mod run;
 pub mod server;
+pub mod sources;
 pub mod status_table;
 pub mod targets;
+pub mod wait;
 
 use std::process::ExitCode;
 

@@ -11,8 +11,8 @@ use interfaces::log::Chain;
 use interfaces::names::ModuleName;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::inbox::Message;
 use crate::machine::Event;
-use crate::run::Message;
 
 /// The most modules that the loader accepts in one call.
 const MODULES_PER_CALL: usize = 64;

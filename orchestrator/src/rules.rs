@@ -3,6 +3,7 @@
 //! disable another file: its last good version stays in use, or the file that it would hide is
 //! used.
 
+mod error;
 mod file;
 mod list;
 mod pattern;
@@ -18,7 +19,7 @@ use interfaces::detector::{Device, Function};
 use interfaces::names::ModuleName;
 use serde::{Deserialize, Serialize};
 
-pub use file::RulesError;
+pub use error::RulesError;
 pub use list::parse as parse_list;
 pub use selector::{Selector, kind_name, protocol_name};
 

@@ -9,14 +9,12 @@ use std::time::{Duration, Instant};
 
 use interfaces::activation::{Endpoint, Inherited};
 use interfaces::clock;
-use interfaces::dropin::{self, DropIn};
 use interfaces::lifecycle::{self, Signals};
-use interfaces::names::{ModuleName, UnitName};
-use interfaces::orchestrator::{DescribeReply, ExplainModuleReply, ExplainReply};
+use interfaces::orchestrator::DescribeReply;
 use interfaces::sandbox::{self, SandboxError};
 use interfaces::server::{self, Admission, LimitError, Limits, RateLimit};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::barrier::{self, Begun};
@@ -24,13 +22,16 @@ use crate::bus::{self, JobRequest, UnitQuery};
 use crate::config::Config;
 use crate::drivers::Drivers;
 use crate::flags::Flags;
+use crate::inbox::{Message, Query};
 use crate::journal::{Journal, Times, wire};
 use crate::machine::{Action, Event, Machine, Timeouts, Verb};
 use crate::mounts::{Mounts, Places};
 use crate::peers;
 use crate::policy::Policy;
-use crate::rules::{Source, Sources};
-use crate::server::{Orchestrator, Published};
+use crate::published::Published;
+use crate::rules::Sources;
+use crate::server::Orchestrator;
+use crate::sources::read_rules;
 
 /// The allowed system calls, one per line.
 const CALLS: &str = include_str!("../../deploy/seccomp/rdma-orchestrator.calls");
@@ -67,47 +68,6 @@ pub enum End {
     /// Other file systems are mounted over the rules. This process may not read them; a new one
     /// can.
     Outdated,
-}
-
-/// A message to the decision loop.
-#[derive(Debug)]
-pub enum Message {
-    /// An event for the machine.
-    Event(Event),
-    /// An event of the detector, if its record makes one, and the sequence number up to which its
-    /// events have arrived; no number while a snapshot is incomplete.
-    Detector(Option<Event>, Option<i64>),
-    /// A request of a caller. The permit limits the number of requests that wait for a reply.
-    Query(Query, Option<OwnedSemaphorePermit>),
-}
-
-/// A request that only the machine can answer.
-#[derive(Debug)]
-pub enum Query {
-    /// The state of the service as a whole.
-    Describe(oneshot::Sender<DescribeReply>),
-    /// The explanation of one device, by its name, its index or both.
-    Explain(
-        Option<String>,
-        Option<i64>,
-        oneshot::Sender<Option<ExplainReply>>,
-    ),
-    /// The targets that stand for a device, by its name, its index or both.
-    Targets(Option<String>, Option<i64>, oneshot::Sender<Vec<UnitName>>),
-    /// The explanation of one module.
-    ExplainModule(ModuleName, oneshot::Sender<Option<ExplainModuleReply>>),
-}
-
-impl Query {
-    /// Returns true if the caller has disconnected.
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Self::Describe(to) => to.is_closed(),
-            Self::Explain(_, _, to) => to.is_closed(),
-            Self::Targets(_, _, to) => to.is_closed(),
-            Self::ExplainModule(_, to) => to.is_closed(),
-        }
-    }
 }
 
 /// Runs the orchestrator until a signal stops it, or until it must start again.
@@ -288,33 +248,6 @@ async fn forward(mut happened: UnboundedReceiver<Event>, messages: UnboundedSend
             return;
         }
     }
-}
-
-/// Reads the rules of `directories`, and rdma-core's lists in `lists`. A file that cannot be read
-/// becomes a source that contains the error.
-#[must_use]
-pub fn read_rules(directories: &[PathBuf], lists: &Path) -> Sources {
-    Sources {
-        rules: sources(dropin::read(directories, ".toml")),
-        lists: sources(dropin::read(&[lists.to_owned()], ".conf")),
-    }
-}
-
-/// Reads the rules of one file, and rdma-core's lists in `lists`.
-#[must_use]
-pub fn read_rules_file(file: &Path, lists: &Path) -> Sources {
-    Sources {
-        rules: sources(vec![dropin::read_one(file.to_owned())]),
-        lists: sources(dropin::read(&[lists.to_owned()], ".conf")),
-    }
-}
-
-fn sources(files: Vec<DropIn>) -> Vec<Source> {
-    let source = |file: DropIn| Source {
-        path: file.path,
-        text: file.text.map_err(|e| e.to_string()),
-    };
-    files.into_iter().map(source).collect()
 }
 
 /// The decision loop: the machine, its journal and its executor.

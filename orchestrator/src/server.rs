@@ -7,118 +7,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use interfaces::Interface;
-use interfaces::names::{DeviceName, ModuleAlias, ModuleName, UnitName};
+use interfaces::names::{ModuleAlias, ModuleName, UnitName};
 use interfaces::orchestrator::{
-    self, AttachedUnit, Condition, DescribeArgs, DescribeReply, Device, ExplainArgs,
-    ExplainModuleArgs, Function, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs,
-    ListHistoryReply, ListPolicyArgs, ListPolicyReply, ListReply, Module, ModuleState, PauseArgs,
-    PauseReply, PlanModuleArgs, PlanModuleReply, ReconcileArgs, ReconcileReply, ResumeArgs,
-    ResumeReply, SubscribeStatusArgs, WaitArgs, WaitReply,
+    self, AttachedUnit, DescribeArgs, DescribeReply, Device, ExplainArgs, ExplainModuleArgs,
+    Function, ListArgs, ListFunctionsArgs, ListFunctionsReply, ListHistoryArgs, ListHistoryReply,
+    ListPolicyArgs, ListPolicyReply, ListReply, PauseArgs, PauseReply, PlanModuleArgs,
+    PlanModuleReply, ReconcileArgs, ReconcileReply, ResumeArgs, ResumeReply, SubscribeStatusArgs,
+    WaitArgs, WaitReply,
 };
-use interfaces::server::{Call, CallError, Feed, Peer, Service};
+use interfaces::server::{Call, CallError, Peer, Service};
 use serde_json::json;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::barrier::Begun;
 use crate::bus::UnitQuery;
 use crate::config::Config;
+use crate::inbox::{Message, Query};
 use crate::journal::{self, story};
 use crate::machine::Event;
 use crate::policy::Policy;
+use crate::published::Published;
 use crate::rules::Rules;
-use crate::run::{Message, Query, read_rules};
-use crate::status_table::StatusTable;
-
-/// The state that callers see without a request to the machine.
-#[derive(Default)]
-pub struct Published {
-    table: Feed<StatusTable>,
-    /// The sequence number up to which the detector's events are taken in; `None` while a snapshot
-    /// is incomplete.
-    heard: watch::Sender<Option<i64>>,
-}
-
-impl Published {
-    /// Publishes a device's status.
-    pub fn put(&self, device: Device) {
-        self.table.update(|table| {
-            let says = |device: &Device| (device.state, device.waiting_for.clone());
-            let before = table.device(device.index).map(says);
-            let now = says(&device);
-            let name = device.name.clone();
-            let event = table.put(device);
-            if before.as_ref() != Some(&now) {
-                let (state, waiting_for) = now;
-                tracing::info!(waiting_for = waiting_for.join("; "), "{name} is {state}");
-            }
-            event.into_iter().collect()
-        });
-    }
-
-    /// Removes a device's status.
-    pub fn remove(&self, index: i64) {
-        self.table.update(|table| {
-            let event = table.remove(index);
-            if let Some(event) = &event {
-                let name = event.name.as_deref().unwrap_or_default();
-                tracing::info!(index, "{name} was removed");
-            }
-            event.into_iter().collect()
-        });
-    }
-
-    /// Publishes a function's status.
-    pub fn put_function(&self, function: Function) {
-        self.table.update(|table| {
-            let name = function.name.clone();
-            let (state, waiting_for) = (function.state, function.waiting_for.clone());
-            let event = table.put_function(function);
-            if event.is_some() {
-                tracing::info!("{name} is {state} and waits for {waiting_for}");
-            }
-            event.into_iter().collect()
-        });
-    }
-
-    /// Returns true if a module was requested and has no result yet.
-    fn is_loading(&self) -> bool {
-        let pending = |modules: &[Module]| {
-            let mut states = modules.iter().map(|module| module.state);
-            states.any(|state| state == ModuleState::Pending)
-        };
-        self.table.read(|table| {
-            table.devices().any(|device| pending(&device.modules))
-                || table.functions().any(|function| pending(&function.modules))
-        })
-    }
-
-    /// Removes a function's status.
-    pub fn remove_function(&self, name: &str) {
-        self.table
-            .update(|table| table.remove_function(name).into_iter().collect());
-    }
-
-    /// Publishes the sequence number up to which the detector's events are taken in.
-    pub fn heard(&self, heard: Option<i64>) {
-        self.heard.send_replace(heard);
-    }
-
-    /// Publishes that the status of all devices is known.
-    pub fn known(&self) {
-        self.table
-            .update(|table| table.set_known().into_iter().collect());
-    }
-
-    /// Publishes whether everything is settled.
-    pub fn settled(&self, settled: bool) {
-        self.table.update(|table| {
-            table.set_settled(settled);
-            Vec::new()
-        });
-    }
-}
+use crate::sources::read_rules;
+use crate::wait::{DETECTOR, Wait};
 
 /// The service `org.rdmahotplug.Orchestrator`.
 pub struct Orchestrator {
@@ -134,8 +47,6 @@ pub struct Orchestrator {
     queries: Arc<Semaphore>,
 }
 
-/// The missing item that a wait reports while the devices are not known.
-const DETECTOR: &str = "the detector's answer";
 /// The time the service manager may take to list the units that hang on targets.
 const INQUIRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most requests of callers without reserved capacity that wait for the machine.
@@ -371,93 +282,6 @@ fn unavailable(message: &str) -> CallError {
 
 fn is(device: &Device, name: Option<&str>, index: Option<i64>) -> bool {
     name.is_none_or(|name| device.name == name) && index.is_none_or(|i| device.index == i)
-}
-
-/// The arguments of one call of `Wait`.
-struct Wait<'w> {
-    /// The name of the device; `None` for everything.
-    name: Option<&'w str>,
-    conditions: &'w [Condition],
-}
-
-impl<'w> Wait<'w> {
-    fn parse(arguments: &'w WaitArgs) -> Result<Self, CallError> {
-        if let Some(name) = &arguments.name {
-            DeviceName::parse(name).map_err(|_| CallError::invalid_parameter("name"))?;
-        } else if arguments.conditions.is_some() {
-            // Conditions apply only to a device.
-            return Err(CallError::invalid_parameter("conditions"));
-        }
-        Ok(Self {
-            name: arguments.name.as_deref(),
-            conditions: arguments
-                .conditions
-                .as_deref()
-                .unwrap_or(&[Condition::Ready]),
-        })
-    }
-
-    /// Checks the wait against the status table. Returns the device once it meets the conditions;
-    /// without a name, returns no device once everything is settled.
-    fn check(&self, table: &StatusTable) -> Option<Option<Device>> {
-        let Some(name) = self.name else {
-            return table.is_settled().then_some(None);
-        };
-        let mut devices = table.devices().filter(|device| device.name == name);
-        let found = devices.find(|device| self.unmet(device).next().is_none());
-        found.cloned().map(Some)
-    }
-
-    fn unmet(&self, device: &Device) -> impl Iterator<Item = &Condition> {
-        let is_met = |wanted: &Condition| {
-            let mut conditions = device.conditions.iter();
-            conditions.any(|c| c.condition == *wanted && c.met)
-        };
-        self.conditions.iter().filter(move |wanted| !is_met(wanted))
-    }
-
-    /// Returns a message for each missing item.
-    fn missing(&self, table: &StatusTable) -> Vec<String> {
-        let devices: Vec<&Device> = table
-            .devices()
-            .filter(|device| self.name.is_none_or(|name| device.name == name))
-            .collect();
-        match (self.name, devices.as_slice()) {
-            (Some(name), []) => vec![format!("{name}, which is not registered")],
-            (Some(_), devices) => devices.iter().flat_map(|d| self.missing_of(d)).collect(),
-            (None, devices) => {
-                let of_devices = devices.iter().flat_map(|device| {
-                    let missing = device.waiting_for.iter();
-                    missing.map(|missing| format!("{}: {missing}", device.name))
-                });
-                let functions = table
-                    .functions()
-                    .map(|function| format!("{}: {}", function.name, function.waiting_for));
-                let missing: Vec<String> = of_devices.chain(functions).collect();
-                match missing.is_empty() {
-                    true => vec![DETECTOR.to_owned()],
-                    false => missing,
-                }
-            }
-        }
-    }
-
-    fn missing_of(&self, device: &Device) -> Vec<String> {
-        match device.waiting_for.as_slice() {
-            [] => {
-                let unmet = self.unmet(device);
-                unmet
-                    .map(|condition| format!("{}: {condition}", device.name))
-                    .collect()
-            }
-            missing => {
-                let missing = missing.iter();
-                missing
-                    .map(|missing| format!("{}: {missing}", device.name))
-                    .collect()
-            }
-        }
-    }
 }
 
 impl Service for Orchestrator {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use interfaces::names::ModuleName;
 
-use super::file::RulesError;
+use super::error::RulesError;
 
 /// Returns the modules of a list, and an error for each invalid line.
 pub fn parse(path: &Path, text: &str) -> (Vec<ModuleName>, Vec<RulesError>) {

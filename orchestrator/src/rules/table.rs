@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::file::RulesError;
+use super::error::RulesError;
 
 /// The maximum number of changes between a typo and the word that is suggested.
 const MAX_TYPOS: usize = 3;
