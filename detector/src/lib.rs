@@ -7,16 +7,16 @@
 //!
 //! In reading order:
 //! - [`uevent`], [`nldev`]: the decoders of the kernel's messages (pure).
-//! - [`pending`], [`pace`], [`barrier`]: the objects to scan, the time of the next scan, and the
-//!   callers that wait for it (pure).
+//! - [`pending`], [`intake`]: the objects to scan, as the kernel's messages name them (pure).
+//! - [`interval`]: the time of the next scan (pure). [`barrier`]: the callers that wait for it.
 //! - [`refusal`]: unusable records (pure).
 //! - [`reading`]: the progress of reading one device (pure).
 //! - [`node`], [`device`], [`function`]: the assembly of the records (pure).
 //! - [`inventory`]: all records, and the changes between two scans (pure).
 //! - [`netlink`], [`sysfs`]: the access to the kernel.
-//! - [`look`]: one scan of the objects that may have changed.
+//! - [`scan`]: one scan of the objects that may have changed.
 //! - [`run`]: the event loop: listen, scan, publish.
-//! - [`memory`]: the release of memory after a storm.
+//! - [`trim`]: the release of memory after a storm.
 //! - [`server`]: the varlink methods.
 //! - [`config`]: the command line.
 

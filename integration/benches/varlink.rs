@@ -32,7 +32,7 @@ const CALLS: usize = 20_000;
 const SUBSCRIBERS: usize = 1_000;
 const EVENTS: usize = 30;
 /// The time that an operation may take before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 const ECHO: &[u8] =
     b"{\"method\":\"org.example.bench.Echo\",\"parameters\":{\"text\":\"hello\"}}\0";
@@ -290,7 +290,7 @@ fn fan_out(socket: &Path, stalled: usize) -> Duration {
         while !subscriber.receive_in_time() {
             newest = publisher.publish();
         }
-        subscriber.timeout(PATIENCE);
+        subscriber.timeout(TIMEOUT);
     }
     for subscriber in &mut subscribers {
         subscriber.receive_up_to(newest);

@@ -55,14 +55,14 @@ impl Node {
 
 /// The simulated host.
 #[derive(Debug)]
-pub struct Host {
+pub struct SimulatedHost {
     sysfs: PathBuf,
     devices: BTreeMap<u32, Plugged>,
     nodes: Vec<Node>,
     next_index: u32,
 }
 
-impl Host {
+impl SimulatedHost {
     /// Creates a host without RDMA hardware, whose sysfs is at `sysfs`.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
-use crate::host::{Hardware, Host, Plugged};
+use crate::host::{Hardware, Plugged, SimulatedHost};
 use crate::wire::{self, Answer, EINVAL, Request, attribute, text};
 
 /// The variable that gives the socket of the lab's kernel to the loader's process.
@@ -52,7 +52,7 @@ struct Held {
 /// The lab's kernel.
 #[derive(Clone)]
 pub struct LabKernel {
-    host: Arc<Mutex<Host>>,
+    host: Arc<Mutex<SimulatedHost>>,
     sequence: Arc<Mutex<u64>>,
     uevents: Arc<UnixDatagram>,
     held: Arc<watch::Sender<Held>>,
@@ -76,7 +76,7 @@ impl LabKernel {
     /// # Errors
     /// Fails if a socket cannot be made.
     pub fn start(
-        host: Host,
+        host: SimulatedHost,
         modules: &Path,
         events: UnboundedSender<KernelEvent>,
     ) -> io::Result<(Self, DetectorSockets)> {
@@ -227,7 +227,7 @@ impl LabKernel {
         }
     }
 
-    fn host(&self) -> MutexGuard<'_, Host> {
+    fn host(&self) -> MutexGuard<'_, SimulatedHost> {
         self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::host::{Hardware, Host};
+use crate::host::{Hardware, SimulatedHost};
 use crate::kernel::{KernelEvent, LabKernel};
 use crate::layout;
 use crate::report::Report;
@@ -24,12 +24,12 @@ use crate::service_manager::Service;
 
 /// The time that an operation in the lab may take before it counts as failed. A lab on a busy host
 /// is slow, but a broken lab waits for ever.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// The interval at which the stand-in for the path unit checks its file.
 const PATH_UNIT_INTERVAL: Duration = Duration::from_millis(5);
 /// An observed event.
 #[derive(Debug)]
-enum Seen {
+enum Observation {
     Kernel(KernelEvent),
     Detector(Box<SubscribeDevicesReply>),
     Orchestrator(Box<SubscribeStatusReply>),
@@ -39,7 +39,7 @@ enum Seen {
 
 /// The state of the lab, as observed from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct World {
+pub struct Observed {
     /// The orchestrator's devices by their index.
     #[serde(serialize_with = "values")]
     pub devices: BTreeMap<i64, Device>,
@@ -62,14 +62,14 @@ pub struct Lab {
     kernel: LabKernel,
     services: Vec<Service>,
     observer: Observer,
-    sender: UnboundedSender<Seen>,
+    sender: UnboundedSender<Observation>,
 }
 
 /// The observed state, and the report on which it is printed.
 struct Observer {
-    world: World,
+    world: Observed,
     report: Report,
-    seen: UnboundedReceiver<Seen>,
+    seen: UnboundedReceiver<Observation>,
 }
 
 impl Lab {
@@ -85,7 +85,7 @@ impl Lab {
         report: Report,
     ) -> io::Result<Self> {
         layout::make_directories(dir)?;
-        let mut host = Host::new(dir.join("sys"))?;
+        let mut host = SimulatedHost::new(dir.join("sys"))?;
         for device in hardware {
             host.plug(device)?;
         }
@@ -96,7 +96,7 @@ impl Lab {
         let forward = sender.clone();
         tokio::spawn(async move {
             while let Some(event) = kernel_events.recv().await {
-                let _ = forward.send(Seen::Kernel(event));
+                let _ = forward.send(Observation::Kernel(event));
             }
         });
         let services = layout::services(dir, &modules, sockets)?;
@@ -106,7 +106,7 @@ impl Lab {
             kernel,
             services,
             observer: Observer {
-                world: World::default(),
+                world: Observed::default(),
                 report,
                 seen,
             },
@@ -145,7 +145,7 @@ impl Lab {
 
     /// Returns the observed state.
     #[must_use]
-    pub fn world(&self) -> &World {
+    pub fn world(&self) -> &Observed {
         &self.observer.world
     }
 
@@ -183,9 +183,13 @@ impl Lab {
     /// Waits until the observed state satisfies a condition.
     ///
     /// # Errors
-    /// Fails if it does not within [`PATIENCE`]; the error contains `what`.
-    pub async fn wait_until(&mut self, what: &str, is: impl Fn(&World) -> bool) -> io::Result<()> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+    /// Fails if it does not within [`TIMEOUT`]; the error contains `what`.
+    pub async fn wait_until(
+        &mut self,
+        what: &str,
+        is: impl Fn(&Observed) -> bool,
+    ) -> io::Result<()> {
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
         while !is(&self.observer.world) {
             match tokio::time::timeout_at(deadline, self.observer.seen.recv()).await {
                 Ok(Some(seen)) => self.observer.see(seen),
@@ -230,7 +234,7 @@ impl Lab {
         tokio::spawn(async move {
             let arguments = SubscribeDevicesArgs {};
             follow(&detector, SUBSCRIBE_DEVICES, &arguments, &sender, |reply| {
-                Seen::Detector(Box::new(reply))
+                Observation::Detector(Box::new(reply))
             })
             .await;
         });
@@ -243,7 +247,7 @@ impl Lab {
                 SUBSCRIBE_STATUS,
                 &arguments,
                 &sender,
-                |reply| Seen::Orchestrator(Box::new(reply)),
+                |reply| Observation::Orchestrator(Box::new(reply)),
             )
             .await;
         });
@@ -254,7 +258,7 @@ impl Lab {
             while !sender.is_closed() {
                 if flag.exists() != active {
                     active = !active;
-                    let _ = sender.send(Seen::Target(active));
+                    let _ = sender.send(Observation::Target(active));
                 }
                 tokio::time::sleep(PATH_UNIT_INTERVAL).await;
             }
@@ -265,7 +269,7 @@ impl Lab {
 impl Observer {
     /// Prints observed events until `done` completes.
     async fn watch_until(&mut self, done: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-        let deadline = tokio::time::sleep(PATIENCE);
+        let deadline = tokio::time::sleep(TIMEOUT);
         tokio::pin!(done, deadline);
         loop {
             tokio::select! {
@@ -276,16 +280,16 @@ impl Observer {
         }
     }
 
-    fn see(&mut self, seen: Seen) {
+    fn see(&mut self, seen: Observation) {
         match seen {
-            Seen::Kernel(event) => {
+            Observation::Kernel(event) => {
                 self.report.kernel(&event);
                 if let KernelEvent::Inserted(module) = event {
                     self.world.inserted.push(module);
                 }
             }
-            Seen::Detector(reply) => self.report.detector(&reply),
-            Seen::Orchestrator(reply) => {
+            Observation::Detector(reply) => self.report.detector(&reply),
+            Observation::Orchestrator(reply) => {
                 self.report.orchestrator(&reply);
                 let reply = *reply;
                 match (reply.action, reply.index, reply.device) {
@@ -299,11 +303,11 @@ impl Observer {
                     _ => {}
                 }
             }
-            Seen::Target(active) => {
+            Observation::Target(active) => {
                 self.world.target_active = active;
                 self.report.target("rdma-hw.target", active);
             }
-            Seen::Lost(what) => self.report.note(&what),
+            Observation::Lost(what) => self.report.note(&what),
         }
     }
 }
@@ -313,8 +317,8 @@ async fn follow<R: DeserializeOwned>(
     socket: &Path,
     method: &'static str,
     arguments: &impl Serialize,
-    sender: &UnboundedSender<Seen>,
-    seen: impl Fn(R) -> Seen,
+    sender: &UnboundedSender<Observation>,
+    seen: impl Fn(R) -> Observation,
 ) {
     let replies = async {
         let client = Client::connect(socket).await?;
@@ -324,13 +328,13 @@ async fn follow<R: DeserializeOwned>(
         Ok(mut replies) => tell(&mut replies, sender, seen).await,
         Err(e) => Chain(&e).to_string(),
     };
-    let _ = sender.send(Seen::Lost(lost));
+    let _ = sender.send(Observation::Lost(lost));
 }
 
 async fn tell<R: DeserializeOwned>(
     replies: &mut Replies,
-    sender: &UnboundedSender<Seen>,
-    seen: impl Fn(R) -> Seen,
+    sender: &UnboundedSender<Observation>,
+    seen: impl Fn(R) -> Observation,
 ) -> String {
     loop {
         match replies.next().await {

@@ -8,7 +8,7 @@ use interfaces::detector::Protocol;
 use interfaces::orchestrator::{ModuleState, State};
 
 use crate::host::Hardware;
-use crate::lab::{Lab, World};
+use crate::lab::{Lab, Observed};
 
 /// The number of virtual functions in the burst.
 pub const VIRTUAL_FUNCTIONS: u32 = 16;
@@ -118,7 +118,7 @@ pub async fn play(lab: &mut Lab) -> io::Result<()> {
 ///
 /// # Errors
 /// Returns a message with the difference.
-pub fn check(world: &World) -> Result<(), String> {
+pub fn check(world: &Observed) -> Result<(), String> {
     let mut expected = vec!["mlx5_0".to_owned()];
     expected.extend((0..VIRTUAL_FUNCTIONS).map(virtual_function_name));
     let names: Vec<String> = world.devices.values().map(|d| d.name.clone()).collect();
@@ -146,7 +146,7 @@ pub fn check(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-fn ready(world: &World, name: &str, modules: &[&str]) -> bool {
+fn ready(world: &Observed, name: &str, modules: &[&str]) -> bool {
     let mut devices = world.devices.values().filter(|device| device.name == name);
     devices.any(|device| device.state == State::Ready)
         && modules
@@ -154,7 +154,7 @@ fn ready(world: &World, name: &str, modules: &[&str]) -> bool {
             .all(|module| has(world, name, module, ModuleState::Live))
 }
 
-fn has(world: &World, name: &str, module: &str, state: ModuleState) -> bool {
+fn has(world: &Observed, name: &str, module: &str, state: ModuleState) -> bool {
     let devices = world.devices.values().filter(|device| device.name == name);
     let mut modules = devices.flat_map(|device| &device.modules);
     modules.any(|m| m.name == module && m.state == state)

@@ -21,7 +21,7 @@ mod with_lab;
 
 use std::time::{Duration, Instant};
 
-use attackers::{Attackers, ROOT, STRANGERS, Seen};
+use attackers::{Attackers, ROOT, STRANGERS, Tally};
 use integration::host::Hardware;
 use integration::lab::Lab;
 use interfaces::detector::Protocol;
@@ -42,7 +42,7 @@ const LOAD: Duration = Duration::from_millis(500);
 /// The time in which a short history is returned.
 const HISTORY: Duration = Duration::from_secs(1);
 /// The most memory of a service under one user's worst attack, in KiB.
-const MOST_MEMORY: u64 = 64 * 1024;
+const MAX_MEMORY: u64 = 64 * 1024;
 /// The maximum number of connections of one user.
 const CONNECTIONS: usize = 64;
 /// The number of files that a service opens for itself while it serves.
@@ -89,7 +89,7 @@ async fn gets_ready(lab: &mut Lab, number: u32) -> Duration {
 }
 
 /// Fails unless root always got a reply within the bound.
-fn assert_served(what: &str, seen: &Seen, bound: Duration) {
+fn assert_served(what: &str, seen: &Tally, bound: Duration) {
     println!("{what}: {seen:?}");
     assert!(seen.answers > 0, "{what}: {seen:?}");
     assert!(seen.errors.is_empty(), "{what}: {seen:?}");

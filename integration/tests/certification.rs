@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The time after which a step counts as failed.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// The program of the service, which `interfaces::server` serves.
 const SERVICE: &str = env!("CARGO_BIN_EXE_certification");
 /// The package to install, with the hash that it must have.
@@ -96,7 +96,7 @@ impl Served {
             .env("SYSTEMD_VARLINK_LISTEN", &socket)
             .spawn()
             .unwrap();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while UnixStream::connect(&socket).is_err() {
             assert!(child.try_wait().unwrap().is_none(), "the service has ended");
             assert!(Instant::now() < deadline, "the service does not listen");

@@ -22,7 +22,7 @@ use with_lab::with_lab;
 
 const DETECTOR: &str = "org.rdmahotplug.Detector";
 /// The time after which a step counts as failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Returns an event of a missing device that looks like the kernel's.
 fn uevent(path: &str, sequence: &str) -> Vec<u8> {
@@ -88,7 +88,7 @@ async fn client(lab: &Lab) -> Client {
 
 async fn counters(lab: &Lab) -> DescribeReply {
     let mut client = client(lab).await;
-    let described = client.call(DESCRIBE, &DescribeArgs {}, PATIENCE).await;
+    let described = client.call(DESCRIBE, &DescribeArgs {}, TIMEOUT).await;
     described.unwrap()
 }
 
@@ -98,12 +98,12 @@ async fn device(lab: &Lab, name: &str) -> Device {
         index: None,
     };
     let mut client = client(lab).await;
-    let listed: ListReply = client.call(LIST, &only, PATIENCE).await.unwrap();
+    let listed: ListReply = client.call(LIST, &only, TIMEOUT).await.unwrap();
     listed.device
 }
 
 async fn all_are_counted(lab: &Lab, before: &DescribeReply, count: i64) -> DescribeReply {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let now = counters(lab).await;
         if now.dropped_datagrams >= before.dropped_datagrams + count {

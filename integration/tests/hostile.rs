@@ -27,7 +27,7 @@ use serde_json::Value;
 use with_lab::with_lab;
 
 /// The time after which a step counts as failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// The memory that a service may have in addition to before a case, in KiB: what an allocator
 /// keeps.
 const MEMORY_SLACK: u64 = 16 * 1024;
@@ -58,8 +58,8 @@ fn targets(lab: &mut Lab) -> Vec<Target> {
 impl Target {
     fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.socket).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         stream
     }
 
@@ -103,7 +103,7 @@ impl Target {
     /// Fails unless the service answers and its resources are as before.
     fn is_as_before(&self, case: &str, files: usize, memory: u64) {
         self.ping();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         // The service sees the end of a connection a moment after this process does.
         while self.files() > files {
             assert!(

@@ -28,11 +28,11 @@ use with_lab::with_lab;
 const DETECTOR: &str = "org.rdmahotplug.Detector";
 const ORCHESTRATOR: &str = "org.rdmahotplug.Orchestrator";
 /// The time after which a step counts as failed.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The orchestrator's limits: the number of devices, and the bytes of one record.
-const MOST_DEVICES: i64 = 4096;
-const MOST_RECORD: usize = 256 << 10;
+const MAX_DEVICES: i64 = 4096;
+const MAX_RECORD: usize = 256 << 10;
 /// The number of records of nearly a megabyte, the maximum size of a message.
 const LARGE_RECORDS: i64 = 60;
 /// The number of changes of one device, each with a text of nearly the maximum length.
@@ -41,10 +41,10 @@ const CHANGES: i64 = 400;
 const TOO_MANY: i64 = 100;
 
 /// The maximum of the orchestrator's peak memory, in KiB: a third of `MemoryMax=`.
-const MOST_MEMORY: u64 = 64 * 1024;
+const MAX_MEMORY: u64 = 64 * 1024;
 /// The maximum size of its files in bytes: two journals, each with a checkpoint of all that may be
 /// held and the same size of records behind it.
-const MOST_JOURNAL: u64 = 64 << 20;
+const MAX_JOURNAL: u64 = 64 << 20;
 
 struct Hostile {
     stream: UnixStream,
@@ -85,7 +85,7 @@ impl Hostile {
             let text = format!("{change} {}", "y".repeat(4000));
             self.device("change", 1, "good0", &text);
         }
-        for index in 2..=MOST_DEVICES + TOO_MANY {
+        for index in 2..=MAX_DEVICES + TOO_MANY {
             self.device("add", index, &format!("many{index}"), "");
         }
         self.send("ready", &json!({}));
@@ -124,7 +124,7 @@ fn serve(socket: &Path) {
 async fn describe(lab: &Lab) -> DescribeReply {
     let mut client = Client::connect(&lab.socket(ORCHESTRATOR)).await.unwrap();
     let method = format!("{ORCHESTRATOR}.Describe");
-    client.call(&method, &json!({}), PATIENCE).await.unwrap()
+    client.call(&method, &json!({}), TIMEOUT).await.unwrap()
 }
 
 /// Waits until a device is ready.
@@ -132,9 +132,7 @@ async fn is_ready(lab: &Lab, name: &str) {
     let mut client = Client::connect(&lab.socket(ORCHESTRATOR)).await.unwrap();
     let method = format!("{ORCHESTRATOR}.Wait");
     let arguments = json!({"name": name});
-    let waited = client
-        .call::<WaitReply>(&method, &arguments, PATIENCE)
-        .await;
+    let waited = client.call::<WaitReply>(&method, &arguments, TIMEOUT).await;
     waited.unwrap_or_else(|e| panic!("{name} does not get ready: {e}"));
 }
 
@@ -168,9 +166,7 @@ fn a_detector_that_accepts_a_connection_and_sends_nothing_does_not_count_as_conn
         let mut client = Client::connect(&lab.socket(ORCHESTRATOR)).await.unwrap();
         let method = format!("{ORCHESTRATOR}.Wait");
         let arguments = json!({"timeoutUSec": 10_000});
-        let waited = client
-            .call::<WaitReply>(&method, &arguments, PATIENCE)
-            .await;
+        let waited = client.call::<WaitReply>(&method, &arguments, TIMEOUT).await;
         let error = Chain(&waited.unwrap_err()).to_string();
         assert!(error.contains("WaitTimedOut"), "{error}");
     });
@@ -199,23 +195,23 @@ fn records_of_a_hostile_detector_are_refused_at_bounded_cost_and_valid_devices_b
         );
         assert!(refused >= LARGE_RECORDS + TOO_MANY, "{refused}");
         let last = described.last_refused.unwrap();
-        assert!(last.contains(&format!("at most {MOST_DEVICES}")), "{last}");
+        assert!(last.contains(&format!("at most {MAX_DEVICES}")), "{last}");
 
         let orchestrator = lab.service("rdma-orchestrator").unwrap();
         let pid = orchestrator.pid().unwrap().as_raw_nonzero();
         let log = orchestrator.log();
         let memory = most_memory(pid);
-        let large = format!("at most {MOST_RECORD} are accepted");
+        let large = format!("at most {MAX_RECORD} are accepted");
         assert!(log.contains(&large), "{log}");
         assert!(!log.contains('\u{1b}') && !log.contains('\u{9b}'), "{log}");
         println!("{memory} KiB at most");
-        assert!(memory < MOST_MEMORY, "{memory} KiB");
+        assert!(memory < MAX_MEMORY, "{memory} KiB");
 
         let kept = fs::read_dir(lab.directory().join("run/rdma-hotplug/orchestrator")).unwrap();
         let kept: u64 = kept
             .map(|file| file.unwrap().metadata().unwrap().len())
             .sum();
         println!("{kept} bytes of journal");
-        assert!(kept < MOST_JOURNAL, "{kept} bytes");
+        assert!(kept < MAX_JOURNAL, "{kept} bytes");
     });
 }

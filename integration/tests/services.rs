@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use integration::host::Hardware;
-use integration::lab::World;
+use integration::lab::Observed;
 use integration::scenario;
 use interfaces::client::{Client, ClientErrorKind, Followed, Subscription};
 use interfaces::detector::{Protocol, SUBSCRIBE_DEVICES};
@@ -402,7 +402,7 @@ fn a_subscriber_resumes_with_a_snapshot_after_a_restart_of_its_service() {
         ("rdma-orchestrator", ORCHESTRATOR, SUBSCRIBE_STATUS),
     ] {
         with_lab(vec![roce_device("bnxt_re0")], async |lab| {
-            let ready = |world: &World| world.devices.values().any(|d| d.state == State::Ready);
+            let ready = |world: &Observed| world.devices.values().any(|d| d.state == State::Ready);
             lab.wait_until("the device to be ready", ready)
                 .await
                 .unwrap();

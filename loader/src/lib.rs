@@ -17,7 +17,7 @@
 //! - [`fork`]: the split into the process that serves and the one that inserts.
 //! - [`message`], [`link`]: the messages between the two (pure), and the socket for them.
 //! - [`insert`], [`inserter`]: the insertion of one module, and the process that inserts modules.
-//! - [`questions`]: the queue of the planning thread.
+//! - [`queue`]: the queue of the planning thread.
 //! - [`load`]: a request, from names to results.
 //! - [`explain`]: the predicted result for a name, as text (pure).
 //! - [`readable`], [`capabilities`], [`sandbox`]: the files and privileges that each process keeps.

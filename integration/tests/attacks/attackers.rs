@@ -22,7 +22,7 @@ pub const STRANGERS: [u32; 3] = [40_001, 40_002, 40_003];
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(dead_code, reason = "all of it is printed")]
-pub struct Seen {
+pub struct Tally {
     pub connected: u64,
     pub held: u64,
     pub ended: u64,
@@ -115,7 +115,7 @@ impl Attacker {
     }
 
     /// Waits until the attacker exits, and returns its results.
-    pub async fn ends(mut self) -> Seen {
+    pub async fn ends(mut self) -> Tally {
         let mut line = String::new();
         let mut stdout = self.child.stdout.take().unwrap();
         stdout.read_to_string(&mut line).await.unwrap();
@@ -131,7 +131,7 @@ impl Attacker {
     }
 }
 
-impl Seen {
+impl Tally {
     /// Returns the number of times that the service replied with this error of its own interface.
     pub fn refused(&self, error: &str) -> u64 {
         let suffix = format!(".{error}");

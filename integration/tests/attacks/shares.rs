@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::attackers::{ROOT, STRANGERS};
 use super::target::{Target, until};
-use super::{ANSWER, CONNECTIONS, MOST_MEMORY, OWN_FILES, PING, assert_served, roce, under_attack};
+use super::{ANSWER, CONNECTIONS, MAX_MEMORY, OWN_FILES, PING, assert_served, roce, under_attack};
 
 #[test]
 fn attacks_by_one_user_take_bounded_memory_and_the_service_frees_it_afterwards() {
@@ -42,7 +42,7 @@ fn attacks_by_one_user_take_bounded_memory_and_the_service_frees_it_afterwards()
                 let most = target.most_memory();
                 println!("{} {attack}: {most} KiB, {seen:?}", target.service);
                 let service = target.service;
-                assert!(most <= MOST_MEMORY, "{service} {attack}: {most} KiB");
+                assert!(most <= MAX_MEMORY, "{service} {attack}: {most} KiB");
             }
             target.comes_back(before).await;
         }

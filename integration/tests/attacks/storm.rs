@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::attackers::{Attacker, Attackers, ROOT, STRANGERS};
 use super::target::{Before, Target};
-use super::{ANSWER, LOAD, MOST_MEMORY, NOISE, PING, assert_served, gets_ready, under_attack};
+use super::{ANSWER, LOAD, MAX_MEMORY, NOISE, PING, assert_served, gets_ready, under_attack};
 
 /// The additional time, compared with an undisturbed run, in which a device gets ready.
 const LATER: Duration = Duration::from_secs(2);
@@ -117,7 +117,7 @@ fn devices_become_ready_and_root_is_served_during_attacks_by_three_users() {
             let most = target.most_memory();
             println!("{}: at most {most} KiB", target.service);
             target.comes_back(before).await;
-            assert!(most <= MOST_MEMORY, "{}: {most} KiB", target.service);
+            assert!(most <= MAX_MEMORY, "{}: {most} KiB", target.service);
         }
         // No event was lost: the list has exactly the devices that were plugged in and stayed.
         let names = lab.world().devices.values().map(|device| &device.name);

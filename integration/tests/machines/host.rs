@@ -63,7 +63,7 @@ struct Function {
 }
 
 /// The simulated host.
-pub struct Host {
+pub struct RandomHost {
     /// The sysfs tree.
     pub tree: Tree,
     /// The events that are sent and not yet received.
@@ -83,7 +83,7 @@ pub struct Host {
     sequence: u64,
 }
 
-impl Answers for Host {
+impl Answers for RandomHost {
     fn answer(&mut self, request: Request) -> Answer {
         if self.restless > 0 && self.rng.u8(..self.restless) == 0 {
             self.change();
@@ -92,7 +92,7 @@ impl Answers for Host {
     }
 }
 
-impl Host {
+impl RandomHost {
     /// Creates an empty host.
     pub fn new(rng: Rng) -> Self {
         let tree = Tree::new();

@@ -23,7 +23,7 @@ use super::tree::Tree;
 use super::watcher::Watcher;
 
 /// The time after which a step counts as failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Makes an attribute block each process that opens it. Returns its path and its content.
 fn block(root: &Path, attribute: &str) -> (PathBuf, Vec<u8>) {
@@ -59,7 +59,7 @@ fn silent(watcher: &Watcher) -> BTreeSet<i64> {
 
 /// Scans until the condition holds.
 fn look_until(watcher: &mut Watcher, what: &str, done: impl Fn(&Watcher) -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !done(watcher) {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
         watcher.scan(&Pending::periodic()).unwrap();

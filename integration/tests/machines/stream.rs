@@ -15,7 +15,7 @@ use interfaces::detector::{Action, Device, Function, SubscribeDevicesReply};
 use serde_json::{Value, json};
 
 use super::difference;
-use super::host::{Host, Sent};
+use super::host::{RandomHost, Sent};
 use super::watcher::Watcher;
 
 /// The delivery of the events.
@@ -82,7 +82,7 @@ fn records<'r>(
 
 /// One run.
 pub struct Stream {
-    host: Arc<Mutex<Host>>,
+    host: Arc<Mutex<RandomHost>>,
     rng: Rng,
     way: Way,
     watcher: Watcher,
@@ -107,7 +107,7 @@ impl Stream {
     /// Creates a stream whose changes follow from the seed.
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let host = Arc::new(Mutex::new(Host::new(rng.fork())));
+        let host = Arc::new(Mutex::new(RandomHost::new(rng.fork())));
         let watcher = Watcher::new(host.lock().unwrap().tree.root(), &host);
         let way = [Way::Whole, Way::Whole, Way::Torn, Way::Overrun][rng.usize(..4)];
         Self {
@@ -122,7 +122,7 @@ impl Stream {
         }
     }
 
-    fn host(&self) -> MutexGuard<'_, Host> {
+    fn host(&self) -> MutexGuard<'_, RandomHost> {
         self.host
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use crate::seen::Seen;
+use crate::tally::Tally;
 
 /// The length limit of a message, in bytes.
 const MESSAGE_LEN: usize = 256 * 1024;
@@ -26,9 +26,9 @@ const SOON: Duration = Duration::from_millis(500);
 const MAX_FDS: usize = 253;
 
 /// The observations that the connections of an attack share.
-type Shared = Arc<Mutex<Seen>>;
+type Shared = Arc<Mutex<Tally>>;
 
-fn lock(seen: &Shared) -> MutexGuard<'_, Seen> {
+fn lock(seen: &Shared) -> MutexGuard<'_, Tally> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -111,7 +111,7 @@ async fn each<F>(
     count: usize,
     until: Instant,
     one: impl Fn(UnixStream, Shared) -> F,
-) -> Seen
+) -> Tally
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -130,14 +130,14 @@ where
     std::mem::take(&mut *lock(&seen))
 }
 
-pub async fn idle(socket: PathBuf, count: usize, until: Instant) -> Seen {
+pub async fn idle(socket: PathBuf, count: usize, until: Instant) -> Tally {
     each(socket, count, until, |mut stream, seen| async move {
         watch(&mut stream, until, &seen).await;
     })
     .await
 }
 
-pub async fn half(socket: PathBuf, count: usize, until: Instant) -> Seen {
+pub async fn half(socket: PathBuf, count: usize, until: Instant) -> Tally {
     let mut part = b"{\"method\":\"io.systemd.service.Ping\",\"parameters\":{\"x\":\"".to_vec();
     part.resize(MESSAGE_LEN, b'x');
     let part = Arc::new(part);
@@ -151,7 +151,7 @@ pub async fn half(socket: PathBuf, count: usize, until: Instant) -> Seen {
     .await
 }
 
-pub async fn flood(socket: PathBuf, until: Instant) -> Seen {
+pub async fn flood(socket: PathBuf, until: Instant) -> Tally {
     let seen = Shared::default();
     begun();
     while connect(&socket, until, &seen).await.is_some() {
@@ -168,7 +168,7 @@ pub async fn pipeline(
     until: Instant,
     call: Vec<u8>,
     read: bool,
-) -> Seen {
+) -> Tally {
     let (calls, socket) = (Arc::new(call.repeat(64)), Arc::new(socket));
     let seen = Shared::default();
     let mut pipelines = JoinSet::new();
@@ -227,7 +227,7 @@ async fn pipeline_once(
     lock(seen).ended();
 }
 
-pub async fn stalled(socket: PathBuf, count: usize, until: Instant, call: Vec<u8>) -> Seen {
+pub async fn stalled(socket: PathBuf, count: usize, until: Instant, call: Vec<u8>) -> Tally {
     let call = Arc::new(call);
     each(socket, count, until, move |mut stream, seen| {
         let call = Arc::clone(&call);
@@ -246,7 +246,7 @@ pub async fn stalled(socket: PathBuf, count: usize, until: Instant, call: Vec<u8
 
 /// Sends the input that the service keeps, and returns. The descriptor of each connection is sent
 /// over the connection itself, so that only the service's reading releases it.
-pub async fn own_end(socket: PathBuf, connections: usize, call: Vec<u8>) -> Seen {
+pub async fn own_end(socket: PathBuf, connections: usize, call: Vec<u8>) -> Tally {
     let seen = Shared::default();
     let until = Instant::now() + Duration::from_secs(10);
     begun();
@@ -277,7 +277,7 @@ pub async fn own_end(socket: PathBuf, connections: usize, call: Vec<u8>) -> Seen
     std::mem::take(&mut *lock(&seen))
 }
 
-pub async fn descriptors(socket: PathBuf, count: usize, until: Instant) -> Seen {
+pub async fn descriptors(socket: PathBuf, count: usize, until: Instant) -> Tally {
     let null = std::fs::File::open("/dev/null");
     each(socket, count, until, move |mut stream, seen| {
         let null = null.as_ref().ok().and_then(|null| null.try_clone().ok());
@@ -310,7 +310,7 @@ fn send_descriptors(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -
     Ok(())
 }
 
-pub async fn questions(socket: PathBuf, until: Instant, call: Vec<u8>) -> Seen {
+pub async fn questions(socket: PathBuf, until: Instant, call: Vec<u8>) -> Tally {
     let seen = Shared::default();
     begun();
     while let Some(mut stream) = connect(&socket, until, &seen).await {
@@ -323,7 +323,7 @@ pub async fn questions(socket: PathBuf, until: Instant, call: Vec<u8>) -> Seen {
     std::mem::take(&mut *lock(&seen))
 }
 
-pub async fn waits(socket: PathBuf, count: usize, until: Instant) -> Seen {
+pub async fn waits(socket: PathBuf, count: usize, until: Instant) -> Tally {
     let call = |blanks: &str| {
         let parameters = format!("{{\"name\":\"does_not_come\"{blanks}}}");
         call("org.rdmahotplug.Orchestrator.Wait", &parameters, false)

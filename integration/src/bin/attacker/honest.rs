@@ -9,22 +9,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
-use crate::seen::Seen;
+use crate::tally::Tally;
 
 /// The time that a call may take before it counts as lost.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause after a failure, or after a full backlog.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Calls until `until`; with `connect` each call uses a new connection.
-pub async fn calls(socket: PathBuf, until: Instant, call: Vec<u8>, connect: bool) -> Seen {
-    let mut seen = Seen::default();
+pub async fn calls(socket: PathBuf, until: Instant, call: Vec<u8>, connect: bool) -> Tally {
+    let mut seen = Tally::default();
     let mut connection = None;
     crate::attacks::begun();
     while Instant::now() < until {
         let start = Instant::now();
         let asked = ask(&socket, connection.take(), &call, &mut seen);
-        match timeout(PATIENCE, asked).await {
+        match timeout(TIMEOUT, asked).await {
             Ok(Ok(stream)) => {
                 seen.took(start.elapsed());
                 if connect {
@@ -58,7 +58,7 @@ async fn ask(
     socket: &Path,
     connection: Option<UnixStream>,
     call: &[u8],
-    seen: &mut Seen,
+    seen: &mut Tally,
 ) -> io::Result<UnixStream> {
     let mut stream = match connection {
         Some(stream) => stream,

@@ -5,7 +5,7 @@
 
 mod attacks;
 mod honest;
-mod seen;
+mod tally;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::Instant;
 
-use seen::Seen;
+use tally::Tally;
 
 /// Where, and for how long.
 #[derive(Args)]
@@ -144,7 +144,7 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, raised);
 }
 
-async fn run(attack: Attack) -> Seen {
+async fn run(attack: Attack) -> Tally {
     let until = |seconds| Instant::now() + Duration::from_secs(seconds);
     match attack {
         Attack::Idle {

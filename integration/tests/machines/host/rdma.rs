@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Core, Host};
+use super::{Core, RandomHost};
 
 /// Few names, so that a new device soon reuses one.
 const NAMES: [&str; 16] = [
@@ -28,7 +28,7 @@ impl Device {
     }
 }
 
-impl Host {
+impl RandomHost {
     fn any_device(&mut self) -> Option<u32> {
         self.rng.choice(self.devices.keys()).copied()
     }

@@ -54,7 +54,7 @@ fn add_node(bytes: &mut Vec<u8>, entries: &[(&[u8], &str)]) -> u32 {
 }
 
 /// Returns a model of a kernel with these modules, each with its dependencies.
-fn world(modules: &[(&str, &[&str])], builtin: &[&str], config: Config) -> World {
+fn world(modules: &[(&str, &[&str])], builtin: &[&str], config: Config) -> TestTree {
     let file = |module: &str| format!("kernel/{module}.ko");
     let lines: Vec<(String, String)> = modules
         .iter()
@@ -70,7 +70,7 @@ fn world(modules: &[(&str, &[&str])], builtin: &[&str], config: Config) -> World
         .collect();
     let builtin: Vec<(&str, &str)> = builtin.iter().map(|name| (*name, "kernel/x.ko")).collect();
     let index = |entries| Some(Index::parse(index_bytes(entries)).unwrap());
-    World {
+    TestTree {
         indexes: Indexes {
             dependencies: index(&lines),
             builtin: index(&builtin),
@@ -89,7 +89,7 @@ fn lines(text: &str) -> Config {
 }
 
 /// Returns the steps as `modprobe -D` prints them, with only the file name of each path.
-fn planned(world: &World, name: &str) -> Vec<String> {
+fn planned(world: &TestTree, name: &str) -> Vec<String> {
     let steps = world
         .plans(name)
         .unwrap()

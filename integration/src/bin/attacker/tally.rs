@@ -11,7 +11,7 @@ use serde_json::Value;
 /// The counts that are printed as one line.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Seen {
+pub struct Tally {
     /// Connections that the kernel made.
     pub connected: u64,
     /// The most connections that were open at once and had not been ended by the service.
@@ -39,7 +39,7 @@ pub struct Seen {
     times: Vec<u64>,
 }
 
-impl Seen {
+impl Tally {
     /// Counts a connection that was made.
     pub fn connected(&mut self) {
         self.connected += 1;
