@@ -10,6 +10,9 @@ pub const INTERFACE: Interface = Interface {
     text: include_str!("../varlink/org.rdmahotplug.Loader.varlink"),
 };
 
+/// The maximum number of modules in one call of [`LOAD`] or [`EXPLAIN`].
+pub const MAX_MODULES: usize = 64;
+
 /// Loads modules by name or alias.
 pub const LOAD: &str = "org.rdmahotplug.Loader.Load";
 /// Shows what a load would do.

@@ -115,7 +115,7 @@ fn wire_type(name: &str) -> bool {
 
 fn derives(copy: bool) -> Attribute {
     if copy {
-        parse_quote!(#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)])
+        parse_quote!(#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)])
     } else {
         parse_quote!(#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)])
     }
@@ -149,22 +149,37 @@ fn wire_struct(mut item: syn::ItemStruct) -> Item {
 fn wire_enum(mut item: syn::ItemEnum) -> Vec<Item> {
     item.attrs = vec![derives(true)];
     let mut words: Vec<syn::Arm> = Vec::new();
+    let mut values = Vec::new();
     for variant in &mut item.variants {
         let wire = plain(&variant.ident);
         variant.attrs = vec![parse_quote!(#[serde(rename = #wire)])];
         variant.ident = format_ident!("{}", camel_case(&wire));
         let name = &variant.ident;
         words.push(parse_quote!(Self::#name => #wire,));
+        values.push(name.clone());
     }
     let name = &item.ident;
-    let display = parse_quote! {
-        impl std::fmt::Display for #name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.pad(match self { #(#words)* })
+    let count = values.len();
+    let words = parse_quote! {
+        impl #name {
+            /// All values, in the order of the interface.
+            pub const ALL: [Self; #count] = [#(Self::#values),*];
+
+            /// Returns the word of the interface for the value.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { #(#words)* }
             }
         }
     };
-    vec![Item::Enum(item), display]
+    let display = parse_quote! {
+        impl std::fmt::Display for #name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+    vec![Item::Enum(item), words, display]
 }
 
 /// A visitor that renames types: `List_Args` is `ListArgs` in Rust.

@@ -17,8 +17,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::load::{Explanation, Loader, Queue, Request, busy, log_policy};
 use crate::queue::MAX_EXPLANATIONS;
 
-/// The maximum number of modules in one call.
-const MAX_MODULES: usize = 64;
 /// The message for a result that did not arrive.
 const BROKEN: &str = "the loader failed; see its log";
 /// The message for a call that is not answered in time before a stop.
@@ -204,7 +202,7 @@ fn loggable(reason: &str) -> String {
 
 /// Checks all names before anything is done for the first.
 fn validate(modules: &[String]) -> Result<Vec<ModuleName>, CallError> {
-    if modules.len() > MAX_MODULES {
+    if modules.len() > loader::MAX_MODULES {
         return Err(CallError::invalid_parameter("modules"));
     }
     let parse = |(at, name): (usize, &String)| {

@@ -339,7 +339,7 @@ impl Machine {
             actions.push(Action::Known);
             self.drive_every_target();
             // A previous orchestrator may have set the flag of hardware that was removed.
-            for flag in Flag::ALL {
+            for flag in Flag::all() {
                 if !self.announced.contains(&flag) && !self.flagged.contains_key(&flag) {
                     actions.push(Action::SetFlag(flag, false));
                 }

@@ -14,9 +14,6 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::inbox::Message;
 use crate::machine::Event;
 
-/// The most modules that the loader accepts in one call.
-const MODULES_PER_CALL: usize = 64;
-
 /// Follows the detector until `messages` is closed, and sends its records there.
 pub async fn follow_detector(socket: PathBuf, messages: UnboundedSender<Message>) {
     let arguments = SubscribeDevicesArgs {};
@@ -129,7 +126,7 @@ async fn load_once(
     reason: &str,
     events: &UnboundedSender<Event>,
 ) -> Result<(), ClientError> {
-    let asked = modules.iter().take(MODULES_PER_CALL);
+    let asked = modules.iter().take(loader::MAX_MODULES);
     let arguments = LoadArgs {
         modules: asked.map(ToString::to_string).collect(),
         reason: Some(reason.to_owned()),

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::RulesError;
 pub use list::parse as parse_list;
-pub use selector::{Selector, kind_name, protocol_name};
+pub use selector::{Selector, kind_name};
 
 use crate::targets::Role;
 

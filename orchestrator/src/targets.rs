@@ -187,7 +187,7 @@ mod tests {
         let names = names("ib-fixed a", &["x"]);
         assert_eq!(names[0], r"rdma-device@ib\x2dfixed\x20a.target");
         assert!(names.iter().all(|name| is_ours(name)));
-        for flag in Flag::ALL {
+        for flag in Flag::all() {
             assert!(is_ours(of_flag(flag).unwrap().as_str()));
         }
         for other in [

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Action {
     #[serde(rename = "add")]
     Add,
@@ -16,17 +16,30 @@ pub enum Action {
     #[serde(rename = "ready")]
     Ready,
 }
+impl Action {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 5usize] = [
+        Self::Add,
+        Self::Change,
+        Self::Remove,
+        Self::Resync,
+        Self::Ready,
+    ];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Change => "change",
+            Self::Remove => "remove",
+            Self::Resync => "resync",
+            Self::Ready => "ready",
+        }
+    }
+}
 impl std::fmt::Display for Action {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Add => "add",
-                Self::Change => "change",
-                Self::Remove => "remove",
-                Self::Resync => "resync",
-                Self::Ready => "ready",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +121,7 @@ pub struct Function {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci_address: Option<String>,
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FunctionState {
     #[serde(rename = "capable")]
     Capable,
@@ -117,18 +130,25 @@ pub enum FunctionState {
     #[serde(rename = "registered")]
     Registered,
 }
-impl std::fmt::Display for FunctionState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Capable => "capable",
-                Self::Personality => "personality",
-                Self::Registered => "registered",
-            },
-        )
+impl FunctionState {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 3usize] = [Self::Capable, Self::Personality, Self::Registered];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Capable => "capable",
+            Self::Personality => "personality",
+            Self::Registered => "registered",
+        }
     }
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+impl std::fmt::Display for FunctionState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     #[serde(rename = "function")]
     Function,
@@ -143,18 +163,32 @@ pub enum Kind {
     #[serde(rename = "software")]
     Software,
 }
+impl Kind {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 6usize] = [
+        Self::Function,
+        Self::VirtualFunction,
+        Self::Subfunction,
+        Self::Representor,
+        Self::Smi,
+        Self::Software,
+    ];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Function => "function",
+            Self::VirtualFunction => "virtualFunction",
+            Self::Subfunction => "subfunction",
+            Self::Representor => "representor",
+            Self::Smi => "smi",
+            Self::Software => "software",
+        }
+    }
+}
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Function => "function",
-                Self::VirtualFunction => "virtualFunction",
-                Self::Subfunction => "subfunction",
-                Self::Representor => "representor",
-                Self::Smi => "smi",
-                Self::Software => "software",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,21 +197,28 @@ pub struct Limit {
     pub value: i64,
     pub refused: i64,
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum NetnsMode {
     #[serde(rename = "shared")]
     Shared,
     #[serde(rename = "exclusive")]
     Exclusive,
 }
+impl NetnsMode {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 2usize] = [Self::Shared, Self::Exclusive];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Exclusive => "exclusive",
+        }
+    }
+}
 impl std::fmt::Display for NetnsMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Shared => "shared",
-                Self::Exclusive => "exclusive",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,7 +242,7 @@ pub struct Port {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issm: Option<String>,
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Protocol {
     #[serde(rename = "infiniband")]
     Infiniband,
@@ -216,21 +257,35 @@ pub enum Protocol {
     #[serde(rename = "unknown")]
     Unknown,
 }
-impl std::fmt::Display for Protocol {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Infiniband => "infiniband",
-                Self::Roce => "roce",
-                Self::Iwarp => "iwarp",
-                Self::Opa => "opa",
-                Self::Usnic => "usnic",
-                Self::Unknown => "unknown",
-            },
-        )
+impl Protocol {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 6usize] = [
+        Self::Infiniband,
+        Self::Roce,
+        Self::Iwarp,
+        Self::Opa,
+        Self::Usnic,
+        Self::Unknown,
+    ];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Infiniband => "infiniband",
+            Self::Roce => "roce",
+            Self::Iwarp => "iwarp",
+            Self::Opa => "opa",
+            Self::Usnic => "usnic",
+            Self::Unknown => "unknown",
+        }
     }
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum WaitsFor {
     #[serde(rename = "driver")]
     Driver,
@@ -239,15 +294,22 @@ pub enum WaitsFor {
     #[serde(rename = "registration")]
     Registration,
 }
+impl WaitsFor {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 3usize] = [Self::Driver, Self::Module, Self::Registration];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Driver => "driver",
+            Self::Module => "module",
+            Self::Registration => "registration",
+        }
+    }
+}
 impl std::fmt::Display for WaitsFor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Driver => "driver",
-                Self::Module => "module",
-                Self::Registration => "registration",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Denier {
     #[serde(rename = "policy")]
     Policy,
@@ -14,16 +14,28 @@ pub enum Denier {
     #[serde(rename = "installLine")]
     InstallLine,
 }
+impl Denier {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 4usize] = [
+        Self::Policy,
+        Self::Blacklist,
+        Self::KernelCommandLine,
+        Self::InstallLine,
+    ];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Blacklist => "blacklist",
+            Self::KernelCommandLine => "kernelCommandLine",
+            Self::InstallLine => "installLine",
+        }
+    }
+}
 impl std::fmt::Display for Denier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Policy => "policy",
-                Self::Blacklist => "blacklist",
-                Self::KernelCommandLine => "kernelCommandLine",
-                Self::InstallLine => "installLine",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +80,7 @@ pub struct ModuleResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ModuleState {
     #[serde(rename = "absent")]
     Absent,
@@ -79,19 +91,31 @@ pub enum ModuleState {
     #[serde(rename = "going")]
     Going,
 }
-impl std::fmt::Display for ModuleState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Absent => "absent",
-                Self::Coming => "coming",
-                Self::Live => "live",
-                Self::Going => "going",
-            },
-        )
+impl ModuleState {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 4usize] = [
+        Self::Absent,
+        Self::Coming,
+        Self::Live,
+        Self::Going,
+    ];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Coming => "coming",
+            Self::Live => "live",
+            Self::Going => "going",
+        }
     }
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+impl std::fmt::Display for ModuleState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Outcome {
     #[serde(rename = "loaded")]
     Loaded,
@@ -110,20 +134,36 @@ pub enum Outcome {
     #[serde(rename = "loading")]
     Loading,
 }
+impl Outcome {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 8usize] = [
+        Self::Loaded,
+        Self::AlreadyLoaded,
+        Self::Builtin,
+        Self::Denied,
+        Self::Missing,
+        Self::Unknown,
+        Self::Failed,
+        Self::Loading,
+    ];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Loaded => "loaded",
+            Self::AlreadyLoaded => "alreadyLoaded",
+            Self::Builtin => "builtin",
+            Self::Denied => "denied",
+            Self::Missing => "missing",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+            Self::Loading => "loading",
+        }
+    }
+}
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Loaded => "loaded",
-                Self::AlreadyLoaded => "alreadyLoaded",
-                Self::Builtin => "builtin",
-                Self::Denied => "denied",
-                Self::Missing => "missing",
-                Self::Unknown => "unknown",
-                Self::Failed => "failed",
-                Self::Loading => "loading",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,7 +193,7 @@ pub struct Step {
     pub required: bool,
     pub state: ModuleState,
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum StepAction {
     #[serde(rename = "insert")]
     Insert,
@@ -164,16 +204,28 @@ pub enum StepAction {
     #[serde(rename = "absent")]
     Absent,
 }
+impl StepAction {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 4usize] = [
+        Self::Insert,
+        Self::Install,
+        Self::Builtin,
+        Self::Absent,
+    ];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Install => "install",
+            Self::Builtin => "builtin",
+            Self::Absent => "absent",
+        }
+    }
+}
 impl std::fmt::Display for StepAction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Insert => "insert",
-                Self::Install => "install",
-                Self::Builtin => "builtin",
-                Self::Absent => "absent",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

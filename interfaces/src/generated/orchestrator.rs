@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Action {
     #[serde(rename = "add")]
     Add,
@@ -16,17 +16,30 @@ pub enum Action {
     #[serde(rename = "ready")]
     Ready,
 }
+impl Action {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 5usize] = [
+        Self::Add,
+        Self::Change,
+        Self::Remove,
+        Self::Resync,
+        Self::Ready,
+    ];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Change => "change",
+            Self::Remove => "remove",
+            Self::Resync => "resync",
+            Self::Ready => "ready",
+        }
+    }
+}
 impl std::fmt::Display for Action {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Add => "add",
-                Self::Change => "change",
-                Self::Remove => "remove",
-                Self::Resync => "resync",
-                Self::Ready => "ready",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +49,7 @@ pub struct AttachedUnit {
     #[serde(rename = "activeState")]
     pub active_state: String,
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Condition {
     #[serde(rename = "registered")]
     Registered,
@@ -55,20 +68,36 @@ pub enum Condition {
     #[serde(rename = "ready")]
     Ready,
 }
+impl Condition {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 8usize] = [
+        Self::Registered,
+        Self::Modules,
+        Self::Verbs,
+        Self::Umad,
+        Self::Cm,
+        Self::Netdev,
+        Self::Targets,
+        Self::Ready,
+    ];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Modules => "modules",
+            Self::Verbs => "verbs",
+            Self::Umad => "umad",
+            Self::Cm => "cm",
+            Self::Netdev => "netdev",
+            Self::Targets => "targets",
+            Self::Ready => "ready",
+        }
+    }
+}
 impl std::fmt::Display for Condition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Registered => "registered",
-                Self::Modules => "modules",
-                Self::Verbs => "verbs",
-                Self::Umad => "umad",
-                Self::Cm => "cm",
-                Self::Netdev => "netdev",
-                Self::Targets => "targets",
-                Self::Ready => "ready",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +136,7 @@ pub struct Function {
     #[serde(rename = "waitingFor")]
     pub waiting_for: String,
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FunctionState {
     #[serde(rename = "capable")]
     Capable,
@@ -120,17 +149,30 @@ pub enum FunctionState {
     #[serde(rename = "assigned")]
     Assigned,
 }
+impl FunctionState {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 5usize] = [
+        Self::Capable,
+        Self::Personality,
+        Self::Stuck,
+        Self::Excluded,
+        Self::Assigned,
+    ];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Capable => "capable",
+            Self::Personality => "personality",
+            Self::Stuck => "stuck",
+            Self::Excluded => "excluded",
+            Self::Assigned => "assigned",
+        }
+    }
+}
 impl std::fmt::Display for FunctionState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Capable => "capable",
-                Self::Personality => "personality",
-                Self::Stuck => "stuck",
-                Self::Excluded => "excluded",
-                Self::Assigned => "assigned",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,7 +195,7 @@ pub struct Module {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ModuleState {
     #[serde(rename = "pending")]
     Pending,
@@ -172,20 +214,36 @@ pub enum ModuleState {
     #[serde(rename = "unloaded")]
     Unloaded,
 }
+impl ModuleState {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 8usize] = [
+        Self::Pending,
+        Self::Live,
+        Self::Missing,
+        Self::Unknown,
+        Self::Excluded,
+        Self::Denied,
+        Self::Failed,
+        Self::Unloaded,
+    ];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Live => "live",
+            Self::Missing => "missing",
+            Self::Unknown => "unknown",
+            Self::Excluded => "excluded",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+            Self::Unloaded => "unloaded",
+        }
+    }
+}
 impl std::fmt::Display for ModuleState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Pending => "pending",
-                Self::Live => "live",
-                Self::Missing => "missing",
-                Self::Unknown => "unknown",
-                Self::Excluded => "excluded",
-                Self::Denied => "denied",
-                Self::Failed => "failed",
-                Self::Unloaded => "unloaded",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,21 +260,28 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_usec: Option<i64>,
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RecordKind {
     #[serde(rename = "event")]
     Event,
     #[serde(rename = "decision")]
     Decision,
 }
+impl RecordKind {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 2usize] = [Self::Event, Self::Decision];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Decision => "decision",
+        }
+    }
+}
 impl std::fmt::Display for RecordKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Event => "event",
-                Self::Decision => "decision",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,7 +295,7 @@ pub struct Rule {
     pub roles: Vec<String>,
     pub manage: bool,
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum State {
     #[serde(rename = "registered")]
     Registered,
@@ -241,16 +306,28 @@ pub enum State {
     #[serde(rename = "moved")]
     Moved,
 }
+impl State {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 4usize] = [
+        Self::Registered,
+        Self::Ready,
+        Self::Unmanaged,
+        Self::Moved,
+    ];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Ready => "ready",
+            Self::Unmanaged => "unmanaged",
+            Self::Moved => "moved",
+        }
+    }
+}
 impl std::fmt::Display for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Registered => "registered",
-                Self::Ready => "ready",
-                Self::Unmanaged => "unmanaged",
-                Self::Moved => "moved",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,7 +337,7 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TargetState {
     #[serde(rename = "waiting")]
     Waiting,
@@ -281,21 +358,38 @@ pub enum TargetState {
     #[serde(rename = "masked")]
     Masked,
 }
+impl TargetState {
+    /// All values, in the order of the interface.
+    pub const ALL: [Self; 9usize] = [
+        Self::Waiting,
+        Self::Unknown,
+        Self::Inactive,
+        Self::Starting,
+        Self::Active,
+        Self::Stopping,
+        Self::Failed,
+        Self::Refused,
+        Self::Masked,
+    ];
+    /// Returns the word of the interface for the value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Unknown => "unknown",
+            Self::Inactive => "inactive",
+            Self::Starting => "starting",
+            Self::Active => "active",
+            Self::Stopping => "stopping",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Masked => "masked",
+        }
+    }
+}
 impl std::fmt::Display for TargetState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(
-            match self {
-                Self::Waiting => "waiting",
-                Self::Unknown => "unknown",
-                Self::Inactive => "inactive",
-                Self::Starting => "starting",
-                Self::Active => "active",
-                Self::Stopping => "stopping",
-                Self::Failed => "failed",
-                Self::Refused => "refused",
-                Self::Masked => "masked",
-            },
-        )
+        f.pad(self.as_str())
     }
 }
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

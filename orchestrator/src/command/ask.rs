@@ -29,8 +29,6 @@ use crate::rules::Rules;
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// The time a load may take. The initialisation of a driver can be slow.
 const LOAD_DEADLINE: Duration = Duration::from_secs(600);
-/// The most modules that the loader accepts in one call.
-const MODULES_PER_CALL: usize = 64;
 
 /// The sockets of the services.
 pub struct Services {
@@ -251,7 +249,7 @@ impl Services {
             .into_iter()
             .map(|error| ModuleResult::failed("-", error.to_string()))
             .collect();
-        for modules in modules.chunks(MODULES_PER_CALL) {
+        for modules in modules.chunks(loader::MAX_MODULES) {
             let args = LoadArgs {
                 modules: modules.iter().map(ToString::to_string).collect(),
                 reason: Some(format!("{}", path.display())),

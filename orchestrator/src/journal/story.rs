@@ -7,7 +7,6 @@ use interfaces::orchestrator::{self, RecordKind};
 
 use super::wire;
 use crate::machine::{Action, Event, JobOutcome, UnitActivity, Verb};
-use crate::rules::protocol_name;
 
 /// Returns a record as it is listed, or nothing if it is of no use to users.
 #[must_use]
@@ -56,7 +55,7 @@ fn of_event(event: &Event) -> Option<Line> {
         Event::Device(device) => {
             let mut protocols: Vec<&str> = Vec::new();
             for port in &device.ports {
-                let name = protocol_name(port.protocol);
+                let name = port.protocol.as_str();
                 if !protocols.contains(&name) {
                     protocols.push(name);
                 }

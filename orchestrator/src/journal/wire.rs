@@ -242,9 +242,7 @@ fn unit(unit: &Unit) -> Result<(UnitName, UnitActivity), WireError> {
 }
 
 fn flag(name: &str) -> Result<Flag, WireError> {
-    let mut flags = Flag::ALL.into_iter();
-    let flag = flags.find(|flag| flag.name() == name);
-    flag.ok_or(WireError::Unknown("flag"))
+    Flag::named(name).ok_or(WireError::Unknown("flag"))
 }
 
 fn activity(unit: &Unit) -> Result<UnitActivity, WireError> {

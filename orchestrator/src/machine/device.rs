@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Flag;
 use super::module::{self, Module};
 use crate::bounds;
-use crate::rules::{WantedModule, protocol_name};
+use crate::rules::WantedModule;
 use crate::targets::Claim;
 
 /// A module that a device should have.
@@ -230,7 +230,7 @@ impl Device {
         let conditions = self.conditions(modules, &targets);
         let mut protocols: Vec<String> = Vec::new();
         for port in &self.record.ports {
-            let protocol = protocol_name(port.protocol).to_owned();
+            let protocol = port.protocol.to_string();
             if !protocols.contains(&protocol) {
                 protocols.push(protocol);
             }

@@ -115,19 +115,12 @@ pub enum UnitActivity {
 
 /// A flag: a file that a path unit watches. PID 1 starts a target while the file exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Flag {
     /// The host has RDMA hardware of any kind.
     Hardware,
-    /// A port has this protocol.
-    Infiniband,
-    /// A port has this protocol.
-    Roce,
-    /// A port has this protocol.
-    Iwarp,
-    /// A port has this protocol.
-    Opa,
-    /// A port has this protocol.
-    Usnic,
+    /// A port has this protocol, which is not unknown.
+    Protocol(detector::Protocol),
 }
 
 /// An action that the machine requests.
@@ -200,15 +193,17 @@ impl Action {
 }
 
 impl Flag {
-    /// All flags.
-    pub const ALL: [Self; 6] = [
-        Self::Hardware,
-        Self::Infiniband,
-        Self::Roce,
-        Self::Iwarp,
-        Self::Opa,
-        Self::Usnic,
-    ];
+    /// Returns all flags.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let protocols = detector::Protocol::ALL.into_iter().filter_map(Self::of);
+        [Self::Hardware].into_iter().chain(protocols)
+    }
+
+    /// Returns the flag with this name, if there is one.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|flag| flag.name() == name)
+    }
 
     /// Returns the name of its file. For a protocol, this is also the instance of
     /// `rdma-hotplug@.path`.
@@ -216,11 +211,7 @@ impl Flag {
     pub fn name(self) -> &'static str {
         match self {
             Self::Hardware => "hardware",
-            Self::Infiniband => "infiniband",
-            Self::Roce => "roce",
-            Self::Iwarp => "iwarp",
-            Self::Opa => "opa",
-            Self::Usnic => "usnic",
+            Self::Protocol(protocol) => protocol.as_str(),
         }
     }
 
@@ -229,20 +220,27 @@ impl Flag {
     pub fn target(self) -> String {
         match self {
             Self::Hardware => "rdma-hotplug-hardware.target".to_owned(),
-            protocol => format!("rdma-hotplug@{}.target", protocol.name()),
+            Self::Protocol(protocol) => format!("rdma-hotplug@{protocol}.target"),
         }
     }
 
     /// Returns the flag of a protocol, or nothing if the protocol is unknown.
     #[must_use]
     pub fn of(protocol: detector::Protocol) -> Option<Self> {
-        match protocol {
-            detector::Protocol::Infiniband => Some(Self::Infiniband),
-            detector::Protocol::Roce => Some(Self::Roce),
-            detector::Protocol::Iwarp => Some(Self::Iwarp),
-            detector::Protocol::Opa => Some(Self::Opa),
-            detector::Protocol::Usnic => Some(Self::Usnic),
-            detector::Protocol::Unknown => None,
-        }
+        (protocol != detector::Protocol::Unknown).then_some(Self::Protocol(protocol))
+    }
+}
+
+impl From<Flag> for String {
+    fn from(flag: Flag) -> Self {
+        flag.name().to_owned()
+    }
+}
+
+impl TryFrom<String> for Flag {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::named(&name).ok_or_else(|| format!("unknown flag {name:?}"))
     }
 }

@@ -416,9 +416,7 @@ impl Machine {
 
     /// Handles the state of a target, whichever program has changed it.
     pub(super) fn target_is(&mut self, name: &UnitName, activity: UnitActivity, now: i64) {
-        let flag = Flag::ALL
-            .into_iter()
-            .find(|flag| flag.target() == name.as_str());
+        let flag = Flag::all().find(|flag| flag.target() == name.as_str());
         let target = self
             .targets
             .entry(name.clone())

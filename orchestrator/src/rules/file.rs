@@ -4,11 +4,12 @@
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use interfaces::detector::{Kind, Protocol};
 use interfaces::names::ModuleName;
 
 use super::error::RulesError;
 use super::pattern::Pattern;
-use super::selector::{KINDS, Keys, Name, PROTOCOLS, Selector, kind_name, protocol_name};
+use super::selector::{Keys, Name, Selector, kind_name};
 use super::table::{File, Table, Text, nearest};
 use crate::targets::Role;
 
@@ -142,8 +143,8 @@ fn selector(
 
 fn device_keys(table: &Table<'_>) -> Result<Keys, RulesError> {
     Ok(Keys {
-        protocol: one_of(table, "protocol", &PROTOCOLS, protocol_name)?,
-        kind: one_of(table, "kind", &KINDS, kind_name)?,
+        protocol: one_of(table, "protocol", &Protocol::ALL, Protocol::as_str)?,
+        kind: one_of(table, "kind", &Kind::ALL, kind_name)?,
         virtual_function: table.boolean("virtual_function")?,
         function_number: numbers(table)?,
         names: names(table, &Name::OF_DEVICES, false)?,

@@ -177,7 +177,7 @@ impl Keys {
             format!("{key} {}", values.join(" or "))
         }
         let protocol = self.protocol.as_ref();
-        let protocol = protocol.map(|all| line("protocol", all, |p| protocol_name(*p).to_owned()));
+        let protocol = protocol.map(|all| line("protocol", all, |p| p.to_string()));
         let kind = self.kind.as_ref();
         let kind = kind.map(|all| line("kind", all, |k| kind_name(*k).to_owned()));
         let number = self.function_number.as_ref();
@@ -277,39 +277,6 @@ const PCI_ADDRESSES: [&str; 5] = [
     "hhhhhhh:hh:[01]h.[0-7]",
     "hhhhhhhh:hh:[01]h.[0-7]",
 ];
-
-/// All protocols that a rule can name.
-pub const PROTOCOLS: [Protocol; 6] = [
-    Protocol::Infiniband,
-    Protocol::Roce,
-    Protocol::Iwarp,
-    Protocol::Opa,
-    Protocol::Usnic,
-    Protocol::Unknown,
-];
-
-/// All kinds that a rule can name.
-pub const KINDS: [Kind; 6] = [
-    Kind::Function,
-    Kind::VirtualFunction,
-    Kind::Subfunction,
-    Kind::Representor,
-    Kind::Smi,
-    Kind::Software,
-];
-
-/// Returns the name of a protocol.
-#[must_use]
-pub fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Infiniband => "infiniband",
-        Protocol::Roce => "roce",
-        Protocol::Iwarp => "iwarp",
-        Protocol::Opa => "opa",
-        Protocol::Usnic => "usnic",
-        Protocol::Unknown => "unknown",
-    }
-}
 
 /// Returns the name of a kind, as in rules files.
 #[must_use]
