@@ -21,14 +21,16 @@ impl Published {
     /// Publishes a device's status.
     pub fn put(&self, device: Device) {
         self.table.update(|table| {
-            let says = |device: &Device| (device.state, device.waiting_for.clone());
-            let before = table.device(device.index).map(says);
-            let now = says(&device);
-            let name = device.name.clone();
+            let before = table.device(device.index).map(|device| device.state);
+            let (name, state) = (device.name.clone(), device.state);
+            let waiting_for = device.waiting_for.join("; ");
             let event = table.put(device);
-            if before.as_ref() != Some(&now) {
-                let (state, waiting_for) = now;
-                tracing::info!(waiting_for = waiting_for.join("; "), "{name} is {state}");
+            // What is still missing changes with each module; the state is what an administrator
+            // reads the log for.
+            if before != Some(state) {
+                tracing::info!(waiting_for, "{name} is {state}");
+            } else if event.is_some() {
+                tracing::debug!(waiting_for, "{name} is {state}");
             }
             event.into_iter().collect()
         });

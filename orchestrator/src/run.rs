@@ -382,7 +382,7 @@ impl Executor {
             }
             Action::QueryDriver { function, modalias } => self.drivers.ask(function, modalias),
             Action::StartUnit { unit, reason } => {
-                tracing::info!("starting {unit} for {reason}");
+                tracing::debug!("starting {unit} for {reason}");
                 let verb = Verb::Start;
                 let _ = self.asked.send(JobRequest { unit, verb });
             }
