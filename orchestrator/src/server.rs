@@ -31,6 +31,7 @@ use crate::policy::Policy;
 use crate::published::Published;
 use crate::rules::Rules;
 use crate::sources::read_rules;
+use crate::status_table::StatusTable;
 use crate::wait::{DETECTOR, Wait};
 
 /// The service `org.rdmahotplug.Orchestrator`.
@@ -161,6 +162,7 @@ impl Orchestrator {
         let end = timeout.map(|timeout| Instant::now() + timeout);
         let table = &self.published.table;
         loop {
+            let sequence = table.read(StatusTable::sequence);
             // A caller that does not wait gets the state that is known.
             if timeout != Some(Duration::ZERO) {
                 match before(end, self.synchronize(call)).await {
@@ -168,12 +170,14 @@ impl Orchestrator {
                     None => return Err(timed_out(&[DETECTOR.to_owned()])),
                 }
             }
-            let is_at_once = table.read(|table| wait.check(table)).is_some();
             let found = table.until(call, |table| wait.check(table));
             match before(end, found).await {
-                // A module that was loaded during the wait creates device nodes. A second barrier
-                // makes them known.
-                Some(Ok(_)) if !is_at_once && wait.name.is_none() => {}
+                // A module that became live since the barrier began creates device nodes, which its
+                // scan may have missed. A barrier during which nothing changes has missed nothing.
+                Some(Ok(_))
+                    if wait.name.is_none()
+                        && timeout != Some(Duration::ZERO)
+                        && table.read(StatusTable::sequence) != sequence => {}
                 Some(found) => return call.reply(&WaitReply { device: found? }).await,
                 None => {
                     let missing = table.read(|table| wait.missing(table));

@@ -43,6 +43,12 @@ impl StatusTable {
         (!before).then(|| self.mark(Action::Ready))
     }
 
+    /// Returns the number of the last change.
+    #[must_use]
+    pub fn sequence(&self) -> i64 {
+        self.sequence.into()
+    }
+
     /// Returns true if no work is pending.
     #[must_use]
     pub fn is_settled(&self) -> bool {
