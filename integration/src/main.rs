@@ -141,7 +141,7 @@ async fn play(arguments: &Arguments, lab: &mut Lab, played: &mut bool) -> io::Re
         lab.stay().await;
     } else if !arguments.json {
         lab.report()
-            .step("To go on: keep the services, see every event, or install them:");
+            .step("Next: keep the services running, show every event, or install them:");
         for command in [
             "cargo run --release -- --stay",
             "cargo run --release -- --verbose",

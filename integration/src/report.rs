@@ -82,7 +82,7 @@ impl Kind {
             Self::Ready => ("ready:", "devices", false),
             Self::Removed => ("removed", "devices", false),
             Self::TargetActive => ("started", "targets", true),
-            Self::TargetInactive => ("no longer starts", "targets", true),
+            Self::TargetInactive => ("stopped", "targets", true),
         }
     }
 }

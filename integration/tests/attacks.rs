@@ -110,6 +110,7 @@ async fn root_is_served(attackers: &Attackers, targets: &[Target], seconds: &str
     }
 }
 
+/// Case A1.
 #[test]
 fn two_users_that_hold_all_their_connections_do_not_block_root() {
     under_attack(async |lab, attackers| {
@@ -139,6 +140,7 @@ fn two_users_that_hold_all_their_connections_do_not_block_root() {
     });
 }
 
+/// Case A1.
 #[test]
 fn a_device_becomes_ready_while_two_users_hold_all_their_connections() {
     under_attack(async |lab, attackers| {
@@ -170,6 +172,7 @@ fn a_device_becomes_ready_while_two_users_hold_all_their_connections() {
     });
 }
 
+/// Case A2.
 #[test]
 fn a_connection_does_not_outlive_a_client_that_sent_its_own_socket_over_it() {
     under_attack(async |lab, attackers| {
@@ -197,6 +200,7 @@ fn a_connection_does_not_outlive_a_client_that_sent_its_own_socket_over_it() {
     });
 }
 
+/// Case A3.
 #[test]
 fn a_service_under_attack_stops_in_time_and_starts_again() {
     under_attack(async |lab, attackers| {
@@ -234,6 +238,7 @@ fn a_service_under_attack_stops_in_time_and_starts_again() {
     });
 }
 
+/// Case A4.
 #[test]
 fn abandoned_requests_delay_no_load_and_keep_no_memory() {
     under_attack(async |lab, attackers| {
@@ -261,6 +266,7 @@ fn abandoned_requests_delay_no_load_and_keep_no_memory() {
     });
 }
 
+/// Case A7.
 #[test]
 fn a_short_history_is_sent_at_once_while_other_clients_do_not_read_a_long_one() {
     under_attack(async |lab, attackers| {

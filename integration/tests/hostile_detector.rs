@@ -179,6 +179,7 @@ fn most_memory(pid: impl std::fmt::Display) -> u64 {
     size.unwrap().parse().unwrap()
 }
 
+/// Case A11.
 #[test]
 fn records_of_a_hostile_detector_are_refused_at_bounded_cost_and_valid_devices_become_ready() {
     with_lab(Vec::new(), async |lab| {

@@ -23,10 +23,12 @@ use std::process::{Command, Stdio};
 
 use integration::kernel::KERNEL_VARIABLE;
 use loader::plan::Planner;
+use loader::policy::Policy;
 use loader::snapshot::Sources;
 use oracle::{Oracle, Script};
 use tempfile::TempDir;
 
+const POLICY: &str = include_str!("../../deploy/root/usr/lib/rdma-hotplug/loader.d/50-rdma.toml");
 /// The least number of names to compare, over all modules and aliases.
 const MIN_NAMES: usize = 60_000;
 /// The number of random configurations to try, each with many names.
@@ -203,6 +205,30 @@ fn random_configurations_give_the_plans_that_libkmod_makes() {
         compare(&oracle, &scripts);
         fs::remove_dir_all(&batch).unwrap();
     }
+}
+
+/// Case S5 (nvme-cli#651): no module that uses the RDMA core is missing from the shipped policy, except
+/// drivers of RDMA devices, which udev loads, and the core itself.
+#[test]
+fn the_shipped_policy_names_every_consumer_of_rdma_in_debians_kernel() {
+    let path = Path::new("/usr/lib/rdma-hotplug/loader.d/50-rdma.toml");
+    let mut policy = Policy::default();
+    policy.add(path, POLICY);
+    assert_eq!(policy.refused(), [""; 0]);
+    let dependencies = fs::read_to_string(Oracle::build().module_tree().join("modules.dep"));
+    let mut consumers = 0;
+    for line in dependencies.unwrap().lines() {
+        let (module, needs) = line.split_once(':').unwrap();
+        let devices = ["infiniband/core/", "infiniband/hw/", "infiniband/sw/"];
+        if !needs.contains("/ib_core.ko") || devices.iter().any(|part| module.contains(part)) {
+            continue;
+        }
+        let file = module.rsplit('/').next().unwrap();
+        let name = file.split('.').next().unwrap().replace('-', "_");
+        assert!(policy.allowance(name.as_bytes()).is_some(), "{module}");
+        consumers += 1;
+    }
+    assert!(consumers >= 12, "{consumers}");
 }
 
 #[test]

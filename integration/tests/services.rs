@@ -304,7 +304,7 @@ fn a_wait_that_begins_while_the_detector_is_down_ends_after_its_restart() {
             panic!("not answered");
         };
         assert_eq!(name, "org.rdmahotplug.Orchestrator.WaitTimedOut");
-        let missing = json!({"waitingFor": ["the detector's answer"]});
+        let missing = json!({"waitingFor": ["the detector's reply"]});
         assert_eq!(parameters, Some(missing));
         let all = json!({});
         let waited = client.call::<Value>(WAIT, &all, DEADLINE);

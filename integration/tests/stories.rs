@@ -379,7 +379,10 @@ impl Teller<'_> {
                 {
                     assert!(self.truth.no_index, "timed out: {e:?}");
                     let missing = parameters.as_ref().unwrap()["waitingFor"].as_array();
-                    let detector = |what: &Value| what == "the detector's answer";
+                    let detector = |what: &Value| {
+                        what.as_str()
+                            .is_some_and(|what| what.starts_with("the detector's reply"))
+                    };
                     (!missing.unwrap().iter().any(detector)).then_some(false)
                 }
                 _ => panic!("{e:?}"),

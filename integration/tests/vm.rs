@@ -294,5 +294,5 @@ fn boot_waits_until_an_existing_device_has_its_modules() {
         "READY at {ready} µs, sysinit.target at {sysinit} µs"
     );
     let log = COLDPLUG.text("coldplug/orchestrator.log");
-    assert!(log.contains("1 devices set up at the start"), "{log}");
+    assert!(log.contains("devices set up at the start: 1"), "{log}");
 }

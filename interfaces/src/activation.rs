@@ -69,7 +69,7 @@ impl Inherited {
         let Some(path) = listen else {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
-                "no socket called 'varlink' was passed; start this by its socket unit, or set \
+                "no socket called 'varlink' was passed; start this program with its socket unit, or set \
                  SYSTEMD_VARLINK_LISTEN=PATH",
             ));
         };

@@ -123,6 +123,6 @@ pub fn raise_file_limit() -> usize {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
-        tracing::warn!("cannot reach the service manager: {e}");
+        tracing::warn!("cannot notify the service manager: {e}");
     }
 }

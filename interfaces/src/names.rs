@@ -139,7 +139,7 @@ impl DeviceName {
             return Err(NameError::new(KIND, name, "it is the name of a directory"));
         }
         if name.contains(|c: char| c == '/' || c.is_control()) {
-            let reason = "'/' and it contains control characters";
+            let reason = "it contains '/' or a control character";
             return Err(NameError::new(KIND, name, reason));
         }
         Ok(Self(name.to_owned()))

@@ -210,6 +210,7 @@ mod tests {
         assert!(dir.path().starts_with(directory));
     }
 
+    /// Case S3 (nixpkgs#334180): a module tree of links into another store.
     #[test]
     fn a_link_is_followed_only_if_root_alone_can_write_each_directory_on_the_way() {
         // The directory of this test program usually belongs to the developer.

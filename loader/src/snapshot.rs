@@ -77,7 +77,7 @@ pub enum SnapshotError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
     /// There is no index of modules.
-    #[error("{} does not exist: are the modules of this kernel installed, and has depmod been run?", .0.display())]
+    #[error("{} does not exist: the modules of this kernel are not installed, or depmod has not been run", .0.display())]
     Absent(PathBuf),
     /// depmod has written some of its files, and not yet the last one.
     #[error("depmod is writing the files in {}", .0.display())]

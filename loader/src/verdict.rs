@@ -252,8 +252,8 @@ pub fn meaning(errno: Errno) -> &'static str {
             "one of its parameters is invalid, its file is damaged, or its symbols have changed"
         }
         Errno::EPERM => {
-            "modules are locked: by lockdown without a signature, by kernel.modules_disabled, by \
-             LoadPin, or for want of CAP_SYS_MODULE"
+            "the kernel refuses it: lockdown requires a signature, modules_disabled is set, \
+             LoadPin forbids its file, or CAP_SYS_MODULE is missing"
         }
         Errno::EACCES => "a security module forbids it",
         Errno::ENODEV => "its device is absent",

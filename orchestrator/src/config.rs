@@ -14,7 +14,7 @@ pub const RULES: [&str; 3] = [
 /// The directory of rdma-core's lists of modules.
 pub const LISTS: &str = "/etc/rdma/modules";
 
-/// Turns RDMA device events into module loads and systemd units, as
+/// Loads kernel modules and starts systemd targets for RDMA devices, as
 /// org.rdmahotplug.Orchestrator.
 ///
 /// Uses the socket 'varlink' of the service manager.

@@ -469,9 +469,9 @@ impl Machine {
         let functions = functions.filter(|f| !f.is_settled(self.known()));
         let waiting: Vec<&str> = waiting.chain(functions.map(Function::name)).collect();
         let status = match (self.complete, waiting.as_slice()) {
-            (false, _) => "started without the detector's answer".to_owned(),
-            (true, []) => format!("{} devices set up at the start", self.devices.len()),
-            (true, names) => format!("started while these were set up: {}", names.join(" ")),
+            (false, _) => "started without the detector's reply".to_owned(),
+            (true, []) => format!("devices set up at the start: {}", self.devices.len()),
+            (true, names) => format!("started before these were set up: {}", names.join(" ")),
         };
         actions.push(Action::Started { status });
     }

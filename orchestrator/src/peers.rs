@@ -46,7 +46,7 @@ pub async fn follow_detector(socket: PathBuf, messages: UnboundedSender<Message>
                 // Logged once per loss: while the detector cannot be reached, every attempt fails
                 // the same way.
                 if std::mem::take(&mut connected) {
-                    tracing::warn!("cannot follow the detector: {}", Chain(&e));
+                    tracing::warn!("lost the connection to the detector: {}", Chain(&e));
                 }
                 Message::Detector(Some(Event::DetectorLost), None)
             }
@@ -105,14 +105,14 @@ pub async fn load(
             Ok(()) => backoff.reset(),
             Err(e) if is_final(&e.kind) => {
                 let message = Chain(&e).to_string();
-                tracing::error!("the loader refuses: {message}");
+                tracing::error!("the loader refused a request for modules: {message}");
                 for module in modules.drain(..) {
                     let failed = ModuleResult::failed(module, message.as_str());
                     let _ = events.send(Event::Module(Box::new(failed)));
                 }
             }
             Err(e) => {
-                tracing::warn!("cannot reach the loader: {}", Chain(&e));
+                tracing::warn!("cannot load modules yet: {}", Chain(&e));
                 backoff.wait().await;
             }
         }

@@ -135,7 +135,10 @@ impl Policy {
         let answer = match asked {
             Ok(Ok(values)) => Ok(Arc::from(values)),
             Ok(Err(e)) => Err(sentence(&e)),
-            Err(_) => Err(format!("the loader has not answered within {TIMEOUT:?}")),
+            Err(_) => Err(format!(
+                "no reply from the loader within {} s",
+                TIMEOUT.as_secs()
+            )),
         };
         self.keep(of, begun, answer.clone());
         answer

@@ -188,11 +188,11 @@ impl Rules {
     pub fn summary(&self) -> String {
         let used = self.in_use.rules.len();
         match self.errors.as_slice() {
-            [] => format!("{used} rules files in use"),
-            [error] => format!("{used} rules files in use, one refused: {error}"),
+            [] => format!("rules files in use: {used}"),
+            [error] => format!("rules files in use: {used}; one refused: {error}"),
             [error, rest @ ..] => {
                 let more = rest.len();
-                format!("{used} rules files in use, refused: {error}, and {more} more")
+                format!("rules files in use: {used}; refused: {error}, and {more} more")
             }
         }
     }

@@ -56,7 +56,7 @@ pub enum Error {
     #[error("cannot run")]
     Runtime(#[source] io::Error),
     /// A task of the orchestrator has ended. None should: it panicked.
-    #[error("a task of the orchestrator has ended: {}", .0.as_ref().map_or_else(String::new, ToString::to_string))]
+    #[error("a task of the orchestrator has ended: {}", .0.as_ref().map_or_else(|| "it returned".to_owned(), ToString::to_string))]
     Task(Option<JoinError>),
 }
 
@@ -160,7 +160,7 @@ async fn follow_mounts(
 ) {
     // The thread has logged why it cannot continue.
     while mounts.changed().await.is_ok() {
-        tracing::info!("file systems were mounted over or unmounted from /usr or /etc");
+        tracing::info!("file systems were mounted or unmounted below /usr, /lib or /etc");
         let _ = messages.send(Message::Event(Event::ModulesInstalled));
         // An error means that the process is about to end anyway.
         if readable.are_outdated() && started.wait_for(|started| *started).await.is_ok() {
@@ -394,7 +394,7 @@ impl Executor {
             Action::SetFlag(flag, up) => {
                 tracing::debug!("flag {}: {up}", flag.name());
                 if let Err(e) = self.flags.set(flag, up) {
-                    tracing::error!("{} cannot follow the hardware: {e}", flag.target());
+                    tracing::error!("{} does not follow the hardware: {e}", flag.target());
                     let _ = self.events.send(Event::FlagFailed(flag, e.to_string()));
                 }
             }

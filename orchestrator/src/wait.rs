@@ -7,8 +7,10 @@ use interfaces::server::CallError;
 
 use crate::status_table::StatusTable;
 
-/// The missing item that a wait reports while the devices are not known.
-pub const DETECTOR: &str = "the detector's answer";
+/// The missing item of a wait whose barrier has not ended.
+pub const DETECTOR: &str = "the detector's reply";
+/// The missing item while no device and no function waits for anything.
+const OTHERS: &str = "the detector's reply, or the jobs of targets";
 
 /// The arguments of one call of `Wait`.
 pub struct Wait<'w> {
@@ -78,7 +80,7 @@ impl<'w> Wait<'w> {
                     .map(|function| format!("{}: {}", function.name, function.waiting_for));
                 let missing: Vec<String> = of_devices.chain(functions).collect();
                 match missing.is_empty() {
-                    true => vec![DETECTOR.to_owned()],
+                    true => vec![OTHERS.to_owned()],
                     false => missing,
                 }
             }

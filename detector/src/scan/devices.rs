@@ -25,7 +25,7 @@ use crate::reading::{Reading, Step};
 /// later change has its own event.
 const ROUNDS: u32 = 3;
 /// The reason for which a device was not read.
-pub(super) const NO_THREAD: &str = "too many devices do not answer";
+pub(super) const NO_THREAD: &str = "not read, because too many other devices do not answer";
 
 /// A device to read.
 pub(super) struct ToRead {

@@ -81,7 +81,7 @@ pub(super) fn usable(entries: Vec<Entry>, most: usize) -> (Vec<Entry>, Vec<Entry
                 let place = format_args!("the RDMA device with index {index}");
                 left_out.push(Entry::Refused(
                     None,
-                    Refusal::at(place, "it is entries twice"),
+                    Refusal::at(place, "it is listed twice"),
                 ));
             }
             Some(_) if usable.len() < most => usable.push(entry),

@@ -309,7 +309,7 @@ impl Scanner {
                 answer.map(Some)
             }
             Some(Outcome::Silent(_, _, request)) => {
-                tracing::warn!("{subject} of NETLINK_RDMA does not answer");
+                tracing::warn!("NETLINK_RDMA does not respond to the request for {subject}");
                 self.silences.note(subject, Some(request), now);
                 Ok(None)
             }

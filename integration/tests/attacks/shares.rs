@@ -8,6 +8,7 @@ use super::attackers::{ROOT, STRANGERS};
 use super::target::{Target, until};
 use super::{ANSWER, CONNECTIONS, MAX_MEMORY, OWN_FILES, PING, assert_served, roce, under_attack};
 
+/// Case A5.
 #[test]
 fn attacks_by_one_user_take_bounded_memory_and_the_service_frees_it_afterwards() {
     under_attack(async |lab, attackers| {
@@ -49,6 +50,7 @@ fn attacks_by_one_user_take_bounded_memory_and_the_service_frees_it_afterwards()
     });
 }
 
+/// Case A6.
 #[test]
 fn a_flood_of_connections_opens_a_bounded_number_of_files() {
     under_attack(async |lab, attackers| {

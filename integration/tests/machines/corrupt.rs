@@ -213,6 +213,7 @@ fn a_device_with_corrupted_replies_changes_no_other_device() {
     assert!(tried > 2_000, "{tried}");
 }
 
+/// Case A9.
 #[test]
 fn a_refused_device_is_counted_once_and_returns_with_a_valid_name() {
     let Machine { tree, table, .. } = machine::read("mlx5-infiniband");

@@ -139,7 +139,7 @@ fn a_unit_bound_to_a_device_keeps_running_while_the_orchestrator_has_no_data_yet
         BOOT.text("no-journal/before")
     );
     let status = BOOT.text("no-journal/status");
-    assert!(status.contains("the detector has not answered"), "{status}");
+    assert!(status.contains("the detector has not replied"), "{status}");
 }
 
 #[test]

@@ -220,6 +220,7 @@ fn the_source_of_a_denial_is_named() {
     assert_eq!(unknown["outcome"], "loaded", "{unknown}");
 }
 
+/// Cases S1 and S2 (RHEL9-CIS#219, #285; secureblue#391, security-misc#50).
 #[test]
 fn files_that_only_root_can_read_count_as_they_do_for_modprobe() {
     // A file of modprobe.d of mode 0600 and module trees of mode 0700.

@@ -13,14 +13,14 @@ pub enum VerdictError {
     #[error("the files on disk cannot be used, and may forbid it")]
     Snapshot(#[from] SnapshotError),
     /// The modules in the kernel cannot be determined.
-    #[error("{} does not exist: is sysfs mounted?", .0.display())]
+    #[error("{} does not exist: sysfs is not mounted", .0.display())]
     NoSysfs(PathBuf),
     /// There is no plan.
     #[error("it cannot be planned")]
     Plan(#[from] PlanError),
     /// A file appeared after the start, and this process may not read it.
     #[error("{} was added or changed since the loader started; the loader restarts: request the \
-             ask again", .0.display())]
+             module again", .0.display())]
     Outdated(PathBuf),
 }
 

@@ -136,7 +136,7 @@ impl Loader {
                     Ok(answer) => self.ended(answer.id, answer.outcome),
                     Err(e) => break e.to_string(),
                 },
-                Ok(None) => break "it has ended".to_owned(),
+                Ok(None) => break "it has exited".to_owned(),
                 Err(e) => break e.to_string(),
             }
         };

@@ -88,6 +88,7 @@ fn an_install_line_of_a_dependency_counts_unless_the_dependency_is_live() {
     assert_eq!(result.outcome, Outcome::Loaded);
 }
 
+/// Case S4: the module counts as excluded, and so delays no device.
 #[test]
 fn an_install_line_that_forbids_is_distinguished_from_one_that_runs_a_command() {
     for (command, says) in [

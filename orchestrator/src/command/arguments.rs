@@ -114,11 +114,11 @@ pub enum Command {
     },
     /// Request again every module and target that is not in its wanted state. Only for root.
     Reconcile {
-        /// Only request modules again that were missing or failed.
+        /// Only request modules again that are not live and were not unloaded.
         #[arg(long)]
         missing: bool,
     },
-    /// Load and start nothing until 'resume', for maintenance. Only for root.
+    /// Load, start and stop nothing until 'resume', for maintenance. Only for root.
     #[command(after_help = "Example: rdma-hotplug pause firmware update")]
     Pause {
         /// The reason, which 'status' shows to all users.

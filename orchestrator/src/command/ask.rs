@@ -240,7 +240,10 @@ impl Services {
     pub(super) async fn load(&self, list: &str, lists: &Path) -> Result<Vec<ModuleResult>, Error> {
         let path = lists.join(format!("{list}.conf"));
         let text = match list.contains('/') {
-            true => return Err(Error::NotFound(list.to_owned())),
+            true => {
+                let why = format!("{list}: not the name of a list: it contains '/'");
+                return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why).into());
+            }
             false => fs::read_to_string(&path)
                 .map_err(|e| std::io::Error::new(e.kind(), format!("{}: {e}", path.display())))?,
         };

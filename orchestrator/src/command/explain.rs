@@ -53,7 +53,8 @@ fn device(reply: &ExplainReply, style: &Style) -> String {
             "",
             "",
             &format!(
-                "{name} is in another network namespace. Its targets are started when it returns."
+                "{name} is in another network namespace. Its targets are started when it returns. \
+                 It waits for"
             ),
         ),
         State::Unmanaged => style.wrap(
@@ -204,7 +205,7 @@ fn line(name: &str, word: &str, tone: style::Tone, message: Option<&str>, style:
 fn function(of: &Function, style: &Style) -> String {
     let (word, _) = style::function_state(of.state);
     let says = format!(
-        "{} has no RDMA device. It is {word}, and waits for {}.",
+        "{} has no RDMA device. Its state is {word}, and it waits for {}.",
         of.name, of.waiting_for
     );
     let mut text = style.wrap("", "", &says);
@@ -227,7 +228,7 @@ fn module(of: &ExplainedModule, style: &Style) -> String {
             let says = match is_unknown {
                 true => format!(
                     "No rule requests {name} by this name for a device of this machine. Whether \
-                     one asks for it by an alias is not known."
+                     one requests it by an alias is unknown."
                 ),
                 false => format!("No rule requests {name} for a device of this machine."),
             };
@@ -249,7 +250,7 @@ fn wanted_module(name: &str, wanted: &ExplainModuleReply, style: &Style) -> Stri
     let why = module.message.as_deref().unwrap_or("no reason was given");
     let says = match module.state {
         ModuleState::Live => format!("{name} is live."),
-        ModuleState::Pending => format!("{name} has been requested; there is no result yet."),
+        ModuleState::Pending => format!("There is no result for {name} yet."),
         ModuleState::Missing => {
             format!("{name} is not shipped with this kernel. Nothing waits for it.")
         }
@@ -287,7 +288,7 @@ fn wanted_module(name: &str, wanted: &ExplainModuleReply, style: &Style) -> Stri
     }
     if wanted.retry_usec.is_some() {
         let again = format!(
-            "It was requested {} times, and will be again.",
+            "Requests so far: {}. It will be requested again.",
             wanted.attempts
         );
         text.push_str(&style.wrap("", "", &again));

@@ -53,7 +53,7 @@ fn answered(name: &str, parameters: Option<&Value>) -> Option<String> {
     let text = |field: &str| parameters?.get(field)?.as_str();
     let sentence = match name {
         orchestrator::NO_SUCH_DEVICE => "no such RDMA device".to_owned(),
-        orchestrator::NO_SUCH_RECORD => "the journal has no such record".to_owned(),
+        orchestrator::NO_SUCH_RECORD => "the journal has no records to show".to_owned(),
         orchestrator::NOT_PAUSED => "nothing is paused".to_owned(),
         orchestrator::LOADER_UNAVAILABLE => text("message")?.to_owned(),
         "org.varlink.service.PermissionDenied" => {
@@ -61,7 +61,7 @@ fn answered(name: &str, parameters: Option<&Value>) -> Option<String> {
         }
         _ => match name.rsplit('.').next()? {
             "TooManyConnections" => format!(
-                "the service has reached its limit of {} connections\nTry again later.",
+                "too many connections: the limit of {} is reached\nTry again later.",
                 number("limit")?
             ),
             "TooManySubscriptions" => format!(
@@ -70,7 +70,7 @@ fn answered(name: &str, parameters: Option<&Value>) -> Option<String> {
                 number("limit")?
             ),
             "TooManyBytes" => format!(
-                "the service has reached its limit of {} bytes for its callers\nTry again later.",
+                "the requests use too much memory: the limit of {} bytes is reached\nTry again later.",
                 number("limitBytes")?
             ),
             _ => return None,
@@ -119,7 +119,7 @@ mod tests {
             (
                 "org.rdmahotplug.Loader.TooManyConnections",
                 Some(json!({"limit": 64})),
-                "the service has reached its limit of 64 connections\nTry again later.",
+                "too many connections: the limit of 64 is reached\nTry again later.",
             ),
             (
                 "org.varlink.service.PermissionDenied",

@@ -75,7 +75,7 @@ pub fn render(rows: &[Row], style: &Style) -> String {
             .strftime("%H:%M:%S%.3f")
             .to_string();
         let event = match row.event.as_str() {
-            "" => "a deadline or the end of a snapshot",
+            "" => "a deadline, or a part of a snapshot",
             event => event,
         };
         text.push_str(&style.wrap(&format!("{time} "), "             ", event));
@@ -95,8 +95,8 @@ pub fn render(rows: &[Row], style: &Style) -> String {
         .filter(|row| !row.then.is_empty() || !row.now.is_empty());
     text.push_str(&match different.count() {
         0 => "every decision is the same\n".to_owned(),
-        1 => "after one event the decisions are different\n".to_owned(),
-        count => format!("after {count} events the decisions are different\n"),
+        1 => "the decisions differ after 1 event\n".to_owned(),
+        count => format!("the decisions differ after {count} events\n"),
     });
     text
 }

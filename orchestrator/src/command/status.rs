@@ -101,15 +101,17 @@ fn notes(status: &Status) -> Vec<String> {
             true => "",
             false => ": showing the last known state",
         };
-        notes.push(format!("the detector has not answered{known}"));
+        notes.push(format!("the detector has not replied{known}"));
     }
     if whole.service_manager_connected == Some(false) {
         notes.push(
-            "the service manager cannot be reached: the bus is not running, or not yet".to_owned(),
+            "the service manager cannot be reached: the system bus is not running, or not running yet".to_owned(),
         );
     }
     if let Some(reason) = &whole.paused {
-        notes.push(format!("paused, nothing is loaded or started: {reason}"));
+        notes.push(format!(
+            "paused, nothing is loaded, started or stopped: {reason}"
+        ));
     }
     notes.extend(whole.left_behind.iter().cloned());
     let errors = whole.rule_errors.iter();

@@ -60,7 +60,11 @@ fn of_event(event: &Event) -> Option<Line> {
                     protocols.push(name);
                 }
             }
-            let what = format!("{} is present: {}", device.name, protocols.join(", "));
+            let protocols = match protocols.as_slice() {
+                [] => "no protocol".to_owned(),
+                names => names.join(", "),
+            };
+            let what = format!("{} is present: {protocols}", device.name);
             return Some(Line {
                 index: Some(device.index),
                 ..what.into()
@@ -90,7 +94,7 @@ fn of_event(event: &Event) -> Option<Line> {
         Event::Targets(known) => {
             let active = known.iter().filter(|(_, is)| *is == UnitActivity::Active);
             format!(
-                "connected to the service manager; {} targets are active",
+                "connected to the service manager; active targets: {}",
                 active.count()
             )
         }
@@ -113,19 +117,25 @@ fn of_event(event: &Event) -> Option<Line> {
                 JobOutcome::Ended(how) => format!("the job to {verb} {unit} ended with '{how}'"),
                 JobOutcome::NotBegun(why) => format!("no job to {verb} {unit}: {why}"),
                 JobOutcome::Masked => format!("no job to {verb} {unit}: it is masked"),
-                JobOutcome::Refused(why) => format!("refused to {verb} {unit}: {why}"),
+                JobOutcome::Refused(why) => {
+                    format!("the service manager refused to {verb} {unit}: {why}")
+                }
             }
         }
         Event::Target(unit, UnitActivity::Active) => format!("{unit} is active"),
         Event::Target(unit, UnitActivity::Inactive) => format!("{unit} is inactive"),
         Event::Target(unit, UnitActivity::Failed) => format!("{unit} has failed"),
-        Event::FlagFailed(flag, why) => format!("{} cannot be requested: {why}", flag.target()),
+        Event::FlagFailed(flag, why) => {
+            format!("{} does not follow the hardware: {why}", flag.target())
+        }
         Event::Rules(sources) => format!(
-            "{} rules files and {} lists were read",
+            "rules files read: {}, lists read: {}",
             sources.rules.len(),
             sources.lists.len()
         ),
-        Event::ModulesInstalled => "kernel modules were installed".to_owned(),
+        Event::ModulesInstalled => {
+            "kernel modules, or what forbids them, may have changed".to_owned()
+        }
         Event::Reconcile => "reconcile was requested".to_owned(),
         Event::Pause(reason) => format!("a pause was requested: {reason}"),
         Event::Resume => "the end of the pause was requested".to_owned(),
@@ -149,7 +159,8 @@ fn of_result(result: &ModuleResult) -> String {
         Outcome::Unknown => {
             format!("it is unknown if this kernel has module {module}: {why}")
         }
-        Outcome::Denied => format!("module {module} is denied: {why}"),
+        Outcome::Denied if result.is_excluded() => format!("module {module} is excluded: {why}"),
+        Outcome::Denied => format!("module {module} was denied: {why}"),
         Outcome::Failed => format!("module {module} failed: {why}"),
         Outcome::Loading => format!("module {module} is still being loaded"),
     }

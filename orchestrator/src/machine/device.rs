@@ -191,7 +191,7 @@ impl Device {
             }
         }
         let unanswered = self.record.not_answering.iter();
-        missing.extend(unanswered.map(|what| format!("its answer for {what}")));
+        missing.extend(unanswered.map(|what| format!("its reply ({what})")));
         if self.record.in_other_netns {
             missing.push("its return from another network namespace".to_owned());
         }

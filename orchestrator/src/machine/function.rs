@@ -186,7 +186,7 @@ impl Function {
                 return format!("nothing: {decision}");
             }
             Some((of, decision)) => {
-                return format!("nothing: {} waits for nothing: {decision}", of.name());
+                return format!("nothing, because of {}: {decision}", of.name());
             }
             None => {}
         }
@@ -195,7 +195,9 @@ impl Function {
             .module_names()
             .filter_map(|name| Some((name, modules.get(name)?)));
         let mut missing = known.filter_map(|(name, known)| match known.state {
-            ModuleState::Missing => Some(format!("module {name}, which this kernel does not have")),
+            ModuleState::Missing => Some(format!(
+                "module {name}, which is not shipped with this kernel"
+            )),
             _ => module::waiting_for(name, known),
         });
         if let Some(missing) = missing.next() {

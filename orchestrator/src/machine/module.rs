@@ -185,7 +185,7 @@ pub(super) fn waiting_for(name: &ModuleName, module: &Module) -> Option<String> 
         ModuleState::Denied => Some(format!("module {name}, which was denied: {reason}")),
         ModuleState::Failed => {
             let again = match module.retry_at {
-                Some(_) => "; it will be tried again",
+                Some(_) => "; it will be requested again",
                 None => "",
             };
             Some(format!("module {name}, which failed: {reason}{again}"))

@@ -93,7 +93,7 @@ fn device_rule(table: &Table<'_>) -> Result<RuleText, RulesError> {
     };
     let asks = !rule.modules.is_empty() || !rule.roles.is_empty() || rule.list.is_some();
     match (asks, rule.manage) {
-        (true, false) => Err(table.error("it leaves devices alone and requests something, too")),
+        (true, false) => Err(table.error("a rule with manage = false must not request anything")),
         (false, true) => Err(table.error("it requests nothing: no modules, list, roles or manage")),
         _ => Ok(rule),
     }
@@ -136,7 +136,7 @@ fn selector(
         not: not.map(keys).transpose()?.unwrap_or_default(),
     };
     match selector.contradiction() {
-        Some(why) => Err(table.error(format!("it can never select anything: {why}"))),
+        Some(why) => Err(table.error(format!("the rule can never select anything: {why}"))),
         None => Ok(selector),
     }
 }
@@ -229,7 +229,7 @@ fn numbers(table: &Table<'_>) -> Result<Option<Vec<RangeInclusive<i64>>>, RulesE
         match (number(first), number(last)) {
             (Some(first), Some(last)) if first <= last => Ok(first..=last),
             _ => Err(value.error(format!(
-                "function_number {:?} can never match: it is not like 3 or \"0-7\"",
+                "function_number {:?} can never match: it does not have the form 3 or \"0-7\"",
                 value.text
             ))),
         }

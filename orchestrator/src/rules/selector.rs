@@ -231,14 +231,16 @@ impl Name {
             let mut shapes = shapes.filter_map(|shape| Pattern::parse(&shape).ok());
             match shapes.any(|shape| shape.meets(pattern)) {
                 true => Ok(()),
-                false => Err(format!("it is not like {example}, in lower case")),
+                false => Err(format!(
+                    "it does not have the form {example}, in lower case"
+                )),
             }
         };
         let word = |longest: usize, what: &str| {
             let could = Pattern::of_names().meets(pattern) && pattern.shortest() <= longest;
             could
                 .then_some(())
-                .ok_or_else(|| format!("there is no {what} of this name"))
+                .ok_or_else(|| format!("no {what} can have such a name"))
         };
         match self {
             Self::PciId => like(&["hhhh:hhhh"], "15b3:101d or 15b3:*"),

@@ -112,13 +112,13 @@ fn an_invalid_file_does_not_hide_another_file_of_the_same_name() {
     assert!(
         rules
             .summary()
-            .starts_with("1 rules files in use, one refused: /etc/50-a.toml:2:")
+            .starts_with("rules files in use: 1; one refused: /etc/50-a.toml:2:")
     );
     // A usable file hides the others, which are not even parsed.
     let rules = read(&[("/etc/50-a.toml", RDS), ("/usr/50-a.toml", INVALID)]);
     assert_eq!(of_roce(&rules), ["rds_rdma"]);
     assert!(rules.errors().is_empty());
-    assert_eq!(rules.summary(), "1 rules files in use");
+    assert_eq!(rules.summary(), "rules files in use: 1");
 }
 
 #[test]
@@ -202,19 +202,19 @@ fn an_invalid_rule_is_refused_with_its_line_and_the_reason() {
         ),
         (
             "[[rule]]\nname = [\"a/b\"]\nmodules = [\"ib_core\"]\n",
-            ":2: name \"a/b\" can never match: there is no device of this name",
+            ":2: name \"a/b\" can never match: no device can have such a name",
         ),
         (
             "[[rule]]\npci_id = [\"15B3:101D\"]\nmodules = [\"ib_core\"]\n",
-            ":2: pci_id \"15B3:101D\" can never match: it is not like 15b3:101d or 15b3:*, in lower case",
+            ":2: pci_id \"15B3:101D\" can never match: it does not have the form 15b3:101d or 15b3:*, in lower case",
         ),
         (
             "[[rule]]\npci_address = [\"c1:00.0\"]\nmodules = [\"ib_core\"]\n",
-            ":2: pci_address \"c1:00.0\" can never match: it is not like 0000:c1:00.0 or 0000:c1:*, in lower case",
+            ":2: pci_address \"c1:00.0\" can never match: it does not have the form 0000:c1:00.0 or 0000:c1:*, in lower case",
         ),
         (
             "[[rule]]\nguid = [\"0x2c903\"]\nmodules = [\"ib_core\"]\n",
-            ":2: guid \"0x2c903\" can never match: it is not like 0002:c903:0012:3456, in lower case",
+            ":2: guid \"0x2c903\" can never match: it does not have the form 0002:c903:0012:3456, in lower case",
         ),
         (
             "[[rule]]\n\nroles = [\n\"storage\",\n\"a-b\"]\n",
@@ -242,7 +242,7 @@ fn an_invalid_rule_is_refused_with_its_line_and_the_reason() {
         ),
         (
             "[[rule]]\nmanage = false\nmodules = [\"ib_core\"]\n",
-            ":1: it leaves devices alone and requests something, too",
+            ":1: a rule with manage = false must not request anything",
         ),
         (
             "[[function]]\nmodules = [\"a\"]\n",
@@ -281,27 +281,27 @@ fn a_selector_that_can_never_match_is_refused_with_the_reason() {
         ),
         (
             "pci_address = [\"ffffffffffff\"]",
-            "pci_address \"ffffffffffff\" can never match: it is not like 0000:c1:00.0 or 0000:c1:*, in lower case",
+            "pci_address \"ffffffffffff\" can never match: it does not have the form 0000:c1:00.0 or 0000:c1:*, in lower case",
         ),
         (
             "pci_address = [\"0000:c1:20.0\"]",
-            "pci_address \"0000:c1:20.0\" can never match: it is not like 0000:c1:00.0 or 0000:c1:*, in lower case",
+            "pci_address \"0000:c1:20.0\" can never match: it does not have the form 0000:c1:00.0 or 0000:c1:*, in lower case",
         ),
         (
             "physical_function = [\"0000:c1:00.8\"]",
-            "physical_function \"0000:c1:00.8\" can never match: it is not like 0000:c1:00.0 or 0000:c1:*, in lower case",
+            "physical_function \"0000:c1:00.8\" can never match: it does not have the form 0000:c1:00.0 or 0000:c1:*, in lower case",
         ),
         (
             "pci_id = [\"15b3*101d:\"]",
-            "pci_id \"15b3*101d:\" can never match: it is not like 15b3:101d or 15b3:*, in lower case",
+            "pci_id \"15b3*101d:\" can never match: it does not have the form 15b3:101d or 15b3:*, in lower case",
         ),
         (
             "guid = [\"*g*\"]",
-            "guid \"*g*\" can never match: it is not like 0002:c903:0012:3456, in lower case",
+            "guid \"*g*\" can never match: it does not have the form 0002:c903:0012:3456, in lower case",
         ),
         (
             "netdev = [\"a-name-of-sixteen\"]",
-            "netdev \"a-name-of-sixteen\" can never match: there is no network interface of this name",
+            "netdev \"a-name-of-sixteen\" can never match: no network interface can have such a name",
         ),
         (
             "name = [\"mlx5_[0-3\"]",
@@ -313,11 +313,11 @@ fn a_selector_that_can_never_match_is_refused_with_the_reason() {
         ),
         (
             "function_number = [\"7-0\"]",
-            "function_number \"7-0\" can never match: it is not like 3 or \"0-7\"",
+            "function_number \"7-0\" can never match: it does not have the form 3 or \"0-7\"",
         ),
         (
             "function_number = [-1]",
-            "function_number \"-1\" can never match: it is not like 3 or \"0-7\"",
+            "function_number \"-1\" can never match: it does not have the form 3 or \"0-7\"",
         ),
         (
             "driver = \"mlx5_core\"",
@@ -360,7 +360,7 @@ fn a_selector_that_can_never_match_is_refused_with_the_reason() {
             "not.virtual_function excludes virtual_function",
         ),
     ] {
-        let expected = format!("10-x.toml:1: it can never select anything: {expected}");
+        let expected = format!("10-x.toml:1: the rule can never select anything: {expected}");
         assert_eq!(error(&rule(keys)), expected);
     }
     for (text, expected) in [

@@ -170,7 +170,7 @@ fn a_device_that_does_not_respond_is_not_ready_and_names_the_missing_attribute()
     silent.not_answering = Some("ports/1/rate".to_owned());
     let _ = script.there(silent);
     let _ = script.answer("ib_uverbs", Outcome::Loaded);
-    assert_eq!(script.waiting_for(1), "its answer for ports/1/rate");
+    assert_eq!(script.waiting_for(1), "its reply (ports/1/rate)");
     let told = script.there(whole(1, "a", &[Protocol::Roce]));
     assert!(told.contains(&"a Ready".to_owned()), "{told:?}");
 }

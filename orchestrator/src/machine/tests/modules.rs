@@ -97,7 +97,7 @@ fn a_temporary_failure_is_retried_with_growing_pauses_until_the_retries_are_used
         let Some(deadline) = script.machine.next_deadline() else {
             break;
         };
-        assert!(script.waiting_for(1).contains("tried again"));
+        assert!(script.waiting_for(1).contains("requested again"));
         pauses.push((deadline - script.now) / SECOND);
         script.now = deadline;
         assert_eq!(

@@ -9,7 +9,7 @@ fn boot_is_not_delayed_on_a_host_without_rdma() {
     let mut script = Script::new(RULES);
     let told = script.all([Event::SnapshotBegins, Event::SnapshotEnds]);
     assert!(
-        told.contains(&"ready: 0 devices set up at the start".to_owned()),
+        told.contains(&"ready: devices set up at the start: 0".to_owned()),
         "{told:?}"
     );
     assert!(told.contains(&"settled: true".to_owned()));
@@ -35,7 +35,7 @@ fn boot_continues_only_when_the_modules_of_all_devices_at_the_start_are_live() {
         [
             "flag hardware true",
             "flag roce true",
-            "ready: 1 devices set up at the start"
+            "ready: devices set up at the start: 1"
         ]
     );
 }
@@ -51,11 +51,11 @@ fn boot_is_not_delayed_beyond_its_deadline() {
     assert!(decisions(&script.wait(29)).is_empty());
     assert_eq!(
         decisions(&script.wait(1)),
-        ["ready: started while these were set up: rxe0"]
+        ["ready: started before these were set up: rxe0"]
     );
     assert_eq!(
         decisions(&Script::new(RULES).wait(30)),
-        ["ready: started without the detector's answer"]
+        ["ready: started without the detector's reply"]
     );
 }
 
@@ -70,7 +70,7 @@ fn boot_does_not_wait_for_jobs_that_may_be_ordered_after_it() {
     ]);
     let told = script.answer("ib_uverbs", Outcome::Loaded);
     assert!(
-        told.contains(&"ready: 1 devices set up at the start".to_owned()),
+        told.contains(&"ready: devices set up at the start: 1".to_owned()),
         "{told:?}"
     );
     let targets = script.device(1).targets;
@@ -103,7 +103,7 @@ fn boot_waits_for_the_registration_of_a_bound_driver_and_5_s_for_a_missing_drive
     let told = script.wait(1);
     assert_eq!(
         decisions(&told),
-        ["ready: started while these were set up: 0000:c1:00.0"]
+        ["ready: started before these were set up: 0000:c1:00.0"]
     );
     let mut script = Script::new(RULES);
     let _ = script.all([
@@ -123,7 +123,7 @@ fn boot_waits_for_the_registration_of_a_bound_driver_and_5_s_for_a_missing_drive
         None,
         Some("mlx5_core"),
     ));
-    assert_eq!(decisions(&told), ["ready: 0 devices set up at the start"]);
+    assert_eq!(decisions(&told), ["ready: devices set up at the start: 0"]);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_pause_does_not_delay_the_start() {
         Event::Device(Box::new(device(1, "rxe0", &[Protocol::Roce]))),
         Event::SnapshotEnds,
     ]);
-    let ready = "ready: started while these were set up: rxe0";
+    let ready = "ready: started before these were set up: rxe0";
     assert_eq!(decisions(&told).last(), Some(&ready));
 }
 
