@@ -32,6 +32,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use with_lab::with_lab;
 
+/// The start of the message that the state changed during a check.
+const CHANGED: &str = "changed: ";
 const SERVICES: [&str; 3] = ["rdma-detector", "rdma-loader", "rdma-orchestrator"];
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Modules without users, so that each can be removed and forbidden alone.
@@ -443,7 +445,20 @@ impl Teller<'_> {
     }
 
     /// Compares all reports of the services with the model.
+    /// Compares the replies with the model. Starts over if work began between two of them, as two
+    /// seconds after a change on disk.
     async fn check(&self) -> Result<(), String> {
+        let mut checked = self.check_once().await;
+        for _ in 0..3 {
+            match &checked {
+                Err(why) if why.starts_with(CHANGED) => checked = self.check_once().await,
+                _ => break,
+            }
+        }
+        checked
+    }
+
+    async fn check_once(&self) -> Result<(), String> {
         let settled = self.wait().await;
         let listed: Vec<ListReply> = self.all("Orchestrator", orchestrator::LIST).await;
         let devices: BTreeMap<i64, Device> = listed
@@ -490,7 +505,7 @@ impl Teller<'_> {
             .call("Orchestrator", orchestrator::DESCRIBE, &DescribeArgs {})
             .await;
         if described.settled != settled || !described.detector_connected {
-            return Err(format!("{described:?}"));
+            return Err(format!("{CHANGED}{described:?}"));
         }
         self.check_modules().await?;
         self.check_functions().await?;
