@@ -209,11 +209,8 @@ impl EventLoop {
     }
 
     fn read_uevents(&mut self) -> io::Result<()> {
-        let drained = self.uevents.drain(|datagram| {
-            let received = netlink::uevent(datagram);
-            self.intake.uevent(&received);
-            log_loss(&received, self.intake.counts());
-        });
+        let intake = &mut self.intake;
+        let drained = self.uevents.drain(|datagram| take_uevent(intake, datagram));
         self.published.count_messages(self.intake.counts());
         drained
     }
@@ -227,11 +224,8 @@ impl EventLoop {
         let monitor = self.monitor.as_mut();
         let drained = monitor.map(|monitor| monitor.drain_all(|d| take_monitored(intake, d)));
         self.close_failed_monitor(drained.unwrap_or(Ok(())));
-        let drained = self.uevents.drain_all(|datagram| {
-            let received = netlink::uevent(datagram);
-            self.intake.uevent(&received);
-            log_loss(&received, self.intake.counts());
-        });
+        let intake = &mut self.intake;
+        let drained = self.uevents.drain_all(|d| take_uevent(intake, d));
         self.published.count_messages(self.intake.counts());
         drained
     }
@@ -305,6 +299,12 @@ impl EventLoop {
         let monitor = self.monitor.is_some();
         self.published.count(|counters| counters.monitor = monitor);
     }
+}
+
+fn take_uevent(intake: &mut Intake, datagram: Received<&[u8]>) {
+    let received = netlink::uevent(datagram);
+    intake.uevent(&received);
+    log_loss(&received, intake.counts());
 }
 
 fn take_monitored(intake: &mut Intake, datagram: Received<&[u8]>) {

@@ -146,10 +146,11 @@ impl Report {
         }
     }
 
-    /// Creates a report without output.
+    /// Creates a report without output. It folds nothing, because a step without an end would keep
+    /// every event.
     #[must_use]
     pub fn silent() -> Self {
-        Self::new(Box::new(io::sink()), Style::plain(), false)
+        Self::new(Box::new(io::sink()), Style::plain(), true)
     }
 
     /// Ends the present step, and begins the next one with a sentence.
@@ -260,7 +261,8 @@ impl Report {
             detector::Action::Remove => (Kind::Withdrawn, name.clone()),
             detector::Action::Resync | detector::Action::Ready => return,
         };
-        let text = format!("{} {name}: {protocols}", reply.action);
+        let index = reply.index.unwrap_or_default();
+        let text = format!("{} {name} (index {index}): {protocols}", reply.action);
         self.event(kind, &shown, &text);
     }
 

@@ -143,6 +143,21 @@ fn the_scenario_reaches_its_expected_end_state_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn the_verbose_report_names_each_event() {
+    let output = Run::new().play(&["--verbose"]);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "inserted rdma_ucm",
+        "add hfi1_0 (index 1): opa",
+        "mlx5_0 is ready",
+        "rdma-hw.target is active",
+        "hfi1_0 was removed",
+    ] {
+        assert!(stdout.contains(line), "{line:?} is not in\n{stdout}");
+    }
+}
+
+#[test]
 fn the_end_state_as_json_is_the_only_text_on_standard_output() {
     let run = Run::new();
     let output = run.play(&["--json"]);

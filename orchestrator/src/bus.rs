@@ -53,7 +53,7 @@ pub struct JobRequest {
     pub verb: Verb,
 }
 
-/// A caller's query for the units that hang on targets. Without a reply they are not known.
+/// A caller's query for the units attached to targets. Without a reply they are not known.
 #[derive(Debug)]
 pub struct UnitQuery {
     /// The targets.

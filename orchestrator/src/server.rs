@@ -48,8 +48,8 @@ pub struct Orchestrator {
     queries: Arc<Semaphore>,
 }
 
-/// The time the service manager may take to list the units that hang on targets.
-const INQUIRY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time the service manager may take to list the units attached to targets.
+const UNIT_QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most requests of callers without reserved capacity that wait for the machine.
 const MAX_QUERIES: usize = 64;
 
@@ -128,11 +128,11 @@ impl Orchestrator {
         call.reply(&reply).await
     }
 
-    /// Returns the units that hang on `targets`; `None` if the service manager cannot be queried.
+    /// Returns the units attached to `targets`; `None` if the service manager cannot be queried.
     async fn attached(&self, targets: Vec<UnitName>) -> Option<Vec<AttachedUnit>> {
         let (to, answer) = oneshot::channel();
         self.unit_queries.try_send(UnitQuery { targets, to }).ok()?;
-        tokio::time::timeout(INQUIRY_TIMEOUT, answer)
+        tokio::time::timeout(UNIT_QUERY_TIMEOUT, answer)
             .await
             .ok()?
             .ok()

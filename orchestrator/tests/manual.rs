@@ -28,16 +28,19 @@ fn section<'p>(page: &'p str, heading: &str) -> &'p str {
     body.get(..end.unwrap_or(body.len())).unwrap()
 }
 
+/// Returns the tags of a section, without escapes: the lines after `.TP`.
+fn tags(section: &str) -> impl Iterator<Item = String> {
+    let lines = section.lines().zip(section.lines().skip(1));
+    let tagged = lines.filter(|(line, _)| *line == ".TP");
+    tagged.map(|(_, tag)| tag.replace("\\-", "-"))
+}
+
 /// Returns the options that a section describes: those with a tag of their own.
 fn options(section: &str) -> BTreeSet<String> {
-    let mut lines = section.lines();
     let mut found = BTreeSet::new();
-    while let Some(line) = lines.next() {
-        if line == ".TP" {
-            let tag = lines.next().unwrap_or_default().replace("\\-", "-");
-            let words = tag.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
-            found.extend(words.filter(|w| w.starts_with("--")).map(str::to_owned));
-        }
+    for tag in tags(section) {
+        let words = tag.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+        found.extend(words.filter(|w| w.starts_with("--")).map(str::to_owned));
     }
     found
 }
@@ -107,13 +110,7 @@ fn the_page_of_the_command_lists_each_condition_and_exit_status() {
     let listed = help.split("Exit status:").nth(1).unwrap();
     let numbers =
         |text: &str| -> BTreeSet<char> { text.chars().filter(|c| c.is_ascii_digit()).collect() };
-    let mut tags = section(COMMAND, ".SH EXIT STATUS").lines();
-    let mut described = String::new();
-    while let Some(line) = tags.next() {
-        if line == ".TP" {
-            described.push_str(tags.next().unwrap_or_default());
-        }
-    }
+    let described: String = tags(section(COMMAND, ".SH EXIT STATUS")).collect();
     assert_eq!(numbers(listed), numbers(&described));
 }
 

@@ -1,4 +1,4 @@
-//! The units that hang on a target, and their states. The service manager is queried for them when
+//! The units attached to a target, and their states. The service manager is queried for them when
 //! a user requests them. Must never change anything.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::call::{MANAGER, ManagerProxy, UNIT, path_of};
 /// The most units that are listed.
 const MAX_UNITS: usize = 256;
 
-/// The dependencies of units that hang on a target: it starts them, keeps them up, or they are
+/// The dependencies of units attached to a target: it starts them, keeps them up, or they are
 /// stopped with it.
 const DEPENDENCIES: [&str; 4] = ["Wants", "Requires", "Upholds", "ConsistsOf"];
 
@@ -30,7 +30,7 @@ pub(super) async fn answer(manager: ManagerProxy<'static>, unit_query: UnitQuery
     }
 }
 
-/// Returns the units that hang on `targets`, in the order of the targets.
+/// Returns the units attached to `targets`, in the order of the targets.
 async fn on(
     manager: &ManagerProxy<'static>,
     targets: &[UnitName],

@@ -101,7 +101,7 @@ fn device(reply: &ExplainReply, style: &Style) -> String {
     text
 }
 
-/// Renders the targets that stand for a device, and the units that hang on them.
+/// Renders the targets that stand for a device, and the units attached to them.
 fn targets(reply: &ExplainReply, style: &Style) -> String {
     if reply.device.targets.is_empty() {
         return String::new();
